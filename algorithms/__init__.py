@@ -1,0 +1,1 @@
+"""Meta-learning algorithms, one file each; every file here is imported and may register."""

@@ -1,0 +1,270 @@
+"""The contract between the harness and its plugins: tasks in, meta-gradients and predictors out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Weights = Mapping[str, Tensor]
+"""Tensors by parameter name: ``[...]`` when slow (shared), ``[T, ...]`` when fast (one copy per task)."""
+
+Predictor = Callable[[Tensor], Tensor]
+"""Maps images ``[T, n, C, H, W]`` to scores ``[T, n, n_way]``: what an algorithm made of T support sets."""
+
+InnerUpdate = Callable[[Tensor, Weights], Weights]
+"""Maps losses ``[T]`` and the fast weights they came from to the fast weights one inner step later."""
+
+SPLITS = ("meta_train", "meta_val", "meta_test")
+
+
+class BenchError(Exception):
+    """Something the user can put right; its message is the one line that the user is shown."""
+
+
+class DataError(BenchError):
+    """A data set is there but damaged, truncated or incomplete; the message names the file."""
+
+
+class DataMissing(DataError):
+    """A data set is not there and could not be fetched."""
+
+
+class TaskLoss(Protocol):
+    """The network over stacked weights, with its loss."""
+
+    def __call__(self, fast: Weights, examples: Examples) -> Tensor:
+        """Return one mean loss per task, ``[T]``, in nats; keys of ``fast`` that the network lacks are ignored."""
+
+    def outputs(self, fast: Weights, x: Tensor) -> Tensor:
+        """Map images ``[T, n, C, H, W]`` to the network's outputs ``[T, n, output_size]``."""
+
+
+def _in_given_order(passes: int, n: int) -> Tensor:
+    return torch.arange(n).expand(1, passes, n)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled images of T tasks: ``x [T, n, C, H, W]`` in [0, 1] and ``y [T, n]`` in 0..n_way-1.
+
+    ``orders`` maps (passes, n) to that many permutations of the n examples per task, ``[T, passes, n]``. It belongs
+    to the task, not to the algorithm, so that everybody who wants minibatches gets the same ones.
+    """
+
+    x: Tensor
+    y: Tensor
+    orders: Callable[[int, int], Tensor] = _in_given_order
+
+    @property
+    def n_tasks(self) -> int:
+        """Return T, the number of tasks."""
+        return self.x.shape[0]
+
+    def minibatches(self, size: int | None, steps: int) -> Iterator[Examples]:
+        """Yield ``steps`` minibatches of ``size`` examples, cycling without replacement, reshuffled at every pass.
+
+        A batch may span two passes, as in the official Reptile code. With ``size`` None, or no smaller than the
+        number of examples, every batch holds all of them.
+        """
+        n = self.y.shape[1]
+        if size is None or size >= n:
+            for _ in range(steps):
+                yield self
+            return
+        passes = -(-size * steps // n)
+        order = self.orders(passes, n).to(self.x.device).flatten(1)[:, : size * steps]  # [T, steps * size]
+        order = order.expand(self.n_tasks, -1)
+        task = torch.arange(self.n_tasks, device=self.x.device)[:, None]
+        x, y = self.x[task, order], self.y[task, order]
+        for step in range(steps):
+            part = slice(step * size, (step + 1) * size)
+            yield Examples(x[:, part], y[:, part])
+
+
+@dataclass(frozen=True)
+class TaskBatch:
+    """T tasks: ``support`` with N*K examples each, ``query`` with N*Q, no image in both.
+
+    ``carry`` is what the algorithm's last ``MetaGrad.carry`` held (empty unless it uses ``initial_carry``).
+    """
+
+    support: Examples
+    query: Examples
+    carry: Weights = field(default_factory=dict)
+
+    def together(self) -> Examples:
+        """Return support and query as one set of N*(K+Q) examples, as Reptile trains on them."""
+        s, q = self.support, self.query
+        return Examples(torch.cat([s.x, q.x], dim=1), torch.cat([s.y, q.y], dim=1), s.orders)
+
+
+@dataclass(frozen=True)
+class MetaGrad:
+    """What one meta-step returns, every tensor detached.
+
+    ``grads`` is named and shaped like the slow weights and averaged over tasks; ``query_loss [T]`` is in nats;
+    ``carry`` is handed to the next meta-step and, like the gradients, a mean over tasks.
+    """
+
+    grads: Weights
+    query_loss: Tensor
+    carry: Weights = field(default_factory=dict)
+
+
+def stack(slow: Weights, n_tasks: int) -> dict[str, Tensor]:
+    """Copy slow weights ``[...]`` to fast weights ``[T, ...]``; gradients flow back if ``slow`` requires them."""
+    return {name: w.expand(n_tasks, *w.shape).clone() for name, w in slow.items()}
+
+
+class MetaAlgorithm(ABC):
+    """A frozen set of hyperparameters that estimates meta-gradients; subclasses are frozen dataclasses.
+
+    Only ``meta_grad`` must be written. Algorithms that adapt by gradient steps declare the fields ``inner_lr`` and
+    ``inner_steps`` and inherit ``adapt``; the remaining methods are for algorithms that depart from that.
+    """
+
+    inner_lr: float
+    inner_steps: int
+    inner_batch: int | None = None
+    inner_optimizer: str = "sgd"
+
+    paper: ClassVar[str] = ""
+    """Where the algorithm comes from, shown by ``--list``."""
+    run_defaults: ClassVar[Mapping[str, object]] = {}
+    """RunConfig fields that this algorithm wants otherwise; protocols and flags override them."""
+
+    @abstractmethod
+    def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
+        """Estimate the gradient of the mean query loss with respect to the slow weights.
+
+        Args:
+            task_loss: maps fast weights ``[T, ...]`` and examples to one mean loss per task, ``[T]``, in nats.
+            slow: weights by name, each ``[...]``; never modified.
+            tasks: support ``x [T, N*K, C, H, W]``, ``y [T, N*K]``; query alike with N*Q.
+        Returns:
+            Gradients named and shaped like ``slow``, averaged over T so that meta_lr does not depend on meta_batch,
+            and the detached query losses ``[T]``.
+        """
+
+    # The inner loop, shared by training and evaluation.
+
+    def adapt(self, task_loss: TaskLoss, slow: Weights, support: Examples, carry: Weights | None = None) -> Weights:
+        """Return fast weights ``[T, ...]`` after ``inner_steps`` steps on the support set of every task."""
+        *_, fast = self.adaptation(task_loss, slow, support, self.inner_steps, carry)
+        return fast
+
+    def adaptation(
+        self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None
+    ) -> Iterator[Weights]:
+        """Yield the fast weights ``[T, ...]`` before the first inner step and after each of ``steps``.
+
+        They require gradients; whether they also lead back to ``slow`` is up to ``inner_update``.
+        """
+        fast = self.start(slow, support.n_tasks)
+        adapted = {name: fast[name] for name in self.adapted(fast)}
+        update = self.inner_update(adapted, carry or {})
+        yield fast
+        for batch in support.minibatches(self.inner_batch, steps):
+            adapted = dict(update(task_loss(fast, batch), adapted))
+            fast = fast | adapted
+            yield fast
+
+    def start(self, slow: Weights, n_tasks: int) -> dict[str, Tensor]:
+        """Return the stacked weights ``[T, ...]`` that the inner loop begins with, cut off from ``slow``."""
+        return {name: w.detach().requires_grad_() for name, w in stack(slow, n_tasks).items()}
+
+    def adapted(self, slow: Weights) -> list[str]:
+        """Name the weights that the inner loop changes; all of the network's unless overridden."""
+        return [name for name in slow if "/" not in name]
+
+    def inner_update(self, fast: Weights, carry: Weights) -> InnerUpdate:
+        """Return the rule of one inner step; this one is first-order SGD with ``inner_lr``."""
+
+        def sgd(loss: Tensor, fast: Weights) -> Weights:
+            grads = torch.autograd.grad(loss.sum(), list(fast.values()))
+            with torch.no_grad():
+                return {n: (w - self.inner_lr * g).requires_grad_() for (n, w), g in zip(fast.items(), grads)}
+
+        return sgd
+
+    # What evaluation asks for.
+
+    def predictors(
+        self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int | None, carry: Weights
+    ) -> Iterator[Predictor]:
+        """Yield a predictor for T support sets before adaptation and after each of ``steps`` (None: inner_steps).
+
+        An algorithm that does not adapt by gradient overrides this and yields its one predictor.
+        """
+        steps = self.inner_steps if steps is None else steps
+        for fast in self.adaptation(task_loss, slow, support, steps, carry):
+            yield lambda x, fast=fast: task_loss.outputs(fast, x)  # type: ignore[misc]  # mypy: default arguments
+
+    # State beyond the network's weights.
+
+    def output_size(self, n_way: int) -> int:
+        """Return how many outputs the network must have; an embedding size for metric methods."""
+        return n_way
+
+    def extra_weights(self, network: Weights) -> Weights:
+        """Return further meta-learned tensors (learned inner rates, say), which join ``slow``.
+
+        Their names hold a slash, as in ``"rate/conv1.weight"``, which no name of a network's parameter does.
+        """
+        return {}
+
+    def initial_carry(self, slow: Weights) -> Weights:
+        """Return what passes from one meta-step to the next without being learned by gradient."""
+        return {}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Every class of a data set, held whole in memory.
+
+    ``images`` is uint8 ``[classes, images_per_class, H, W]`` with ink 255 on 0; ``splits`` maps each of SPLITS to
+    the classes it owns; ``pipeline`` names how the pixels were made and ``sha256`` is a hash over ``images``.
+    """
+
+    name: str
+    images: Tensor
+    class_names: tuple[str, ...]
+    splits: Mapping[str, tuple[int, ...]]
+    pipeline: str
+    sha256: str
+
+
+class Dataset(ABC):
+    """Where images come from."""
+
+    paper: ClassVar[str] = ""
+    auto_rank: ClassVar[int | None] = None
+    """Place in the queue of ``--dataset auto``, lowest first; None never takes part."""
+
+    @abstractmethod
+    def load(self, root: Path, cache: Path) -> ImageSet:
+        """Find, verify and prepare the images.
+
+        Args:
+            root: the user's data root; may not exist, may be read-only.
+            cache: a folder that may be written when ``root`` may not.
+        Raises:
+            DataMissing: nothing is there and nothing could be downloaded.
+            DataError: what is there is damaged; the message names the file and what would be right.
+        """
+
+
+class Backbone(ABC):
+    """How to build a network: any ``nn.Module`` that maps ``[n, C, H, W]`` to ``[n, output_size]``."""
+
+    paper: ClassVar[str] = ""
+
+    @abstractmethod
+    def build(self, image_shape: tuple[int, int, int], output_size: int) -> nn.Module:
+        """Return a freshly initialised network; the harness has seeded torch's generator for it."""

@@ -1,0 +1,1 @@
+"""Networks, one file each; every file here is imported and may register."""

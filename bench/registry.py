@@ -1,0 +1,150 @@
+"""Names to plugins: the built-in ones, those of ``--plugin`` files, those of installed packages."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from bench.api import Backbone, BenchError, Dataset, MetaAlgorithm
+
+T = TypeVar("T")
+
+BUILT_IN = ("algorithms", "datasets", "bench.backbones")
+ENTRY_POINTS = ("metabench.algorithms", "metabench.datasets", "metabench.backbones")
+
+
+def unknown(what: str, name: str, accepted: Iterable[str]) -> str:
+    """Return the one line for a name that is not among ``accepted``: the name, what is accepted, the nearest."""
+    accepted = list(accepted)
+    near = difflib.get_close_matches(str(name), accepted, n=1, cutoff=0.5)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"unknown {what} {name!r}; accepted: {', '.join(accepted) or 'none'}.{hint}"
+
+
+class Registry(Generic[T]):
+    """Plugins of one kind by name."""
+
+    def __init__(self, kind: str, base: type[T]) -> None:
+        self.kind, self.base = kind, base
+        self._classes: dict[str, type[T]] = {}
+
+    def register(self, name: str) -> Callable[[type[T]], type[T]]:
+        """Return a class decorator that files the class under ``name``; a name taken already is refused."""
+
+        def add(cls: type[T]) -> type[T]:
+            if not (isinstance(cls, type) and issubclass(cls, self.base)):
+                raise BenchError(f"{self.kind} {name!r} must be a class derived from {self.base.__name__}, not {cls!r}")
+            if name in self._classes:
+                raise BenchError(
+                    f"{self.kind} {name!r} is registered twice: in {_where(self._classes[name])} and in {_where(cls)}"
+                )
+            self._classes[name] = cls
+            return cls
+
+        return add
+
+    def names(self) -> list[str]:
+        """Return the registered names in alphabetical order."""
+        load_built_in()
+        return sorted(self._classes)
+
+    def get(self, name: str) -> type[T]:
+        """Return the class registered as ``name``.
+
+        Raises:
+            BenchError: no such name; the message holds the accepted ones and the nearest.
+        """
+        load_built_in()
+        if name not in self._classes:
+            raise BenchError(unknown(self.kind, name, self.names()))
+        return self._classes[name]
+
+
+def _where(cls: type) -> str:
+    return inspect.getsourcefile(cls) or cls.__module__
+
+
+ALGORITHMS: Registry[MetaAlgorithm] = Registry("algorithm", MetaAlgorithm)  # type: ignore[type-abstract]
+DATASETS: Registry[Dataset] = Registry("dataset", Dataset)  # type: ignore[type-abstract]
+BACKBONES: Registry[Backbone] = Registry("backbone", Backbone)  # type: ignore[type-abstract]
+
+register_algorithm = ALGORITHMS.register
+register_dataset = DATASETS.register
+register_backbone = BACKBONES.register
+algorithm_names = ALGORITHMS.names
+
+
+def create_algorithm(name: str, **hyperparameters: object) -> MetaAlgorithm:
+    """Return the algorithm ``name`` with its defaults overridden.
+
+    Raises:
+        BenchError: no such algorithm or no such hyperparameter, with the accepted ones and the nearest.
+    """
+    cls = ALGORITHMS.get(name)
+    known = hyperparameter_names(cls)
+    for key in hyperparameters:
+        if key not in known:
+            raise BenchError(unknown(f"hyperparameter of {name}", key, known))
+    try:
+        return cls(**hyperparameters)
+    except (TypeError, ValueError) as error:
+        raise BenchError(f"algorithm {name!r}: {error}") from error
+
+
+def hyperparameter_names(cls: type[MetaAlgorithm]) -> list[str]:
+    """Return the names of an algorithm's fields, empty for a class that is not a dataclass."""
+    return [f.name for f in fields(cls)] if hasattr(cls, "__dataclass_fields__") else []  # type: ignore[arg-type]
+
+
+@functools.cache
+def load_built_in() -> None:
+    """Import every module of the built-in plugin packages and every installed plugin."""
+    for package_name in BUILT_IN:
+        package = importlib.import_module(package_name)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{package_name}.{module.name}")
+    for group in ENTRY_POINTS:
+        for point in entry_points(group=group):
+            try:
+                point.load()
+            except Exception as error:  # a plugin may raise anything; the user needs to know which one did
+                raise BenchError(f"installed plugin {point.value!r} failed on import: {error!r}") from error
+
+
+def load_plugin(path: Path) -> None:
+    """Import the file that a user named with ``--plugin``, once however often it is named.
+
+    Raises:
+        BenchError: no such file, or it raised on import.
+    """
+    load_built_in()
+    path = path.resolve()
+    if not path.is_file():
+        raise BenchError(f"plugin {str(path)!r} is not a file; --plugin takes the path of a Python file")
+    name = f"bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise BenchError(f"plugin {str(path)!r} is not a Python file (its name must end in .py)")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BenchError:
+        del sys.modules[name]
+        raise
+    except Exception as error:  # a plugin may raise anything; the user needs its own words, in one line
+        del sys.modules[name]
+        raise BenchError(f"plugin {str(path)!r} failed on import: {type(error).__name__}: {error}") from error
