@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,9 +17,6 @@ Weights = Mapping[str, Tensor]
 
 Predictor = Callable[[Tensor], Tensor]
 """Maps images ``[T, n, C, H, W]`` to scores ``[T, n, n_way]``: what an algorithm made of T support sets."""
-
-InnerUpdate = Callable[[Tensor, Weights], Weights]
-"""Maps losses ``[T]`` and the fast weights they came from to the fast weights one inner step later."""
 
 SPLITS = ("meta_train", "meta_val", "meta_test")
 
@@ -117,6 +115,19 @@ class MetaGrad:
     carry: Weights = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class InnerState:
+    """Where the inner loop stands: stacked weights and carry, each ``[T, ...]``, and the loss ``[T]`` that led here.
+
+    The loss is None before the first step. A gradient leads from ``fast`` to itself, and back to the slow weights
+    where ``start`` and ``inner_step`` keep the graph.
+    """
+
+    fast: Weights
+    carry: Weights
+    loss: Tensor | None = None
+
+
 def stack(slow: Weights, n_tasks: int) -> dict[str, Tensor]:
     """Copy slow weights ``[...]`` to fast weights ``[T, ...]``; gradients flow back if ``slow`` requires them."""
     return {name: w.expand(n_tasks, *w.shape).clone() for name, w in slow.items()}
@@ -156,42 +167,34 @@ class MetaAlgorithm(ABC):
 
     def adapt(self, task_loss: TaskLoss, slow: Weights, support: Examples, carry: Weights | None = None) -> Weights:
         """Return fast weights ``[T, ...]`` after ``inner_steps`` steps on the support set of every task."""
-        *_, fast = self.adaptation(task_loss, slow, support, self.inner_steps, carry)
-        return fast
+        *_, end = self.adaptation(task_loss, slow, support, self.inner_steps, carry)
+        return end.fast
 
     def adaptation(
         self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None
-    ) -> Iterator[Weights]:
-        """Yield the fast weights ``[T, ...]`` before the first inner step and after each of ``steps``.
-
-        They require gradients; whether they also lead back to ``slow`` is up to ``inner_update``.
-        """
-        fast = self.start(slow, support.n_tasks)
-        adapted = {name: fast[name] for name in self.adapted(fast)}
-        update = self.inner_update(adapted, carry or {})
-        yield fast
+    ) -> Iterator[InnerState]:
+        """Yield where the inner loop stands before its first step and after each of ``steps``."""
+        state = InnerState(self.start(slow, support.n_tasks), stack(carry or self.initial_carry(slow), support.n_tasks))
+        yield state
         for batch in support.minibatches(self.inner_batch, steps):
-            adapted = dict(update(task_loss(fast, batch), adapted))
-            fast = fast | adapted
-            yield fast
+            loss = task_loss(state.fast, batch)
+            fast, carried = self.inner_step(loss, state.fast, state.carry)
+            state = InnerState({**state.fast, **fast}, carried, loss.detach())
+            yield state
 
-    def start(self, slow: Weights, n_tasks: int) -> dict[str, Tensor]:
-        """Return the stacked weights ``[T, ...]`` that the inner loop begins with, cut off from ``slow``."""
+    def start(self, slow: Weights, n_tasks: int) -> Weights:
+        """Return the stacked weights ``[T, ...]`` that the inner loop begins with: leaves, cut off from ``slow``."""
         return {name: w.detach().requires_grad_() for name, w in stack(slow, n_tasks).items()}
 
     def adapted(self, slow: Weights) -> list[str]:
         """Name the weights that the inner loop changes; all of the network's unless overridden."""
         return [name for name in slow if "/" not in name]
 
-    def inner_update(self, fast: Weights, carry: Weights) -> InnerUpdate:
-        """Return the rule of one inner step; this one is first-order SGD with ``inner_lr``."""
-
-        def sgd(loss: Tensor, fast: Weights) -> Weights:
-            grads = torch.autograd.grad(loss.sum(), list(fast.values()))
-            with torch.no_grad():
-                return {n: (w - self.inner_lr * g).requires_grad_() for (n, w), g in zip(fast.items(), grads)}
-
-        return sgd
+    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights) -> tuple[Weights, Weights]:
+        """Return the adapted weights one step after ``loss [T]``, and the carry; this rule is first-order SGD."""
+        names = self.adapted(fast)
+        grads = torch.autograd.grad(loss.sum(), [fast[name] for name in names], materialize_grads=True)
+        return {n: (fast[n].detach() - self.inner_lr * g).requires_grad_() for n, g in zip(names, grads)}, carry
 
     # What evaluation asks for.
 
@@ -203,8 +206,8 @@ class MetaAlgorithm(ABC):
         An algorithm that does not adapt by gradient overrides this and yields its one predictor.
         """
         steps = self.inner_steps if steps is None else steps
-        for fast in self.adaptation(task_loss, slow, support, steps, carry):
-            yield lambda x, fast=fast: task_loss.outputs(fast, x)  # type: ignore[misc]  # mypy: default arguments
+        for state in self.adaptation(task_loss, slow, support, steps, carry):
+            yield functools.partial(task_loss.outputs, state.fast)
 
     # State beyond the network's weights.
 

@@ -1,0 +1,31 @@
+"""First-order MAML: the query gradient at the adapted weights, used as the meta-gradient."""
+
+from dataclasses import dataclass
+
+import torch
+
+from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
+from bench.registry import register_algorithm
+
+
+@register_algorithm("fomaml")
+@dataclass(frozen=True)
+class FirstOrderMAML(MetaAlgorithm):
+    """MAML without its second-order term.
+
+    Adapts weights w_t to every support set t and returns the mean over t of dL_query(w_t)/dw_t.
+    Cost: ``inner_steps + 1`` backward passes; memory does not grow with ``inner_steps``.
+    """
+
+    inner_lr: float = 0.1
+    inner_steps: int = 5
+
+    paper = "Finn et al. 2017, arXiv:1703.03400, section 5.2"
+
+    def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
+        """Return the mean over tasks of the query gradient at the adapted weights."""
+        fast = self.adapt(task_loss, slow, tasks.support)  # each [T, ...]
+        query_loss = task_loss(fast, tasks.query)  # [T]
+        per_task = torch.autograd.grad(query_loss.sum(), list(fast.values()), materialize_grads=True)
+        grads = {name: g.mean(dim=0) for name, g in zip(fast, per_task)}  # each [...]
+        return MetaGrad(grads, query_loss.detach())

@@ -1,0 +1,91 @@
+"""Reptile: the way from the slow weights to the adapted ones, used as a descent direction."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from bench.api import Examples, InnerState, MetaAlgorithm, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights
+from bench.registry import register_algorithm
+
+BETA2, EPS = 0.999, 1e-8  # torch's and TensorFlow's defaults, which the official code leaves as they are
+
+
+@register_algorithm("reptile")
+@dataclass(frozen=True)
+class Reptile(MetaAlgorithm):
+    """Trains w_t on all images of task t and returns the mean over t of w_0 - w_t; no query gradient is needed.
+
+    Minibatches cycle without replacement. Inner Adam has beta1 = 0; its second moment is carried from one meta-step
+    to the next and into evaluation, where it is copied and restored, as in the official code, or reset
+    (``inner_state``). The official code runs the tasks of a meta-batch one after the other, each with the second
+    moment that the last one left; here all start from the same one and leave the mean of theirs.
+
+    ``query_loss`` is the loss of every task's last minibatch before its step: Reptile never evaluates on a query set.
+    """
+
+    inner_lr: float = 0.1
+    inner_steps: int = 5
+    inner_batch: int | None = 10
+    inner_optimizer: Literal["sgd", "adam"] = "sgd"
+    inner_state: Literal["carry", "reset"] = "carry"
+    eval_inner_batch: int | None = None
+
+    paper = "Nichol et al. 2018, arXiv:1803.02999"
+    run_defaults = {"meta_optimizer": "sgd", "meta_lr": 1.0, "meta_lr_schedule": "linear"}
+
+    def __post_init__(self) -> None:
+        """Refuse settings that would silently mean something else.
+
+        Raises:
+            ValueError: an unknown inner_optimizer or inner_state.
+        """
+        if self.inner_optimizer not in ("sgd", "adam"):
+            raise ValueError(f"inner_optimizer {self.inner_optimizer!r}; accepted: sgd, adam")
+        if self.inner_state not in ("carry", "reset"):
+            raise ValueError(f"inner_state {self.inner_state!r}; accepted: carry, reset")
+
+    def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
+        """Return the mean over tasks of slow minus adapted weights; the official step size is then a meta_lr of 1."""
+        *_, end = self.adaptation(task_loss, slow, tasks.together(), self.inner_steps, tasks.carry)
+        grads = {name: w.detach() - end.fast[name].detach().mean(dim=0) for name, w in slow.items()}
+        assert end.loss is not None, "inner_steps is at least 1"
+        return MetaGrad(grads, end.loss, {name: c.mean(dim=0) for name, c in end.carry.items()})
+
+    def adaptation(
+        self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None
+    ) -> Iterator[InnerState]:
+        """Yield where the inner loop stands, starting from the carried second moment or from none."""
+        return super().adaptation(task_loss, slow, support, steps, carry if self.inner_state == "carry" else None)
+
+    def initial_carry(self, slow: Weights) -> Weights:
+        """Return Adam's second moment of each weight, zero, and its count of steps."""
+        if self.inner_optimizer == "sgd":
+            return {}
+        moments = {f"second_moment/{name}": torch.zeros_like(slow[name]) for name in self.adapted(slow)}
+        return {"step": torch.zeros((), device=next(iter(slow.values())).device), **moments}
+
+    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights) -> tuple[Weights, Weights]:
+        """Return the weights and second moments one step of SGD or Adam (Kingma and Ba 2015, beta1 = 0) later."""
+        if self.inner_optimizer == "sgd":
+            return super().inner_step(loss, fast, carry)
+        names = self.adapted(fast)
+        grads = torch.autograd.grad(loss.sum(), [fast[name] for name in names], materialize_grads=True)
+        step = carry["step"] + 1  # [T]
+        weights, moments = {}, {}
+        for name, grad in zip(names, grads):
+            moment = torch.lerp(grad.square(), carry[f"second_moment/{name}"], BETA2)
+            correction = (1 - BETA2**step).view(-1, *[1] * (grad.dim() - 1))
+            change = self.inner_lr * grad / ((moment / correction).sqrt_() + EPS)
+            weights[name] = (fast[name].detach() - change).requires_grad_()
+            moments[f"second_moment/{name}"] = moment
+        return weights, {"step": step, **moments}
+
+    def predictors(
+        self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int | None, carry: Weights
+    ) -> Iterator[Predictor]:
+        """Yield predictors adapted with ``eval_inner_batch`` in place of ``inner_batch``."""
+        at_test = replace(self, inner_batch=self.eval_inner_batch)
+        return super(Reptile, at_test).predictors(task_loss, slow, support, steps, carry)

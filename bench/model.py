@@ -1,0 +1,144 @@
+"""A user's network as a function of stacked weights, and the task loss over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
+
+from bench import stacked
+from bench.api import Backbone, Examples, Weights
+
+Stage = Callable[[Weights, Tensor], Tensor]
+
+
+class Classifier:
+    """Cross-entropy and outputs of one network under T sets of weights: the harness's ``TaskLoss``.
+
+    A network made of the usual layers in ``nn.Sequential`` runs on ``bench.stacked``; any other ``nn.Module`` through
+    ``torch.func.vmap`` of its forward pass, differentiated from outside (vmap of a gradient over batch normalisation
+    gives a wrong second order). BatchNorm uses batch statistics, never running ones, in training and evaluation alike.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        replace_all_batch_norm_modules_(network)
+        self.network = network
+        self.stages = _compile(network)
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """Return the initial weights by name, detached copies."""
+        return {name: p.detach().clone() for name, p in self.network.named_parameters()}
+
+    def __call__(self, fast: Weights, examples: Examples) -> Tensor:
+        """Return the mean cross-entropy of every task, ``[T]``, in nats."""
+        outputs = self.outputs(fast, examples.x)
+        loss = F.cross_entropy(outputs.flatten(0, 1), examples.y.flatten(), reduction="none")
+        return loss.view(examples.y.shape).mean(dim=1)
+
+    def outputs(self, fast: Weights, x: Tensor) -> Tensor:
+        """Map images ``[T, n, C, H, W]`` to the network's outputs ``[T, n, output_size]``."""
+        if self.stages is None:
+            own = {name: fast[name] for name, _ in self.network.named_parameters()}
+            return vmap(lambda w, x: functional_call(self.network, w, (x,)), randomness="different")(own, x)
+        x = x.movedim(2, -1) if x.dim() == 5 else x
+        for stage in self.stages:
+            x = stage(fast, x)
+        return x
+
+
+def build_network(backbone: Backbone, image_shape: tuple[int, int, int], output_size: int, seed: int) -> nn.Module:
+    """Build a network whose initial weights depend on ``seed`` alone, leaving torch's global generator as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return backbone.build(image_shape, output_size)
+
+
+def _compile(network: nn.Module) -> list[Stage] | None:
+    """Return the stacked form of a sequence of known layers, None where a layer is not known."""
+    layers = _layers(network, "")
+    if layers is None:
+        return None
+    stages: list[Stage] = []
+    position = 0
+    while position < len(layers):
+        name, layer = layers[position]
+        following = layers[position + 1][1] if position + 1 < len(layers) else None
+        make = _STAGES.get(type(layer))
+        stage = make(name, layer, following) if make else None
+        if stage is None:
+            return None
+        stages.append(stage)
+        position += 2 if type(layer) in _NORMS and type(following) is nn.ReLU else 1
+    return stages
+
+
+def _layers(module: nn.Module, name: str) -> list[tuple[str, nn.Module]] | None:
+    """Return the named layers of nested ``nn.Sequential``s in order, None if something else is among them."""
+    if type(module) is not nn.Sequential:
+        return [(name, module)] if type(module) in _STAGES else None
+    layers: list[tuple[str, nn.Module]] = []
+    for child_name, child in module.named_children():
+        inner = _layers(child, f"{name}.{child_name}" if name else child_name)
+        if inner is None:
+            return None
+        layers += inner
+    return layers
+
+
+def _conv(name: str, layer: nn.Conv2d, following: nn.Module | None) -> Stage | None:
+    if layer.groups != 1 or layer.dilation != (1, 1) or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return None
+    # A bias in front of BatchNorm cancels. Left out, its gradient is an exact zero, not rounding noise that Adam
+    # would blow up to full steps.
+    bias = f"{name}.bias" if layer.bias is not None and type(following) not in _NORMS else None
+    stride, padding = (layer.stride[0], layer.stride[1]), (layer.padding[0], layer.padding[1])
+    return lambda w, x: stacked.conv2d(x, w[f"{name}.weight"], w[bias] if bias else None, stride, padding)
+
+
+def _linear(name: str, layer: nn.Linear, following: nn.Module | None) -> Stage:
+    bias = f"{name}.bias" if layer.bias is not None and type(following) not in _NORMS else None
+    return lambda w, x: stacked.linear(x, w[f"{name}.weight"], w[bias] if bias else None)
+
+
+def _batch_norm(name: str, layer: nn.BatchNorm2d, following: nn.Module | None) -> Stage | None:
+    if not layer.affine:
+        return None
+    relu = type(following) is nn.ReLU
+    return lambda w, x: stacked.batch_norm(x, w[f"{name}.weight"], w[f"{name}.bias"], layer.eps, relu)
+
+
+def _max_pool(name: str, layer: nn.MaxPool2d, following: nn.Module | None) -> Stage:
+    def pool(w: Weights, x: Tensor) -> Tensor:
+        y = layer(x.flatten(0, 1).movedim(-1, 1))  # channels-last memory stays as it is
+        return y.movedim(1, -1).unflatten(0, x.shape[:2])
+
+    return pool
+
+
+def _global_average(name: str, layer: nn.AdaptiveAvgPool2d, following: nn.Module | None) -> Stage | None:
+    if layer.output_size not in (1, (1, 1)):
+        return None
+    return lambda w, x: x.mean(dim=(2, 3), keepdim=True)
+
+
+def _flatten(name: str, layer: nn.Flatten, following: nn.Module | None) -> Stage | None:
+    if (layer.start_dim, layer.end_dim) != (1, -1):
+        return None
+    return lambda w, x: x.movedim(-1, 2).flatten(2) if x.dim() == 5 else x.flatten(2)
+
+
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_STAGES: dict[type[nn.Module], Callable[..., Stage | None]] = {
+    nn.Conv2d: _conv,
+    nn.Linear: _linear,
+    nn.BatchNorm1d: _batch_norm,
+    nn.BatchNorm2d: _batch_norm,
+    nn.ReLU: lambda name, layer, following: lambda w, x: x.relu(),
+    nn.MaxPool2d: _max_pool,
+    nn.AdaptiveAvgPool2d: _global_average,
+    nn.Flatten: _flatten,
+}
