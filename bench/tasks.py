@@ -27,6 +27,22 @@ class Episode:
     k_query: int
 
 
+def check_episode(episode: Episode, pool: str, rotation: str, n_classes: int, n_images: int) -> None:
+    """Refuse an episode that a pool of ``n_classes`` characters with ``n_images`` each cannot fill.
+
+    Raises:
+        BenchError: more ways than classes, or more images per class than there are.
+    """
+    ways = n_classes * 4 if rotation == "pooled" else n_classes
+    if not 2 <= episode.n_way <= ways:
+        raise BenchError(f"n_way {episode.n_way}: {pool} has {ways} classes; accepted: 2 to {ways}")
+    if episode.k_shot + episode.k_query > n_images:
+        raise BenchError(
+            f"k_shot {episode.k_shot} + k_query {episode.k_query} is more than the {n_images} images per class of {pool};"
+            f" accepted: a sum of at most {n_images}"
+        )
+
+
 @dataclass(frozen=True)
 class TaskIndices:
     """Which images T tasks hold: ``classes [T, N]`` (numbers in the data set), ``rotations [T, N]`` in quarter
@@ -78,15 +94,8 @@ class TaskStream:
 
     def __init__(self, pool: ImagePool, episode: Episode, seed: int) -> None:
         self.pool, self.episode = pool, episode
-        n_classes, n_turns, n_images = pool.images.shape[:3]
-        distinct_classes = n_classes * n_turns if pool.rotation == "pooled" else n_classes
-        if not 2 <= episode.n_way <= distinct_classes:
-            raise BenchError(f"n_way {episode.n_way}: {pool.name} has {distinct_classes} classes; accepted: 2 to that")
-        if episode.k_shot + episode.k_query > n_images:
-            raise BenchError(
-                f"k_shot {episode.k_shot} + k_query {episode.k_query} is more than the {n_images} images per class"
-                f" of {pool.name}; accepted: a sum of at most {n_images}"
-            )
+        n_classes, _, n_images = pool.images.shape[:3]
+        check_episode(episode, pool.name, pool.rotation, n_classes, n_images)
         shape = f"{episode.n_way} way, {episode.k_shot} shot, {episode.k_query} query"
         self.key = key_from(seed, f"{pool.name}: {shape}")
         self._block = functools.lru_cache(maxsize=2)(self._draw_block)

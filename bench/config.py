@@ -1,0 +1,139 @@
+"""RunConfig: everything that decides the outcome of one run, and the only home of its defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from bench.api import BenchError
+from bench.tasks import ROTATIONS
+
+META_OPTIMIZERS = ("sgd", "adam")
+SCHEDULES = ("constant", "linear", "cosine")
+AUTO = "auto"
+
+
+def _option(default: Any, text: str, *, least: float | None = None, choices: tuple[str, ...] | None = None) -> Any:
+    return field(default=default, metadata={"help": text, "least": least, "choices": choices})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """One run: an algorithm on one setting with one seed. Every field decides its outcome.
+
+    Raises:
+        BenchError: a value out of range, in one line that names it and what is accepted.
+    """
+
+    algo: str
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    dataset: str = _option(AUTO, "data set; auto takes Omniglot, or glyphs with a warning where it cannot be had")
+    protocol: str = _option("quick", "budget and settings")
+    n_way: int = _option(5, "classes per task", least=2)
+    k_shot: int = _option(1, "support images per class", least=1)
+    k_query: int = _option(9, "query images per class in training", least=1)
+    seed: int = _option(0, "decides initial weights and tasks", least=0)
+    backbone: str = _option("conv4", "network")
+    meta_steps: int = _option(1000, "meta-steps", least=1)
+    meta_batch: int = _option(16, "tasks per meta-step", least=1)
+    test_tasks: int = _option(1000, "meta-test tasks", least=2)
+    val_tasks: int = _option(200, "meta-validation tasks, the same at every point of the curve", least=2)
+    val_points: int = _option(10, "meta-validations along a run, besides the one before it", least=1)
+    eval_k_query: int = _option(1, "query images per class in meta-validation and meta-test", least=1)
+    eval_inner_steps: int | None = _option(None, "adaptation steps at test; none: as in training", least=0)
+    meta_optimizer: str = _option("adam", "rule of the meta-step", choices=META_OPTIMIZERS)
+    meta_lr: float = _option(1e-3, "its learning rate", least=0)
+    meta_lr_schedule: str = _option("constant", "its course over the run, down to 0", choices=SCHEDULES)
+    train_rotation: str = _option("pooled", "rotations as classes in meta-train: all in one pool (twins of a"
+                                  " character may meet in a task), one per class and task, or none", choices=ROTATIONS)
+    test_rotation: str = _option("none", "the same for meta-validation and meta-test", choices=ROTATIONS)
+    task_chunk: int | None = _option(None, "tasks in memory at once; none: by the device", least=1)
+    device: str = _option(AUTO, "auto takes the GPU if there is one", choices=(AUTO, "cpu", "cuda"))
+    threads: int | None = _option(None, "CPU threads; none: one per core", least=1)
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):
+            check_range(f.name, getattr(self, f.name), **{k: f.metadata.get(k) for k in ("least", "choices")})
+        check_range("seed", self.seed, most=2**32 - 1)
+        for name, value in self.hyperparameters.items():
+            least = 1 if name.endswith(("_steps", "_batch")) else None
+            check_range(f"{self.algo}.{name}", value, least=least)
+
+    @property
+    def run_id(self) -> str:
+        """Return a name made of what a person looks for and a hash over everything."""
+        content = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+        short = hashlib.sha256(content.encode()).hexdigest()[:10]
+        return f"{self.algo}-{self.dataset}-{self.n_way}w{self.k_shot}s-{self.protocol}-s{self.seed}-{short}"
+
+
+def check_range(
+    name: str, value: Any, *, least: float | None = None, most: float | None = None, choices: Any = None
+) -> None:
+    """Refuse a value out of its range.
+
+    Raises:
+        BenchError: names the value and what is accepted.
+    """
+    if choices and value not in choices:
+        raise BenchError(f"{name} {value!r}; accepted: {', '.join(choices)}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if not math.isfinite(value):
+        raise BenchError(f"{name} {value!r}; accepted: finite numbers")
+    if least is not None and value < least:
+        raise BenchError(f"{name} {value!r}; accepted: {least} or more")
+    if most is not None and value > most:
+        raise BenchError(f"{name} {value!r}; accepted: {most} or less")
+
+
+def coerce(name: str, value: Any, annotation: Any) -> Any:
+    """Turn text (or a TOML value) into the type that ``annotation`` asks for.
+
+    Raises:
+        BenchError: it is not of that type; the message names the value and what is accepted.
+    """
+    if typing.get_origin(annotation) is typing.Literal:
+        accepted = typing.get_args(annotation)
+        if value not in accepted:
+            raise BenchError(f"{name} {value!r}; accepted: {', '.join(map(str, accepted))}")
+        return value
+    kinds = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    if type(None) in kinds and (value is None or str(value).lower() in ("none", "auto")):
+        return None
+    for kind in (bool, int, float, str):
+        if kind in kinds:
+            try:
+                return _to(kind, value)
+            except ValueError:
+                continue
+    if not any(kind in (bool, int, float, str) for kind in kinds):
+        return value
+    raise BenchError(f"{name} {value!r}; accepted: {' or '.join(_WORDS.get(kind, str(kind)) for kind in kinds)}")
+
+
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "none"}
+
+
+def _is_union(annotation: Any) -> bool:
+    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
+
+
+def _to(kind: type, value: Any) -> Any:
+    if kind is bool:
+        words = {"true": True, "false": False}
+        if str(value).lower() not in words:
+            raise ValueError
+        return words[str(value).lower()]
+    if isinstance(value, bool) or (kind is int and isinstance(value, float)):
+        raise ValueError
+    if kind is str and not isinstance(value, str):
+        raise ValueError
+    return kind(value)

@@ -1,0 +1,41 @@
+"""Which data set a comparison runs on: the one asked for, or the first that can be had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.api import BenchError, DataMissing, ImageSet
+from bench.config import AUTO
+from bench.registry import DATASETS, unknown
+
+
+def load_images(name: str, root: Path, cache: Path, warn: Callable[[str], None] = lambda line: None) -> ImageSet:
+    """Return the data set ``name``; for ``auto`` the first one, by ``auto_rank``, that is there or can be fetched.
+
+    Args:
+        root: the user's data root.
+        cache: where prepared images may be kept if ``root`` cannot be written.
+        warn: called with one line if ``auto`` had to fall back.
+    Raises:
+        DataError: the data is damaged; ``auto`` does not hide that behind another data set.
+        DataMissing: nothing to be had.
+        BenchError: no such data set.
+    """
+    if name != AUTO:
+        if name not in DATASETS.names():
+            raise BenchError(unknown("dataset", name, [AUTO, *DATASETS.names()]))
+        return DATASETS.get(name)().load(root, cache)
+    ranked = [(cls.auto_rank, name) for name in DATASETS.names() if (cls := DATASETS.get(name)).auto_rank is not None]
+    missing: list[str] = []
+    for _, candidate in sorted(ranked):
+        try:
+            images = DATASETS.get(candidate)().load(root, cache)
+        except DataMissing as error:
+            missing.append(str(error))
+            continue
+        if missing:
+            warn(f"NOT {ranked[0][1]}: running on {images.name!r}, whose accuracies compare with no published number. "
+                 f"Reason: {missing[0]}")  # fmt: skip
+        return images
+    raise DataMissing("; ".join(missing) or "no data set takes part in --dataset auto")

@@ -1,0 +1,94 @@
+"""Accuracy of every test task in both test modes, before adaptation and after each of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.api import Examples, MetaAlgorithm, Predictor, TaskBatch, TaskLoss, Weights
+from bench.tasks import TaskStream
+
+PLAIN, TRANSDUCTIVE = "plain", "transductive"
+PLAIN_STEPS = frozenset({0, 1, 2, 3, 5, 10, 20, 50})  # plain mode costs N*K+1 images per query, so not at every step
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Accuracies by test mode and number of adaptation steps: ``accuracy[mode][step]`` is ``[tasks]``."""
+
+    accuracy: dict[str, dict[int, np.ndarray]]
+
+    def final(self, mode: str) -> np.ndarray:
+        """Return the accuracies ``[tasks]`` after the last step."""
+        by_step = self.accuracy[mode]
+        return by_step[max(by_step)]
+
+
+def evaluate(
+    algorithm: MetaAlgorithm,
+    task_loss: TaskLoss,
+    slow: Weights,
+    carry: Weights,
+    stream: TaskStream,
+    n_tasks: int,
+    steps: int | None,
+    modes: Collection[str] = (PLAIN, TRANSDUCTIVE),
+    along_the_way: bool = True,
+    advance: Callable[[int], object] = lambda tasks: None,
+) -> Evaluation:
+    """Adapt to the first ``n_tasks`` tasks of a stream and count correct answers on their query images.
+
+    Plain: each query image alone with the support set, in one batch of N*K+1, as supervised-reptile does it.
+    Transductive: all query images of a task in one batch. The two differ where the network looks across its batch.
+
+    Args:
+        steps: adaptation steps; None for the algorithm's own number.
+        along_the_way: also before adaptation and after each step (in plain mode at PLAIN_STEPS).
+        advance: called with the number of tasks done since the last call.
+    """
+    modes_by_name = {PLAIN: _plain, TRANSDUCTIVE: _transductive}
+    parts: dict[str, dict[int, list[Tensor]]] = {mode: {} for mode in modes}
+    size = _chunk(stream)
+    for start in range(0, n_tasks, size):
+        tasks = stream.batch(start, min(size, n_tasks - start))
+        step = -1
+        for step, predictor in enumerate(algorithm.predictors(task_loss, slow, tasks.support, steps, carry)):
+            for mode in modes if along_the_way else ():
+                if mode == TRANSDUCTIVE or step in PLAIN_STEPS:
+                    parts[mode].setdefault(step, []).append(modes_by_name[mode](predictor, tasks))
+        for mode in modes:
+            by_step = parts[mode]
+            if not along_the_way or (mode == PLAIN and step not in PLAIN_STEPS):
+                by_step.setdefault(step, []).append(modes_by_name[mode](predictor, tasks))
+        advance(tasks.support.n_tasks)
+    return Evaluation(
+        {mode: {s: torch.cat(a).double().cpu().numpy() for s, a in by_step.items()} for mode, by_step in parts.items()}
+    )
+
+
+@torch.no_grad()
+def _transductive(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+    return _accuracy(predictor(tasks.query.x), tasks.query)
+
+
+@torch.no_grad()
+def _plain(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+    queries = tasks.query.x.split(1, dim=1)
+    scores = [predictor(torch.cat([tasks.support.x, image], dim=1))[:, -1:] for image in queries]
+    return _accuracy(torch.cat(scores, dim=1), tasks.query)
+
+
+def _accuracy(scores: Tensor, query: Examples) -> Tensor:
+    return (scores.argmax(dim=-1) == query.y).double().mean(dim=1)  # [T]
+
+
+def _chunk(stream: TaskStream) -> int:
+    """Return how many tasks to evaluate at once: what fits the caches of a CPU, or a modest part of a card."""
+    episode = stream.episode
+    images = episode.n_way * max(episode.k_shot, episode.k_query) + 1
+    in_flight = 100_000 if stream.pool.images.is_cuda else 400
+    return max(1, in_flight // images)

@@ -1,0 +1,172 @@
+"""Clocks and memory, synchronised with the device; and the facts about the machine that a row needs."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import importlib.metadata
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+
+MIB = 2**20
+LEAK_SAMPLES = 5  # this many segments in a row must each end higher than the last
+LEAK_FLOOR = {"cpu": 64 * MIB, "cuda": MIB}  # growth below this is an allocator's noise
+
+
+def now(device: torch.device) -> float:
+    """Return monotonic seconds once the device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+class StepTimes:
+    """Milliseconds of every step, by CUDA events on a GPU so that measuring never makes the host wait."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.ms: list[float] = []
+        self._marks: list[torch.cuda.Event] | list[float] = []
+
+    def mark(self) -> None:
+        """Note the end of a step; the first mark of a segment is its start."""
+        if self.device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            self._marks.append(event)  # type: ignore[arg-type]
+        else:
+            self._marks.append(time.perf_counter())  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        """End a segment: the device has been synchronised, and times between marks become milliseconds."""
+        marks, self._marks = self._marks, []
+        for a, b in zip(marks, marks[1:]):
+            self.ms.append(a.elapsed_time(b) if isinstance(a, torch.cuda.Event) else (b - a) * 1e3)  # type: ignore[operator,arg-type]
+
+
+class Memory:
+    """Peak memory of training, and whether it grows from segment to segment.
+
+    GPU: peak allocated and reserved, reset at the start of every segment. CPU: peak resident size of the process above
+    what it was when this object was made, just before training; None where the system does not tell.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        release()
+        self._before = _status("VmRSS")
+        self.peak = 0.0
+        self.reserved: float | None = 0.0 if device.type == "cuda" else None
+        self.held: list[int] = []
+
+    def open(self) -> None:
+        """Start a segment: hand freed memory back first, so that evaluation before it does not count."""
+        release()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            with contextlib.suppress(OSError):
+                Path("/proc/self/clear_refs").write_text("5")  # VmHWM falls back to the present size
+
+    def close(self) -> None:
+        """End a segment."""
+        if self.device.type == "cuda":
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated(self.device))
+            self.reserved = max(self.reserved or 0.0, torch.cuda.max_memory_reserved(self.device))
+            self.held.append(torch.cuda.memory_allocated(self.device))
+        else:
+            self.peak = max(self.peak, _status("VmHWM") - self._before)
+            release()
+            self.held.append(_status("VmRSS"))
+
+    @property
+    def peak_mib(self) -> float | None:
+        """Return the peak in MiB."""
+        return self.peak / MIB if self.held and (self.device.type == "cuda" or self._before) else None
+
+    @property
+    def reserved_mib(self) -> float | None:
+        """Return the peak that the allocator reserved in MiB; None on a CPU."""
+        return None if self.reserved is None else self.reserved / MIB
+
+    def leak(self) -> str | None:
+        """Say how much memory was lost, if every one of the last segments ended higher than the one before."""
+        last = self.held[-LEAK_SAMPLES - 1 :]
+        growth = last[-1] - last[0] if len(last) > LEAK_SAMPLES else 0
+        if growth < LEAK_FLOOR[self.device.type] or any(b <= a for a, b in zip(last, last[1:])):
+            return None
+        return f"memory held between steps grew by {growth / MIB:.0f} MiB over the last {LEAK_SAMPLES} segments"
+
+
+def release() -> None:
+    """Collect garbage and hand freed memory back to the system where the C library can."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _status(field: str) -> int:
+    """Return a size in bytes from /proc/self/status, 0 where there is none."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith(field + ":"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+def device_name(device: torch.device) -> str:
+    """Return the name of the GPU or processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment(device: torch.device) -> dict[str, object]:
+    """Return versions, hardware and numerical settings: what a run depends on besides its configuration."""
+    packages = ("torch", "torchvision", "higher", "numpy", "pandas", "matplotlib")
+    versions = {}
+    for name in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "platform": platform.platform(),
+        "device": str(device),
+        "device_name": device_name(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "tf32_matmul": torch.backends.cuda.matmul.allow_tf32,
+        "tf32_cudnn": torch.backends.cudnn.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "malloc": {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")},
+    }
+
+
+def git_commit() -> str | None:
+    """Return the commit of this checkout, with ``+`` behind it if files differ from it; None outside a checkout."""
+    root = Path(__file__).resolve().parent.parent
+    try:
+        commit = _git(root, "rev-parse", "--short=12", "HEAD")
+        return commit + ("+" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _git(root: Path, *args: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,251 @@
+"""What a run leaves behind: one row type, which is the schema of summary.csv, and the files of a run's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from bench.files import Columns, csv_lines, plain, read_rows, to_text, write_atomic, write_csv
+
+T = TypeVar("T", bound=Columns)
+Warn = Callable[[str], None]
+
+SCHEMA = 1
+STATUS = ("ok", "failed", "diverged", "oom", "leaking", "interrupted")
+MODES = {"plain": "acc", "transductive": "acc_transductive"}  # test mode -> column of test_tasks.csv
+
+RUN_FILE = "run.json"
+CURVE_FILE = "curve.csv"
+TEST_TASKS_FILE = "test_tasks.csv"
+ADAPTATION_FILE = "adaptation.csv"
+
+log = logging.getLogger("bench")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SummaryRow(Columns):
+    """One run; None where a value is not known or does not exist (inner_lr of a method without inner loop).
+
+    Accuracies are fractions, ``_ci95`` half-widths of 95% intervals over tasks, ``_s`` seconds, ``_ms``
+    milliseconds, ``_mib`` MiB; ``started_at`` is ISO 8601, so that text order is time order.
+    """
+
+    algo: str
+    dataset: str
+    protocol: str
+    n_way: int
+    k_shot: int
+    k_query: int
+    seed: int
+    backbone: str
+    device: str
+    device_name: str | None = None
+    meta_batch: int | None = None
+    meta_steps: int | None = None
+    inner_steps: int | None = None
+    inner_lr: float | None = None
+    inner_optimizer: str | None = None
+    eval_inner_steps: int | None = None
+    meta_optimizer: str | None = None
+    meta_lr: float | None = None
+    tasks_seen: int | None = None
+    images_seen: int | None = None
+    stream_sha256: str | None = None
+    test_tasks: int | None = None
+    test_acc: float | None = None
+    test_acc_ci95: float | None = None
+    test_acc_transductive: float | None = None
+    test_acc_transductive_ci95: float | None = None
+    train_s: float | None = None
+    eval_s: float | None = None
+    setup_s: float | None = None
+    step_ms_median: float | None = None
+    step_ms_p95: float | None = None
+    tasks_per_s: float | None = None
+    peak_mem_mib: float | None = None
+    peak_mem_reserved_mib: float | None = None
+    status: str
+    error: str | None = None
+    run_id: str
+    torch_version: str | None = None
+    git_commit: str | None = None
+    started_at: str
+    # SPEC 7 ends here; what follows may grow
+    eval_k_query: int | None = None
+    train_rotation: str | None = None
+    test_rotation: str | None = None
+    acc_before_adaptation: float | None = None
+    threads: int | None = None
+    data_sha256: str | None = None
+    data_pipeline: str | None = None
+    task_chunk: int | None = None
+    resumed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.status not in STATUS:
+            raise ValueError(f"status is {self.status!r}; accepted: {', '.join(STATUS)}")
+
+
+@dataclass(frozen=True)
+class CurvePoint(Columns):
+    """Validation part-way through a run, after ``meta_step`` steps and ``train_s`` seconds; ``query_loss`` in nats."""
+
+    meta_step: int
+    tasks_seen: int
+    train_s: float
+    val_acc: float | None
+    val_acc_ci95: float | None
+    query_loss: float | None
+
+
+@dataclass(frozen=True)
+class TestTask(Columns):
+    """Accuracies of one test task; ``task`` is its place in the test stream."""
+
+    __test__ = False  # not a test class, whatever pytest makes of the name
+
+    task: int
+    acc: float
+    acc_transductive: float
+
+
+@dataclass(frozen=True)
+class AdaptationPoint(Columns):
+    """Mean test accuracy after ``step`` inner steps (0: before adaptation) in one of MODES."""
+
+    mode: str
+    step: int
+    acc: float
+    acc_ci95: float | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, whatever its status; ``details`` is all of run.json but the row.
+
+    The tables are read when first asked for. A damaged one warns once and counts as empty: the row, which run.json
+    holds whole, stays in the summary.
+    """
+
+    row: SummaryRow
+    details: Mapping[str, Any]
+    folder: Path
+    warn: Warn = log.warning
+
+    @property
+    def ok(self) -> bool:
+        """Say whether the run's numbers may be compared."""
+        return self.row.status == "ok"
+
+    @cached_property
+    def curve(self) -> tuple[CurvePoint, ...]:
+        """Validation along the run, by meta-step."""
+        return self._table(CURVE_FILE, CurvePoint)
+
+    @cached_property
+    def adaptation(self) -> tuple[AdaptationPoint, ...]:
+        """Test accuracy after each inner step."""
+        return self._table(ADAPTATION_FILE, AdaptationPoint)
+
+    @cached_property
+    def test_tasks(self) -> np.recarray[Any, Any]:
+        """Every test task, ``[tasks]``: iterates over records like TestTask, and ``.acc`` is the column ``[tasks]``."""
+        path = self.folder / TEST_TASKS_FILE
+        try:
+            tasks = _read_test_tasks(path)
+            if self.ok and self.row.test_tasks is not None and len(tasks) != self.row.test_tasks:
+                raise ValueError(f"{len(tasks)} tasks, but {RUN_FILE} counts {self.row.test_tasks}")
+        except (OSError, ValueError) as error:
+            self.warn(f"{path}: ignored ({_one_line(error)})")
+            return np.rec.array(np.empty(0, _TEST_TASK))
+        return tasks
+
+    def _table(self, name: str, kind: type[T]) -> tuple[T, ...]:
+        path = self.folder / name
+        try:
+            return tuple(read_rows(path, kind))
+        except (OSError, ValueError) as error:
+            self.warn(f"{path}: ignored ({_one_line(error)})")
+            return ()
+
+
+_TEST_TASK = np.dtype([("task", "i8"), ("acc", "f8"), ("acc_transductive", "f8")])
+
+
+def _read_test_tasks(path: Path) -> np.recarray[Any, Any]:
+    """Read what read_rows would, in C: a report may hold millions of test tasks."""
+    header, body = csv_lines(path, TestTask.columns())
+    if not body:
+        return np.rec.array(np.empty(0, _TEST_TASK))
+    order = [header.index(name) for name in TestTask.columns()]
+    return np.rec.array(np.loadtxt(io.StringIO(body), _TEST_TASK, None, ",", usecols=order, ndmin=1))
+
+
+def write_run(
+    folder: Path,
+    row: SummaryRow,
+    details: Mapping[str, Any],
+    curve: Iterable[CurvePoint],
+    test_tasks: Iterable[TestTask],
+    adaptation: Iterable[AdaptationPoint],
+) -> bool:
+    """Record a finished run; run.json comes last, so that its presence says that all is there.
+
+    Args:
+        folder: ``OUT/runs/RUN_ID``, made if need be.
+        details: what run.json holds beside the row: config, hyperparameters, environment, data, command.
+    Returns:
+        False, with nothing written, if the folder already holds a run with status ok: nothing finished is overwritten.
+    """
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # no record, or a damaged one
+        if load_run(folder).ok:
+            return False
+    write_csv(folder / CURVE_FILE, curve, CurvePoint.columns())
+    write_csv(folder / TEST_TASKS_FILE, test_tasks, TestTask.columns())
+    write_csv(folder / ADAPTATION_FILE, adaptation, AdaptationPoint.columns())
+    cells = {name: getattr(row, name) for name in SummaryRow.columns()}
+    record = plain({"schema": SCHEMA, "row": cells, **details})
+    write_atomic(folder / RUN_FILE, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return True
+
+
+def load_run(folder: Path, warn: Warn = log.warning) -> Run:
+    """Return the finished run in ``folder``.
+
+    Raises:
+        OSError: no run.json that can be read.
+        ValueError, RecursionError: run.json is damaged, lacks a column or is of a newer schema.
+    """
+    record = json.loads(to_text((folder / RUN_FILE).read_bytes()))
+    if not isinstance(record, dict) or not isinstance(record.get("row"), dict):
+        raise ValueError("holds no row")
+    if record.get("schema") != SCHEMA:
+        raise ValueError(f"schema is {record.get('schema')!r}; this version reads {SCHEMA}")
+    return Run(SummaryRow.parse(record.pop("row")), record, folder, warn)
+
+
+def load_runs(out: Path, warn: Warn = log.warning) -> list[Run]:
+    """Return the finished runs under ``out`` by start time, then run_id; ``warn`` gets one line per damaged file.
+
+    Folders without run.json are runs that have not finished, and are passed over.
+    """
+    runs = []
+    for path in sorted(out.glob(f"runs/*/{RUN_FILE}")):
+        try:
+            runs.append(load_run(path.parent, warn))
+        except (OSError, ValueError, RecursionError) as error:  # the last from brackets without end
+            warn(f"{path}: ignored ({_one_line(error)})")
+    return sorted(runs, key=lambda run: (run.row.started_at, run.row.run_id))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

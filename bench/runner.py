@@ -1,0 +1,143 @@
+"""The comparison: one fresh process per run, finished runs kept, unfinished ones continued, failures recorded."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from bench.config import RunConfig
+from bench.records import Run, load_run, write_run
+from bench.worker import INTERRUPTED, Job
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# glibc gives large blocks back to the system at once and faults every page in again at the next step, which costs a
+# training step two thirds of its time; these keep them. Threads that come and go would change the order of sums.
+WORKER_ENVIRONMENT = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**26),
+    "OMP_DYNAMIC": "FALSE",
+    "MKL_DYNAMIC": "FALSE",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a comparison reads and writes, and the command behind it."""
+
+    out: Path
+    data_root: Path
+    plugins: tuple[Path, ...] = ()
+    command: str = ""
+
+
+def run_all(configs: Sequence[RunConfig], place: Place, fresh: bool, say: Callable[[str], None]) -> int:
+    """Run what has not finished yet and return the exit status: 0 all ok, 1 some failed, 130 interrupted.
+
+    Args:
+        fresh: set finished runs aside and run again.
+        say: called with one line per run.
+    """
+    failed = False
+    for number, config in enumerate(configs, start=1):
+        place_of_run = f"[{number}/{len(configs)}]"
+        folder = place.out / "runs" / config.run_id
+        if fresh and folder.exists():
+            set_aside(folder, place.out / "set-aside")
+        kept = finished(folder)
+        run = kept or _run_one(config, place)
+        say(f"{place_of_run} {_line(run)}{' (kept; --fresh runs it again)' if kept else ''}")
+        if run.row.status == "interrupted":
+            return INTERRUPTED
+        failed |= not run.ok
+    return int(failed)
+
+
+def finished(folder: Path) -> Run | None:
+    """Return the run in ``folder`` if it ended well."""
+    try:
+        run = load_run(folder)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return run if run.ok else None
+
+
+def set_aside(folder: Path, where: Path) -> Path:
+    """Move a run's folder out of the way under a name that was not taken, and return where it is now."""
+    where.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.datetime.now().strftime("%Y%m%dT%H%M%S")
+    for suffix in ("", *(f"-{i}" for i in range(1, 1000))):
+        target = where / f"{folder.name}-{stamp}{suffix}"
+        if not target.exists():
+            return folder.rename(target)
+    raise FileExistsError(f"{where} holds a thousand runs of this second")
+
+
+def _run_one(config: RunConfig, place: Place) -> Run:
+    """Run one configuration in a fresh process; a process that dies without a record gets one here."""
+    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    job = Job(config, place.out, place.data_root, place.plugins, place.command, started_at, time.monotonic())
+    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "bench.worker", job.to_json()],
+        env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": search_path},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,  # Ctrl-C reaches it through us alone, once
+    )
+    with _forwarding_signals(worker):
+        code = worker.wait()
+    try:
+        run = load_run(job.folder)
+        if run.row.started_at == started_at:
+            return run
+    except (OSError, ValueError, RecursionError):
+        pass
+    status, error = _verdict(code)
+    write_run(job.folder, job.base_row(status, error), {"command": place.command}, [], [], [])
+    return load_run(job.folder)
+
+
+def _verdict(code: int) -> tuple[str, str]:
+    if code == INTERRUPTED:
+        return "interrupted", "stopped at once by a second signal"
+    if code == -signal.SIGKILL:
+        return "oom", "the process was killed (SIGKILL), most likely by the system for want of memory"
+    if code < 0:
+        return "failed", f"the process was ended by {signal.Signals(-code).name}"
+    return "failed", f"the process left with status {code} and no record"
+
+
+@contextmanager
+def _forwarding_signals(worker: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM to the worker, which saves and leaves."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        worker.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _line(run: Run) -> str:
+    row = run.row
+    what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot seed {row.seed} on {row.dataset}"
+    if not run.ok or row.test_acc is None or row.test_acc_transductive is None:
+        return f"{what}: {row.status}: {row.error}"
+    cost = f"{row.train_s:.1f} s training, {row.step_ms_median:.1f} ms a step"
+    memory = "" if row.peak_mem_mib is None else f", {row.peak_mem_mib:.0f} MiB"
+    return f"{what}: {row.test_acc:.4f} plain, {row.test_acc_transductive:.4f} transductive, {cost}{memory}"

@@ -1,0 +1,263 @@
+"""summary.md: the whole comparison in words and tables, readable as it is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bench.comparison import Arm, Comparison, by_setting
+from bench.records import MODES, Run
+from bench.text import escape, fraction, heading, markdown_table, number, place, plus_minus
+
+LEVEL = 0.05
+_STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # shown of an adaptation curve, with its last step
+_ERROR_CHARS = 300
+
+MEMORY = {
+    "cuda": "peak memory allocated by torch since the end of warm-up, in brackets what it reserved",
+    "cpu": "peak resident size above the size just before training",
+}
+
+
+def summary(
+    runs: Sequence[Run],
+    arms: Sequence[Arm],
+    comparisons: Sequence[Comparison],
+    plots: Sequence[str],
+    problems: Sequence[str],
+) -> str:
+    """Return the text of summary.md; ``plots`` are paths of pictures and ``problems`` lines on files left out."""
+    datasets = list(dict.fromkeys(escape(arm.setting.dataset) for arm in arms))
+    if arms:
+        blocks = [f"# Comparison on {escape(heading(arm.setting for arm in arms))}"]
+        blocks.append(
+            f"**All accuracies here are on {' and '.join(datasets)}. They are not comparable with numbers measured on "
+            "another data set or under another protocol, published ones included.**"
+        )
+    else:
+        blocks = ["# Comparison", "No run has finished yet."]
+    if lines := [f"- {escape(problem)}" for problem in problems]:
+        blocks += ["**Files left out because they are damaged:**", "\n".join(lines)]
+    if compared := [arm for arm in arms if arm.ok]:
+        blocks += ["## What was compared", *_compared(compared)]
+        blocks += ["## Accuracy on meta-test", *_accuracies(compared)]
+        blocks += ["## Paired differences", *_differences(comparisons, compared)]
+        blocks += ["## Cost", *_costs(compared)]
+        blocks += _adaptation(compared)
+    if failed := [run for run in runs if not run.ok]:
+        blocks += ["## Runs that are not in the comparison", _failures(failed)]
+    if runs:
+        blocks += ["## Environment", _environment(runs), *_commands(runs)]
+    if compared:
+        blocks += ["## Plots", *(f"![{escape(path)}]({path})" for path in plots)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _per_setting(arms: Sequence[Arm], table_of: Any) -> list[str]:
+    blocks = []
+    for _, members in by_setting(arms):
+        blocks += [f"### {escape(place(members[0], arms))}", *table_of(members)]
+    return blocks
+
+
+def _compared(arms: Sequence[Arm]) -> list[str]:
+    def describe(members: list[Arm]) -> list[str]:
+        s = members[0].setting
+        asked = s.k_query if s.eval_k_query is None else s.eval_k_query
+        episode = f"{s.k_query} query images per class in training, {asked} in evaluation; backbone {s.backbone}"
+        trained = dict.fromkeys(run.row.train_rotation for arm in members for run in arm.ok.values())
+        episode += f"; rotation in training {' or '.join(t or 'not recorded' for t in trained)}, at test "
+        episode += s.test_rotation or "not recorded"
+        seeds = "; ".join(f"{arm.label}: seeds {', '.join(map(str, arm.ok))}" for arm in members)
+        return [f"- {escape(episode)}\n- {escape(seeds)}\n- {_streams(members)}"]
+
+    return _per_setting(arms, describe)
+
+
+def _streams(arms: Sequence[Arm]) -> str:
+    """Say whether the algorithms of one setting saw the same training tasks."""
+    rows = [run.row for arm in arms for run in arm.ok.values()]
+    if len(arms) < 2:
+        return "Only one algorithm has finished: there is nothing to compare it with."
+    hashes = {seed: {r.stream_sha256 for r in rows if r.seed == seed} for seed in sorted({r.seed for r in rows})}
+    seen = {arm.label: sorted({run.row.tasks_seen or 0 for run in arm.ok.values()}) for arm in arms}
+    if len({tuple(budget) for budget in seen.values()}) > 1:
+        budgets = "; ".join(f"{escape(name)} {' or '.join(f'{n:,}' for n in budget)}" for name, budget in seen.items())
+        return f"**Training budgets differ.** Tasks seen: {budgets}."
+    if any(None in found for found in hashes.values()):
+        return "**Not recorded** whether the training tasks were the same."
+    if any(len(found) > 1 for found in hashes.values()):
+        return "**Training tasks differ** although the budgets are equal."
+    named = ", ".join(f"{escape(next(iter(found)))[:12]} for seed {seed}" for seed, found in hashes.items())
+    budget = " or ".join(f"{n:,}" for n in seen[arms[0].label])
+    return f"Identical training tasks for all, {budget} in each run (sha256 {named})."
+
+
+def _accuracies(arms: Sequence[Arm]) -> list[str]:
+    headers = [
+        "algorithm",
+        "seeds",
+        "plain",
+        "sd over seeds",
+        "transductive",
+        "sd over seeds",
+        "unadapted",
+        "test tasks",
+    ]
+
+    def table(members: list[Arm]) -> list[str]:
+        rows = []
+        for arm in members:
+            modes = ("test_acc", "test_acc_transductive")
+            scores = [s for c in modes for s in (plus_minus(arm.mean(c), arm.ci95(c)), fraction(arm.sd(c)))]
+            tasks = sum(arm.values("test_tasks"))
+            rows.append([arm.label, len(arm.ok), *scores, fraction(arm.mean("acc_before_adaptation")), f"{tasks:,.0f}"])
+        return [markdown_table(headers, rows)]
+
+    intro = (
+        "Mean over seeds ± half-width of its 95% interval over test tasks; the spread over seeds, which the interval "
+        "does not cover, stands beside it. Plain: each query image alone with the support set; transductive: all query "
+        "images in one batch. Unadapted: plain, before the first adaptation step. Accuracies are fractions."
+    )
+    return [intro, *_per_setting(arms, table)]
+
+
+def verdict(comparison: Comparison) -> str:
+    """Say in words what a comparison shows at the 5% level after correction."""
+    if not comparison.p_value_holm < LEVEL:
+        return "no difference shown"
+    better = comparison.algo_a if comparison.diff > 0 else comparison.algo_b
+    if comparison.seeds == 1:
+        return f"{better} better (one seed)"
+    agree = all((d > 0) == (comparison.diff > 0) for d in comparison.seed_diffs)
+    return f"{better} better" if agree else f"{better} better on average, seeds disagree"
+
+
+def _differences(comparisons: Sequence[Comparison], arms: Sequence[Arm]) -> list[str]:
+    if not comparisons:
+        return ["No two algorithms have finished on the same test tasks."]
+    headers = [
+        "A - B",
+        "mode",
+        "difference",
+        "95% interval",
+        "p",
+        "p (Holm)",
+        "sd over seeds",
+        "pairs",
+        "seeds",
+        "verdict",
+    ]
+
+    def table(members: list[Arm]) -> list[str]:
+        rows = [
+            [
+                f"{c.algo_a} - {c.algo_b}",
+                c.mode,
+                f"{c.diff:+.4f}",
+                f"{c.ci95_low:+.4f} to {c.ci95_high:+.4f}",
+                f"{c.p_value:.2g}",
+                f"{c.p_value_holm:.2g}",
+                fraction(c.seed_diff_sd),
+                f"{c.test_tasks:,}",
+                c.seeds,
+                verdict(c),
+            ]
+            for c in comparisons
+            if c.setting == members[0].setting
+        ]
+        return [markdown_table(headers, rows) if rows else "No two algorithms have finished on the same test tasks."]
+
+    intro = (
+        "Accuracy of A minus accuracy of B on identical test tasks: paired t interval, two-sided sign-flip test, and "
+        "its p-value after Holm's correction for all comparisons of the table. Interval and p-value say how the models "
+        "trained here compare on further tasks, not what training again with other seeds would give: that shows in the "
+        "spread over seeds."
+    )
+    return [intro, *_per_setting(arms, table)]
+
+
+def _costs(arms: Sequence[Arm]) -> list[str]:
+    headers = ["algorithm", "train s", "evaluation s", "set-up s", "step ms", "p95 ms", "tasks/s", "peak MiB", "device"]
+    columns = ("train_s", "eval_s", "setup_s", "step_ms_median", "step_ms_p95", "tasks_per_s")
+
+    def table(members: list[Arm]) -> list[str]:
+        rows = []
+        for arm in members:
+            row = next(iter(arm.ok.values())).row
+            peak = number(max(arm.values("peak_mem_mib"), default=None))
+            reserved = arm.values("peak_mem_reserved_mib")
+            peak += f" ({number(max(reserved))})" if reserved else ""
+            device = f"{row.device}: {row.device_name}" if row.device_name else row.device
+            rows.append([arm.label, *(number(arm.mean(c)) for c in columns), peak, device])
+        return [markdown_table(headers, rows)]
+
+    rows = [run.row for arm in arms for run in arm.ok.values()]
+    intro = "Means over seeds, but the peak is the largest. Training time is meta-steps only; step is the median."
+    for device in sorted({row.device.partition(":")[0] for row in rows}):
+        intro += f" Peak on {escape(device)}: {MEMORY.get(device, 'as that device reports it')}."
+    if len({(row.device, row.device_name) for row in rows}) > 1:
+        intro += " **Times and memory of different devices are not comparable.**"
+    return [intro, *_per_setting(arms, table)]
+
+
+def _adaptation(arms: Sequence[Arm]) -> list[str]:
+    adapted = [arm for arm in arms if any(run.adaptation for run in arm.ok.values())]
+    if not adapted:
+        return []
+
+    def table(members: list[Arm]) -> list[str]:
+        curves = [(arm.label, mode, curve) for arm in members for mode in MODES if (curve := arm.adaptation(mode))]
+        last = {max(curve) for _, _, curve in curves}
+        steps = sorted(last | {step for _, _, curve in curves for step in curve if step in _STEPS})
+        rows = [[name, mode, *(fraction(curve.get(step)) for step in steps)] for name, mode, curve in curves]
+        return [markdown_table(["algorithm", "mode", *(f"step {step}" for step in steps)], rows)]
+
+    return ["## Accuracy after each adaptation step", *_per_setting(adapted, table)]
+
+
+def _failures(runs: Sequence[Run]) -> str:
+    rows = []
+    for run in runs:
+        r, error = run.row, " ".join((run.row.error or "").split())
+        short = error if len(error) <= _ERROR_CHARS else error[:_ERROR_CHARS] + " ..."
+        rows.append([r.run_id, r.algo, f"{r.n_way}-way {r.k_shot}-shot", r.seed, r.status, short])
+    return markdown_table(["run", "algorithm", "setting", "seed", "status", "error"], rows)
+
+
+def _environment(runs: Sequence[Run]) -> str:
+    names = (
+        "device",
+        "device_name",
+        "threads",
+        "torch_version",
+        "git_commit",
+        "dataset",
+        "data_pipeline",
+        "data_sha256",
+    )
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        environment = run.details.get("environment")
+        further = dict(environment) if isinstance(environment, Mapping) else {}
+        for name, value in {**further, **{name: getattr(run.row, name) for name in names}}.items():
+            if value is not None:
+                found.setdefault(name, {})[_flat(value)] = None
+    order = [name for name in names if name in found] + [name for name in found if name not in names]
+    return markdown_table(["", "value"], ([name, "; ".join(found[name])] for name in order)) + f"\n\nRuns: {len(runs)}."
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}={_flat(item)}" for key, item in value.items())
+    return ", ".join(map(_flat, value)) if isinstance(value, list) else str(value)
+
+
+def _commands(runs: Sequence[Run]) -> list[str]:
+    given = (run.details.get("command") for run in runs)
+    commands = list(dict.fromkeys(shlex.join(map(str, c)) if isinstance(c, list) else str(c) for c in given if c))
+    text = "\n".join(commands)
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return ["Commands:", f"{fence}\n{text}\n{fence}"] if commands else []

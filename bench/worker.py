@@ -1,0 +1,287 @@
+"""One run in a process of its own: ``python -m bench.worker JOB``, JOB being the JSON of a Job."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from bench.api import BenchError, MetaAlgorithm
+from bench.config import RunConfig
+from bench.data import load_images
+from bench.evaluate import PLAIN, TRANSDUCTIVE, Evaluation, evaluate
+from bench.measure import device_name, environment, git_commit, now
+from bench.model import Classifier, build_network
+from bench.records import AdaptationPoint, SummaryRow, TestTask, write_run
+from bench.registry import BACKBONES, create_algorithm, load_plugin
+from bench.stats import mean_ci95
+from bench.tasks import Episode, ImagePool, TaskStream
+from bench.train import Diverged, Training
+
+INTERRUPTED = 130  # exit status, as a shell reports SIGINT
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the runner hands to a worker: a configuration and where things are."""
+
+    config: RunConfig
+    out: Path
+    data_root: Path
+    plugins: tuple[Path, ...]
+    command: str
+    started_at: str
+    launched: float
+    """The runner's ``time.monotonic()``, which all processes of a machine share: set-up is counted from there."""
+
+    @property
+    def folder(self) -> Path:
+        """Return where the run leaves its files."""
+        return self.out / "runs" / self.config.run_id
+
+    @property
+    def cache(self) -> Path:
+        """Return where prepared images go if the data root cannot be written."""
+        return self.out / "cache"
+
+    def to_json(self) -> str:
+        """Return the job as ``from_json`` takes it."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Return the job that ``to_json`` wrote."""
+        values = json.loads(text)
+        values["config"] = RunConfig(**values["config"])
+        values["plugins"] = tuple(Path(path) for path in values["plugins"])
+        return cls(**{**values, "out": Path(values["out"]), "data_root": Path(values["data_root"])})
+
+    def base_row(self, status: str, error: str | None = None) -> SummaryRow:
+        """Return the row of a run of which nothing is known but its configuration."""
+        names = set(SummaryRow.columns())
+        known = {k: v for k, v in dataclasses.asdict(self.config).items() if k in names}
+        return SummaryRow(
+            **known, run_id=self.config.run_id, started_at=self.started_at, status=status, error=error,
+            git_commit=git_commit(), torch_version=torch.__version__,
+        )  # fmt: skip
+
+
+class Interrupted(Exception):
+    """The user or the system asked the run to stop."""
+
+
+class Stop:
+    """Turns the first SIGINT or SIGTERM into Interrupted at the next whole state, the second into an exit at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._parent = os.getppid()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            os._exit(INTERRUPTED)
+        self.asked = True
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came or the runner is gone."""
+        if self.asked or os.getppid() != self._parent:
+            raise Interrupted
+
+
+@dataclass
+class Outcome:
+    """What a run has found out so far; columns of its row in ``facts``."""
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    training: Training | None = None
+    test: Evaluation | None = None
+
+
+def main(text: str) -> int:
+    """Run the job and record it, whatever happens; returns the exit status."""
+    job, stop, outcome = Job.from_json(text), Stop(), Outcome()
+    status, error = "ok", None
+    try:
+        for path in job.plugins:
+            load_plugin(path)
+        _execute(job, stop, outcome)
+        assert outcome.training is not None
+        error = outcome.training.memory.leak()
+        status = "leaking" if error else "ok"
+    except Interrupted:
+        status, error = "interrupted", "stopped by a signal; the same command continues it"
+        if outcome.training is not None:
+            outcome.training.save()
+    except Diverged as problem:
+        status, error = "diverged", str(problem)
+    except (MemoryError, torch.OutOfMemoryError) as problem:
+        status, error = "oom", f"out of memory: {problem}; try a smaller --task-chunk"
+    except Exception as problem:  # a plugin may raise anything; the row says what, the details where
+        status = "failed"
+        error = str(problem) if isinstance(problem, BenchError) else f"{type(problem).__name__}: {problem}"
+        outcome.details["traceback"] = traceback.format_exc()
+    _record(job, outcome, status, error)
+    return {"ok": 0, "interrupted": INTERRUPTED}.get(status, 1)
+
+
+def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
+    """Set up, train and test one run, noting in ``outcome`` whatever becomes known."""
+    config, facts = job.config, outcome.facts
+    device = torch.device(config.device)
+    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    facts.update(device_name=device_name(device), threads=torch.get_num_threads())
+    outcome.details["environment"] = environment(device)
+
+    images = load_images(config.dataset, job.data_root, job.cache)
+    facts.update(data_sha256=images.sha256, data_pipeline=images.pipeline)
+    outcome.details["data"] = {"name": images.name, "pipeline": images.pipeline, "sha256": images.sha256}
+    streams = {
+        split: TaskStream(ImagePool(images, split, rotation, device), episode, config.seed)
+        for split, (rotation, episode) in stream_plan(config).items()
+    }
+
+    algorithm = create_algorithm(config.algo, **config.hyperparameters)
+    facts.update(inner_facts(config, algorithm))
+    outcome.details["hyperparameters"] = _fields(algorithm)
+    task_loss, slow = build(config, algorithm, streams["meta_train"].pool.shape, device)
+
+    training = Training(
+        config, algorithm, task_loss, slow, streams["meta_train"], streams["meta_val"], job.folder / "checkpoint.pt"
+    )
+    outcome.training = training
+    training.warm_up()
+    facts["setup_s"] = now_monotonic(device) - job.launched
+
+    quiet = not sys.stderr.isatty()
+    name = f"{config.algo} {config.n_way}w{config.k_shot}s seed {config.seed}"
+    with tqdm(total=config.meta_steps, desc=f"{name} training", unit="step", disable=quiet, leave=False) as bar:
+
+        def advance(steps: int) -> None:
+            bar.update(steps)
+            stop.check()
+
+        training.run(advance)
+
+    facts["stream_sha256"] = training.stream_sha256()
+    with tqdm(total=config.test_tasks, desc=f"{name} testing", unit="task", disable=quiet, leave=False) as bar:
+
+        def advance_test(tasks: int) -> None:
+            bar.update(tasks)
+            stop.check()
+
+        began = now(device)
+        outcome.test = evaluate(
+            algorithm, task_loss, training.progress.slow, training.progress.carry, streams["meta_test"],
+            config.test_tasks, config.eval_inner_steps, advance=advance_test,
+        )  # fmt: skip
+        training.progress.eval_s += now(device) - began
+
+
+def stream_plan(config: RunConfig) -> dict[str, tuple[str, Episode]]:
+    """Return rotation and episode of the task stream of each split."""
+    train = Episode(config.n_way, config.k_shot, config.k_query)
+    test = Episode(config.n_way, config.k_shot, config.eval_k_query)
+    return {
+        "meta_train": (config.train_rotation, train),
+        "meta_val": (config.test_rotation, test),
+        "meta_test": (config.test_rotation, test),
+    }
+
+
+def build(
+    config: RunConfig, algorithm: MetaAlgorithm, image_shape: tuple[int, int, int], device: torch.device
+) -> tuple[Classifier, dict[str, Tensor]]:
+    """Return the task loss and the initial slow weights, the algorithm's own among them, on the device.
+
+    Raises:
+        BenchError: the algorithm's extra weights are misnamed.
+    """
+    backbone = BACKBONES.get(config.backbone)()
+    network = build_network(backbone, image_shape, algorithm.output_size(config.n_way), config.seed).to(device)
+    task_loss = Classifier(network)
+    weights = task_loss.weights
+    extra = dict(algorithm.extra_weights(weights))
+    if misnamed := [name for name in extra if "/" not in name]:
+        raise BenchError(f"algorithm {config.algo!r}: extra weights need a slash in their names; these have none: {misnamed}")
+    return task_loss, {name: w.detach().clone().to(device) for name, w in {**weights, **extra}.items()}
+
+
+def inner_facts(config: RunConfig, algorithm: MetaAlgorithm) -> dict[str, Any]:
+    """Return the columns on the inner loop; empty for an algorithm without one."""
+    if not hasattr(algorithm, "inner_steps"):
+        return {}
+    facts = {name: getattr(algorithm, name) for name in ("inner_steps", "inner_lr", "inner_optimizer")}
+    facts["eval_inner_steps"] = algorithm.inner_steps if config.eval_inner_steps is None else config.eval_inner_steps
+    return facts
+
+
+def now_monotonic(device: torch.device) -> float:
+    """Return ``time.monotonic()`` once the device has done all it was given."""
+    now(device)
+    return time.monotonic()
+
+
+def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
+    """Write the run's folder."""
+    config, facts, training = job.config, outcome.facts, outcome.training
+    curve, tasks, adaptation = [], [], []
+    if training is not None:
+        progress, curve = training.progress, training.progress.curve
+        seen = progress.meta_step * config.meta_batch
+        steps = torch.tensor(progress.step_ms or [math.nan], dtype=torch.float64)
+        facts.update(
+            tasks_seen=seen,
+            images_seen=seen * config.n_way * (config.k_shot + config.k_query),
+            train_s=progress.train_s,
+            eval_s=progress.eval_s,
+            step_ms_median=_finite(steps.quantile(0.5)),
+            step_ms_p95=_finite(steps.quantile(0.95)),
+            tasks_per_s=seen / progress.train_s if progress.train_s else None,
+            peak_mem_mib=training.memory.peak_mib,
+            peak_mem_reserved_mib=training.memory.reserved_mib,
+            task_chunk=training.chunk,
+            resumed=progress.parts - 1,
+        )
+    if outcome.test is not None:
+        plain, transductive = outcome.test.final(PLAIN), outcome.test.final(TRANSDUCTIVE)
+        tasks = [TestTask(i, float(a), float(b)) for i, (a, b) in enumerate(zip(plain, transductive))]
+        for mode, by_step in outcome.test.accuracy.items():
+            adaptation += [AdaptationPoint(mode, step, *mean_ci95(acc)) for step, acc in by_step.items()]
+        facts["test_acc"], facts["test_acc_ci95"] = mean_ci95(plain)
+        facts["test_acc_transductive"], facts["test_acc_transductive_ci95"] = mean_ci95(transductive)
+        by_step = outcome.test.accuracy[PLAIN]
+        facts["acc_before_adaptation"] = float(by_step[0].mean()) if len(by_step) > 1 else None
+    details: Mapping[str, Any] = {"config": asdict(config), "command": job.command, **outcome.details}
+    row = dataclasses.replace(job.base_row(status, error), **facts)
+    write_run(job.folder, row, details, curve, tasks, adaptation)
+
+
+def _finite(value: Tensor) -> float | None:
+    return None if value.isnan() else value.item()
+
+
+def _fields(algorithm: MetaAlgorithm) -> dict[str, Any]:
+    return asdict(algorithm) if dataclasses.is_dataclass(algorithm) and not isinstance(algorithm, type) else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,248 @@
+"""Compare meta-learning algorithms on identical task streams: flags in, tables and plots out."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import os
+import shlex
+import sys
+import typing
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+from tabulate import tabulate
+
+from bench.api import BenchError
+from bench.config import AUTO, RunConfig, coerce
+from bench.data import load_images
+from bench.protocols import IDENTITY, Override, check_overrides, load_protocol, protocol_names, resolve
+from bench.records import load_runs
+from bench.registry import ALGORITHMS, BACKBONES, DATASETS, create_algorithm, hyperparameter_names, load_plugin, unknown
+from bench.report import comparison_table, write_report
+from bench.runner import Place, run_all
+from bench.tasks import check_episode
+from bench.worker import build, stream_plan
+
+USAGE = 2
+GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
+NOT_FLAGS = ("algo", "hyperparameters")
+_TYPES = typing.get_type_hints(RunConfig)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status of SPEC 1."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return _main(argv)
+    except BenchError as error:
+        print(f"run_bench.py: {error}", file=sys.stderr)
+        return USAGE
+
+
+def _main(argv: Sequence[str]) -> int:
+    args = parser().parse_args(argv)
+    out = args.out.expanduser().resolve()
+    for path in args.plugin:
+        load_plugin(path)
+    if args.list:
+        print(listing())
+        return 0
+    if not args.report:
+        place = Place(out, args.data_root.expanduser().resolve(), tuple(p.resolve() for p in args.plugin), _command(argv))
+        configs = plan(args, place)
+        status = run_all(configs, place, args.fresh, say)
+        if not load_runs(out):
+            return status
+    elif not load_runs(out):
+        raise BenchError(f"--report: no finished run under {str(out / 'runs')!r}; --out takes the folder of earlier runs")
+    else:
+        status = 0
+    files = write_report(out)
+    say("")
+    say(comparison_table(load_runs(out)))
+    say("")
+    say(f"Tables: {files.summary_csv.parent}/summary.md, summary.csv, curves.csv, comparisons.csv; plots: {out / 'plots'}")
+    return status
+
+
+def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
+    """Return the configuration of every run, all of them checked before anything is trained.
+
+    Raises:
+        BenchError: an unknown name, a value out of range, data that is missing or damaged, no GPU where one is asked for.
+    """
+    algos = ALGORITHMS.names() if args.algos is None else _names("--algos", args.algos)
+    for name in algos:
+        ALGORITHMS.get(name)
+    protocol = load_protocol(args.protocol)
+    sets = [Override.parse(text) for text in args.set]
+    check_overrides(sets, algos)
+    given = {name: _values(name, text) for name in _flag_names() if (text := getattr(args, name)) is not None}
+    defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+    single = {name: values[0] for name, values in given.items() if name not in GRID}
+    device = single.pop("device", AUTO)
+    if device not in (AUTO, "cpu", "cuda"):
+        raise BenchError(unknown("device", device, [AUTO, "cpu", "cuda"]))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BenchError("--device cuda: torch finds no GPU here; accepted here: auto, cpu")
+    if device == AUTO:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if "backbone" in single:
+        BACKBONES.get(single["backbone"])
+    _check_writable(place.out)
+
+    grid = {name: given.get(name, [None]) for name in GRID}
+    configs = []
+    for values in itertools.product(*grid.values()):
+        cell = {name: value for name, value in zip(grid, values) if value is not None}
+        flags = {name: value for name, value in {**single, **cell}.items() if name not in IDENTITY}
+        shape = {name: cell.get(name, defaults[name]) for name in ("n_way", "k_shot", "seed")}
+        for algo in algos:
+            threads = single.get("threads")
+            identity = {"algo": algo, **shape, "device": device, "dataset": args.dataset, "threads": threads}
+            configs.append(resolve(protocol, identity, flags, sets))
+    images = load_images(args.dataset, place.data_root, place.out / "cache", warn)
+    configs = [dataclasses.replace(config, dataset=images.name) for config in configs]
+    for config in configs:
+        algorithm = create_algorithm(config.algo, **config.hyperparameters)
+        BACKBONES.get(config.backbone)
+        for split, (rotation, episode) in stream_plan(config).items():
+            n_images, *image_size = images.images.shape[1:]
+            check_episode(episode, f"{images.name}/{split}", rotation, len(images.splits[split]), n_images)
+        build(config, algorithm, (1, *image_size), torch.device("cpu"))
+    return list({config.run_id: config for config in configs}.values())
+
+
+def _flag_names() -> list[str]:
+    fields = [f.name for f in dataclasses.fields(RunConfig)]
+    return [name for name in fields if name not in (*NOT_FLAGS, "dataset", "protocol")]
+
+
+def _values(name: str, text: str) -> list[Any]:
+    flag = "--seeds" if name == "seed" else "--" + name.replace("_", "-")
+    parts = _names(flag, text) if name in GRID else [text]
+    values = [coerce(flag, part, _TYPES[name]) for part in parts]
+    return list(dict.fromkeys(values))
+
+
+def _names(flag: str, text: str) -> list[str]:
+    names = [part.strip() for part in text.split(",")]
+    if not all(names):
+        raise BenchError(f"{flag} {text!r}; accepted: values with single commas between them")
+    return list(dict.fromkeys(names))
+
+
+def _check_writable(out: Path) -> None:
+    probe = out / f".probe-{os.getpid()}"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink()
+    except OSError as error:
+        raise BenchError(f"--out {str(out)!r} cannot be written ({error.strerror}); accepted: a folder that can") from error
+
+
+def _command(argv: Sequence[str]) -> str:
+    return shlex.join(["python", "run_bench.py", *argv])
+
+
+def say(line: str) -> None:
+    """Print a line at once, so that a log can be followed."""
+    print(line, flush=True)
+
+
+def warn(line: str) -> None:
+    """Print a warning that cannot be missed."""
+    rule = "!" * 100
+    print(f"{rule}\nWARNING: {line}\n{rule}", file=sys.stderr, flush=True)
+
+
+def listing() -> str:
+    """Return the tables of ``--list``: algorithms, data sets, backbones and protocols with settings and papers."""
+    algorithms = []
+    for name in ALGORITHMS.names():
+        cls = ALGORITHMS.get(name)
+        defaults = create_algorithm(name)
+        settings = ", ".join(f"{field}={getattr(defaults, field)}" for field in hyperparameter_names(cls))
+        algorithms.append((name, settings, cls.paper))
+    data = [(name, "", DATASETS.get(name).paper) for name in DATASETS.names()]
+    networks = [(name, "", BACKBONES.get(name).paper) for name in BACKBONES.names()]
+    protocols = [(name, load_protocol(name).summary, "") for name in protocol_names()]
+    parts = []
+    for title, rows in (("algorithm", algorithms), ("dataset", data), ("backbone", networks), ("protocol", protocols)):
+        columns = [title, "settings", "paper"]
+        kept = [i for i in range(3) if i == 0 or any(row[i] for row in rows)]
+        table = [[row[i] for i in kept] for row in rows]
+        parts.append(tabulate(table, [columns[i] for i in kept], maxcolwidths=[16, 46, 36][: len(kept)]))
+    return "\n\n".join(parts)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line and leave with status 2."""
+        words = message.split("unrecognized arguments: ")
+        if len(words) == 2:
+            flags = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
+            message = unknown("flag", words[1].split()[0], flags)
+        print(f"run_bench.py: {message}", file=sys.stderr)
+        sys.exit(USAGE)
+
+
+def parser() -> Parser:
+    """Return the command line's parser; flags of a run are made from RunConfig's fields."""
+    p = Parser("run_bench.py", description=__doc__, allow_abbrev=False)
+    what = p.add_argument_group("what to compare")
+    what.add_argument("--algos", metavar="A,B,C", help=_default("registered algorithms, run in this order", "all"))
+    what.add_argument("--protocol", default="quick", metavar="NAME", help=_default(f"budget and settings: {', '.join(protocol_names())}", "quick"))
+    what.add_argument("--set", action="append", default=[], metavar="[ALGO.]FIELD=VALUE", help="override one setting of one algorithm, or of all that have it; repeatable")
+    what.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE.py", help="import a file that registers algorithms, data sets or backbones; repeatable")
+    data = p.add_argument_group("data and tasks")
+    data.add_argument("--dataset", default=AUTO, metavar="NAME", help=_default("auto, omniglot, glyphs or a plugin's; auto is Omniglot, or glyphs with a warning where it cannot be had", AUTO))
+    data.add_argument("--data-root", default=Path(os.environ.get("BENCH_DATA", "data")), type=Path, metavar="DIR", help=_default("where Omniglot lies or is put", "data, or the variable BENCH_DATA"))
+    budget = p.add_argument_group("budget and settings of a run (defaults are the protocol's)")
+    machine = p.add_argument_group("machine and results")
+    groups: dict[str, Callable[..., Any]] = dict.fromkeys(("n_way", "k_shot", "k_query", "seed", "eval_k_query", "train_rotation", "test_rotation"), data.add_argument)
+    groups |= dict.fromkeys(("device", "threads", "task_chunk"), machine.add_argument)
+    for f in dataclasses.fields(RunConfig):
+        if f.name in _flag_names():
+            flag = "--seeds" if f.name == "seed" else "--" + f.name.replace("_", "-")
+            text = f.metadata["help"] + (" (a comma list makes a grid)" if f.name in GRID else "")
+            groups.get(f.name, budget.add_argument)(flag, dest=f.name, metavar=_metavar(f.name), help=_default(text, _effective(f)))
+    machine.add_argument("--out", default=Path("results"), type=Path, metavar="DIR", help=_default("where results go", "results"))
+    machine.add_argument("--fresh", action="store_true", help="run again what has finished; older results are set aside, never lost")
+    other = p.add_argument_group("instead of running")
+    other.add_argument("--list", action="store_true", help="show algorithms, data sets, backbones and protocols")
+    other.add_argument("--report", action="store_true", help="rebuild tables and plots from what is in --out")
+    return p
+
+
+def _default(text: str, value: object) -> str:
+    return f"{text} [{value}]".replace("%", "%%")
+
+
+def _metavar(name: str) -> str:
+    if name in GRID:
+        return "N,M"
+    kind = str(_TYPES[name])
+    return "N" if "int" in kind else "X" if "float" in kind else "NAME"
+
+
+def _effective(f: dataclasses.Field[Any]) -> str:
+    """Return the default that holds for each protocol, as one word where they agree."""
+    values = {}
+    for name in protocol_names():
+        general = [p.values[f.name] for p in load_protocol(name).presets if not p.where and f.name in p.values]
+        values[name] = general[-1] if general else f.default
+    if len(set(values.values())) == 1:
+        return str(f.default if f.default is not None else "none")
+    return ", ".join(f"{value} in {name}" for name, value in values.items())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

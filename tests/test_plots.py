@@ -1,0 +1,191 @@
+"""Figures: what is drawn where, on accuracies known beforehand; and nothing that a run may lack breaks one."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import matplotlib
+import numpy as np
+import pytest
+from made_runs import make_run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from bench.comparison import arms
+from bench.panels import styles
+from bench.plots import FIGURES, png
+from bench.records import CurvePoint, load_runs, write_csv
+
+
+def arms_of(out):
+    return arms(load_runs(out))
+
+
+def curves_of(axes):
+    return [line for line in axes.get_lines() if len(line.get_xdata()) > 1]
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """Three algorithms, three seeds, two settings."""
+    for n_way, k_shot in ((5, 1), (20, 5)):
+        for i, algo in enumerate(("gamma", "alpha", "beta")):
+            for seed in range(3):
+                name = f"{algo}-{n_way}-{seed}"
+                make_run(tmp_path, algo, seed, 0.8 + 0.03 * i, 60, 1 + i, n_way=n_way, k_shot=k_shot, run_id=name)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_one_panel_per_setting_with_units_and_the_data_set_in_the_title(grid, name):
+    figure = FIGURES[name](arms_of(grid))
+    assert len(figure.axes) == (4 if name == "adaptation" else 2)
+    assert "glyphs, protocol quick" in " ".join(figure.get_suptitle().split())
+    assert all("5-way 1-shot" in axes.get_title() for axes in figure.axes[: len(figure.axes) // 2])
+    assert all("20-way 5-shot" in axes.get_title() for axes in figure.axes[len(figure.axes) // 2 :])
+    units = {"step_time": "(ms)", "peak_memory": "(MiB)", "accuracy_vs_tasks": "tasks", "adaptation": "steps"}
+    assert all(units.get(name, "(s)") in axes.get_xlabel() for axes in figure.axes)
+    if "accuracy" in name or name == "adaptation":
+        assert all("(fraction)" in axes.get_ylabel() for axes in figure.axes)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_no_text_is_cut_off_and_no_panels_overlap(grid, name):
+    make_run(grid, "an_algorithm_with_a_name_that_goes_on_and_on_for_ever", 0, 0.7, 60)
+    figure = FIGURES[name](arms_of(grid))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    page, renderer = figure.bbox, canvas.get_renderer()
+    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
+    boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
+    for box in [*boxes, figure.texts[0].get_window_extent(renderer)]:
+        assert box.x0 >= page.x0 - 1
+        assert box.y0 >= page.y0 - 1
+        assert box.x1 <= page.x1 + 1
+        assert box.y1 <= page.y1 + 1
+    for i, one in enumerate(boxes):
+        assert not any(one.shrunk(0.98, 0.98).overlaps(other.shrunk(0.98, 0.98)) for other in boxes[i + 1 :])
+
+
+def test_seeds_are_a_mean_line_with_a_band_from_lowest_to_highest(tmp_path):
+    for seed, accuracy in ((0, 0.5), (1, 0.7), (2, 0.9)):
+        row = make_run(tmp_path, seed=seed, tasks=3)
+        points = [CurvePoint(0, 0, 0.0, 0.2, 0.01, 1.0), CurvePoint(10, 80, 1.0 + seed, accuracy, 0.01, 1.0)]
+        if seed == 2:  # a point that the others lack cannot be averaged
+            points.append(CurvePoint(20, 160, 9.0, 0.99, 0.01, 1.0))
+        write_csv(tmp_path / "runs" / row.run_id / "curve.csv", points, CurvePoint.columns())
+    for name, x in (("accuracy_vs_tasks", [0, 80]), ("accuracy_vs_wallclock", [0, 2])):
+        figure = FIGURES[name](arms_of(tmp_path))
+        (line,) = curves_of(figure.axes[0])
+        np.testing.assert_allclose(line.get_xydata(), list(zip(x, [0.2, 0.7])))
+        (band,) = figure.axes[0].collections
+        assert band.get_paths()[0].get_extents().extents[1::2] == pytest.approx([0.2, 0.9])
+        assert "band: lowest to highest seed" in [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_a_single_seed_shows_its_interval_over_tasks(tmp_path):
+    row = make_run(tmp_path, tasks=3)
+    points = [CurvePoint(0, 0, 0.0, 0.2, 0.05, 1.0), CurvePoint(10, 80, 1.0, 0.6, 0.1, 1.0)]
+    write_csv(tmp_path / "runs" / row.run_id / "curve.csv", points, CurvePoint.columns())
+    figure = FIGURES["accuracy_vs_tasks"](arms_of(tmp_path))
+    assert figure.axes[0].collections[0].get_paths()[0].get_extents().extents[1::2] == pytest.approx([0.15, 0.7])
+    assert any("95% interval over tasks" in text.get_text() for text in figure.legends[0].get_texts())
+
+
+def test_bars_show_the_numbers_of_the_table(grid):
+    for name, unit in (("step_time", 140.0), ("peak_memory", 210.0)):
+        axes = FIGURES[name](arms_of(grid)).axes[0]
+        assert [label.get_text() for label in axes.get_yticklabels()] == ["alpha", "beta", "gamma"]
+        assert [bar.get_width() for bar in axes.patches] == pytest.approx([2 * unit, 3 * unit, unit])
+        assert axes.get_xlim()[0] == 0
+
+
+def test_the_pareto_front_is_drawn_and_named(tmp_path):
+    for algo, train_s, accuracy in (
+        ("slow", 90.0, 0.9),
+        ("quick", 10.0, 0.7),
+        ("beaten", 50.0, 0.6),
+        ("mid", 40.0, 0.8),
+    ):
+        make_run(tmp_path, algo, tasks=3, train_s=train_s, test_acc=accuracy)
+    axes = FIGURES["accuracy_vs_cost"](arms_of(tmp_path)).axes[0]
+    assert "Pareto front: quick, mid, slow" in axes.get_title()
+    (front,) = (line for line in axes.get_lines() if line.get_drawstyle() == "steps-post")
+    np.testing.assert_array_equal(front.get_xydata(), [[10, 0.7], [40, 0.8], [90, 0.9], [90, 0.9]])
+
+
+def test_adaptation_has_plain_beside_transductive(tmp_path):
+    make_run(tmp_path, tasks=3, eval_inner_steps=3)
+    make_run(tmp_path, "still", tasks=3, eval_inner_steps=None)
+    plain, transductive = FIGURES["adaptation"](arms_of(tmp_path)).axes
+    (run, _) = load_runs(tmp_path)
+    for axes, mode in ((plain, "plain"), (transductive, "transductive")):
+        assert axes.get_title().endswith(mode)
+        expected = [(point.step, point.acc) for point in run.adaptation if point.mode == mode]
+        np.testing.assert_allclose(axes.get_lines()[0].get_xydata(), expected)
+        assert axes.get_lines()[2].get_xydata()[:, 0].tolist() == [0, 1]  # no steps: a level across the panel
+
+
+def test_an_algorithm_looks_the_same_in_every_figure_and_no_two_look_alike(grid):
+    members = arms_of(grid)
+    look = styles(members)
+    for name in ("accuracy_vs_tasks", "accuracy_vs_wallclock", "adaptation"):
+        for axes in FIGURES[name](members).axes:
+            drawn = [line.get_color() for line in curves_of(axes)]
+            assert drawn == [look[label].colour for label in ("alpha", "beta", "gamma")]
+    many = styles([type("A", (), {"label": f"a{i}"})() for i in range(24)])
+    assert len({str(style) for style in many.values()}) == 24
+    first = list(styles([type("A", (), {"label": f"a{i}"})() for i in range(8)]).values())
+    for part in ("colour", "dash", "marker", "hatch"):
+        assert len({str(getattr(style, part)) for style in first}) == 8
+
+
+def test_the_time_axis_is_logarithmic_only_where_a_linear_one_would_hide_somebody(tmp_path):
+    make_run(tmp_path, "one", tasks=3, cost=1.0)
+    make_run(tmp_path, "two", tasks=3, cost=5.0)
+    assert FIGURES["accuracy_vs_wallclock"](arms_of(tmp_path)).axes[0].get_xscale() == "linear"
+    make_run(tmp_path, "three", tasks=3, cost=50.0)
+    assert FIGURES["accuracy_vs_wallclock"](arms_of(tmp_path)).axes[0].get_xscale() == "log"
+    make_run(tmp_path, "four", tasks=3, train_s=0.0)
+    assert FIGURES["accuracy_vs_cost"](arms_of(tmp_path)).axes[0].get_xscale() == "linear"
+
+
+UNKNOWN = ("test_acc", "test_acc_ci95", "train_s", "step_ms_median", "step_ms_p95", "peak_mem_mib")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("value", [None, math.nan, 0.0])
+def test_unknown_and_zero_values_are_drawn_as_such(tmp_path, name, value):
+    row = make_run(tmp_path, tasks=3, **dict.fromkeys(UNKNOWN, value))
+    points = [CurvePoint(0, 0, 0.0, value, value, value)]
+    write_csv(tmp_path / "runs" / row.run_id / "curve.csv", points, CurvePoint.columns())
+    figure = FIGURES[name](arms_of(tmp_path))
+    assert imread(io.BytesIO(png(figure))).shape[2] == 4
+    if name in ("step_time", "peak_memory"):
+        expected = "0.00" if value == 0 else "not measured"
+        assert expected in [text.get_text() for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_nothing_finished_and_strange_names_still_make_pictures(tmp_path, name):
+    assert "no finished run" in [text.get_text() for text in FIGURES[name]([]).texts]
+    for algo in ("$x$ and $y$", "_hidden", "名前", "100%", "a\\b^{"):
+        make_run(tmp_path, algo, tasks=3, run_id=f"r{algo.encode().hex()}")
+    make_run(tmp_path, "broken", tasks=3, status="failed")
+    figure = FIGURES[name](arms_of(tmp_path))
+    png(figure)
+    shown = [t.get_text().replace(r"\$", "$") for axes in figure.axes for t in axes.get_yticklabels()]
+    shown += [t.get_text().replace(r"\$", "$") for legend in figure.legends for t in legend.get_texts()]
+    assert {"$x$ and $y$", "_hidden", "名前"} <= set(shown)
+    assert "broken" not in shown
+
+
+def test_drawing_leaves_no_state_behind_and_repeats_to_the_byte(grid):
+    before = dict(matplotlib.rcParams)
+    members = arms_of(grid)
+    first = png(FIGURES["accuracy_vs_cost"](members))
+    assert png(FIGURES["accuracy_vs_cost"](members)) == first
+    assert dict(matplotlib.rcParams) == before
+    assert isinstance(FIGURES["step_time"](members), Figure)

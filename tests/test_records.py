@@ -1,0 +1,277 @@
+"""Records: what is written is read back to the last bit, and damage costs one file, never the others."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_runs import make_row, make_run
+
+from bench import files
+from bench.records import (
+    STATUS,
+    AdaptationPoint,
+    CurvePoint,
+    SummaryRow,
+    TestTask,
+    load_run,
+    load_runs,
+    read_rows,
+    write_atomic,
+    write_csv,
+    write_run,
+)
+
+SPEC_COLUMNS = """algo, dataset, protocol, n_way, k_shot, k_query, seed, backbone, device, device_name, meta_batch,
+meta_steps, inner_steps, inner_lr, inner_optimizer, eval_inner_steps, meta_optimizer, meta_lr, tasks_seen, images_seen,
+stream_sha256, test_tasks, test_acc, test_acc_ci95, test_acc_transductive, test_acc_transductive_ci95, train_s, eval_s,
+setup_s, step_ms_median, step_ms_p95, tasks_per_s, peak_mem_mib, peak_mem_reserved_mib, status, error, run_id,
+torch_version, git_commit, started_at"""
+CURVE = [CurvePoint(0, 0, 0.0, 0.2, 0.01, 1.6), CurvePoint(10, 80, 1 / 3, 0.1 + 0.2, None, math.inf)]
+TASKS = [TestTask(0, 1 / 3, 2 / 3), TestTask(1, 0.1 + 0.2, math.nan)]
+ADAPTATION = [AdaptationPoint("plain", 0, 0.2, 0.01), AdaptationPoint("transductive", 5, 0.9, None)]
+
+
+def test_summary_columns_are_those_of_the_spec_and_more_may_follow():
+    columns = SummaryRow.columns()
+    expected = tuple(SPEC_COLUMNS.replace(",", " ").split())
+    assert columns[: len(expected)] == expected
+    further = (
+        "eval_k_query train_rotation test_rotation acc_before_adaptation threads data_sha256 data_pipeline task_chunk"
+    )
+    assert columns[len(expected) :] == (*further.split(), "resumed")
+
+
+def test_a_run_reads_back_as_it_was_written(tmp_path):
+    row = make_row(test_acc=0.1 + 0.2, train_s=math.nan, error="a,b\n\"c\" | 'd' é", test_tasks=2, inner_lr=None)
+    details = {
+        "config": {"lr": math.inf, "path": Path("x")},
+        "command": "run_bench.py",
+        "environment": {"n": np.int64(3)},
+    }
+    assert write_run(tmp_path / "runs" / "a", row, details, CURVE, TASKS, ADAPTATION)
+    (run,) = load_runs(tmp_path)
+    assert math.isnan(run.row.train_s)
+    for name in set(SummaryRow.columns()) - {"train_s"}:
+        assert getattr(run.row, name) == getattr(row, name), name
+    assert run.curve == tuple(CURVE)
+    assert run.adaptation == tuple(ADAPTATION)
+    assert [task.task for task in run.test_tasks] == [0, 1]
+    np.testing.assert_array_equal(run.test_tasks.acc, [1 / 3, 0.1 + 0.2])
+    np.testing.assert_array_equal(run.test_tasks.acc_transductive, [2 / 3, math.nan])
+    assert run.details["config"] == {"lr": "inf", "path": "x"}
+    assert run.details["environment"] == {"n": 3}
+    assert read_rows(run.folder / "test_tasks.csv", TestTask)[0] == TASKS[0]
+
+
+def test_run_json_is_standard_json_and_names_its_schema(tmp_path):
+    write_run(tmp_path, make_row(test_acc=math.nan), {"config": {"x": [math.inf]}}, [], [], [])
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    record = json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)
+    assert list(record) == ["schema", "row", "config"]
+    assert (record["schema"], record["row"]["test_acc"]) == (1, "nan")
+
+
+TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
+
+
+@given(st.text("=+-@'\t\r\n ,\"a", max_size=6) | TEXT)
+@settings(max_examples=300, deadline=None)
+def test_any_text_survives_csv_and_no_cell_is_a_formula(tmp_path_factory, text):
+    path = tmp_path_factory.mktemp("csv") / "x.csv"
+    row = make_row(error=text, device_name=text)
+    write_csv(path, [row], SummaryRow.columns())
+    (back,) = read_rows(path, SummaryRow)
+    assert back.error == (text or None)
+    with path.open(newline="", encoding="utf-8") as file:
+        (cells,) = csv.DictReader(file)
+    assert not cells["error"].startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+@given(st.floats(), st.integers(), st.floats(width=32))
+@settings(max_examples=200, deadline=None)
+def test_any_number_survives_csv_to_the_last_bit(tmp_path_factory, number, integer, single):
+    path = tmp_path_factory.mktemp("csv") / "x.csv"
+    point = CurvePoint(integer, np.int64(7), np.float64(number), np.float32(single), -0.0, None)
+    write_csv(path, [point], CurvePoint.columns())
+    (back,) = read_rows(path, CurvePoint)
+    assert (back.meta_step, back.tasks_seen, back.query_loss) == (integer, 7, None)
+    np.testing.assert_array_equal([back.train_s, back.val_acc, back.val_acc_ci95], [number, single, -0.0])
+    assert math.copysign(1, back.val_acc_ci95) == -1
+
+
+def test_negative_numbers_are_not_taken_for_formulas(tmp_path):
+    write_csv(tmp_path / "x.csv", [{"a": -1.5, "b": -2, "c": "-2", "d": True, "e": None}], "abcde")
+    assert (tmp_path / "x.csv").read_bytes() == b"a,b,c,d,e\n-1.5,-2,'-2,1,\n"
+
+
+def test_a_broken_character_does_not_cost_the_record(tmp_path):
+    write_run(tmp_path, make_row(error="no file \udcff"), {}, [], [], [])
+    run = load_run(tmp_path)
+    assert run.row.error == "no file \udcff"
+    write_csv(tmp_path / "x.csv", [run.row], SummaryRow.columns())
+    assert r"no file \udcff" in (tmp_path / "x.csv").read_text()
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    write_atomic(tmp_path / "x", "old")
+
+    def full(fd: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(tmp_path / "x", "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+    assert (tmp_path / "x").read_text() == "old"
+
+
+def test_written_files_have_the_users_usual_permissions(tmp_path):
+    (tmp_path / "usual").touch()
+    write_atomic(tmp_path / "deep" / "x", b"\x00")
+    assert (tmp_path / "deep" / "x").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def _write_often(path: Path, letter: str) -> None:
+    for _ in range(50):
+        write_atomic(path, letter * 200_000 + "\n")
+
+
+def test_readers_see_whole_files_while_processes_write_the_same_one(tmp_path):
+    path = tmp_path / "x"
+    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
+    writers = [context.Process(target=_write_often, args=(path, letter)) for letter in "ab"]
+    for writer in writers:
+        writer.start()
+    seen = set()
+    while any(writer.is_alive() for writer in writers):
+        if path.exists():
+            seen.add(path.read_text())
+    for writer in writers:
+        writer.join()
+        assert writer.exitcode == 0
+    assert seen <= {"a" * 200_000 + "\n", "b" * 200_000 + "\n"}
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_run_json_comes_last(tmp_path, monkeypatch):
+    written: list[str] = []
+    monkeypatch.setattr(files.Path, "replace", lambda self, target: written.append(Path(target).name))
+    write_run(tmp_path, make_row(), {}, CURVE, TASKS, ADAPTATION)
+    assert sorted(written) == ["adaptation.csv", "curve.csv", "run.json", "test_tasks.csv"]
+    assert written[-1] == "run.json"
+
+
+@pytest.mark.parametrize("status", STATUS)
+def test_only_an_ok_run_is_never_overwritten(tmp_path, status):
+    write_run(tmp_path, make_row(status=status, test_tasks=2), {}, CURVE, TASKS, ADAPTATION)
+    assert write_run(tmp_path, make_row(train_s=7.0), {}, [], [], []) == (status != "ok")
+    assert (load_run(tmp_path).row.train_s == 7.0) == (status != "ok")
+    assert (load_run(tmp_path).curve == tuple(CURVE)) == (status == "ok")
+
+
+def test_runs_come_by_start_time_and_unfinished_ones_are_passed_over(tmp_path):
+    for name, start in (("b", "2026-01-02"), ("c", "2026-01-01"), ("a", "2026-01-02")):
+        make_run(tmp_path, run_id=name, started_at=start, tasks=3)
+    (tmp_path / "runs" / "unfinished").mkdir()
+    (tmp_path / "runs" / "unfinished" / "curve.csv").write_text("half")
+    warnings: list[str] = []
+    assert [run.row.run_id for run in load_runs(tmp_path, warnings.append)] == ["c", "a", "b"]
+    assert warnings == []
+    assert load_runs(tmp_path / "nowhere") == []
+
+
+def _edit_row(**changes: object):
+    def edit(text: str) -> str:
+        record = json.loads(text)
+        record["row"] |= changes
+        return json.dumps(record)
+
+    return edit
+
+
+DAMAGED_RUN_JSON = {
+    "empty": lambda text: "",
+    "cut short": lambda text: text[: len(text) // 2],
+    "not an object": lambda text: "[1]",
+    "no row": lambda text: '{"schema": 1}',
+    "newer schema": lambda text: text.replace('"schema": 1', '"schema": 2'),
+    "missing column": lambda text: text.replace('"n_way"', '"m_way"'),
+    "wrong type": _edit_row(seed="zero"),
+    "half a step": _edit_row(meta_steps=2.5),
+    "endless integer": _edit_row(seed=math.inf),
+    "missing value": _edit_row(algo=None),
+    "unknown status": _edit_row(status="fine"),
+    "not UTF-8": lambda text: b"\xff\xfe",
+    "brackets without end": lambda text: "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_RUN_JSON)
+def test_a_damaged_run_json_costs_one_warning_and_one_run(tmp_path, damage):
+    for name in ("bad", "good"):
+        make_run(tmp_path, run_id=name, tasks=3)
+    path = tmp_path / "runs" / "bad" / "run.json"
+    content = DAMAGED_RUN_JSON[damage](path.read_text())
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    warnings: list[str] = []
+    assert [run.row.run_id for run in load_runs(tmp_path, warnings.append)] == ["good"]
+    (line,) = warnings
+    assert str(path) in line
+    assert "\n" not in line
+
+
+DAMAGED_CSV = {
+    "empty": lambda text: "",
+    "cut short": lambda text: text[:-3],
+    "missing column": lambda text: text.replace("acc", "bcc", 1),
+    "missing cell": lambda text: text[: text.rstrip("\n").rindex(",")] + "\n",
+    "word for a number": lambda text: text[: text.rstrip("\n").rindex(",")] + ",many\n",
+    "not UTF-8": lambda text: b"\xff\n",
+    "gone": None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED_CSV)
+@pytest.mark.parametrize("table", ["curve", "test_tasks", "adaptation"])
+def test_a_damaged_table_is_empty_with_one_warning_and_the_row_stays(tmp_path, table, damage):
+    make_run(tmp_path, tasks=3)
+    warnings: list[str] = []
+    (run,) = load_runs(tmp_path, warnings.append)
+    path = run.folder / f"{table}.csv"
+    if DAMAGED_CSV[damage] is None:
+        path.unlink()
+    else:
+        content = DAMAGED_CSV[damage](path.read_text())
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert len(getattr(run, table)) == 0
+    assert len(getattr(run, table)) == 0  # looked at again, warned about once
+    (line,) = warnings
+    assert str(path) in line
+    assert "\n" not in line
+
+
+def test_missing_test_tasks_are_noticed(tmp_path):
+    make_run(tmp_path, tasks=3)
+    warnings: list[str] = []
+    (run,) = load_runs(tmp_path, warnings.append)
+    path = run.folder / "test_tasks.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+    assert len(run.test_tasks) == 0
+    assert "2 tasks, but run.json counts 3" in warnings[0]
+
+
+def test_columns_are_found_by_name_not_by_place(tmp_path):
+    (tmp_path / "x.csv").write_text("extra,acc_ci95,acc,step,mode\n9,,0.5,3,plain\n")
+    assert read_rows(tmp_path / "x.csv", AdaptationPoint) == [AdaptationPoint("plain", 3, 0.5, None)]

@@ -1,0 +1,177 @@
+"""Intervals and tests: closed forms, independent references, and how often they are right on simulated tasks."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats as reference
+
+from bench.stats import holm, mean_ci95, paired_comparison, pareto_front, sign_flip_p
+
+IMAGES = 45  # query images per task: accuracies are multiples of 1/45
+
+
+def simulated(rng: np.random.Generator, tasks: int, advantage: float = 0.0, level: float = 0.85) -> tuple:
+    """Accuracies of two algorithms on the same tasks, which are of unequal difficulty."""
+    hard = rng.normal(0, 0.08, tasks)
+    a, b = (rng.binomial(IMAGES, np.clip(level + hard + extra, 0, 1)) / IMAGES for extra in (advantage, 0.0))
+    return a, b
+
+
+def test_mean_and_interval_of_two_values():
+    """0.5 and 1: sd = 0.5 / sqrt 2, so that 1.96 sd / sqrt 2 = 0.49."""
+    assert mean_ci95([0.5, 1.0]) == pytest.approx((0.75, 0.49), abs=1e-15)
+
+
+def test_interval_of_one_value_is_unknown():
+    mean, half = mean_ci95([0.5])
+    assert mean == 0.5
+    assert math.isnan(half)
+    assert all(map(math.isnan, mean_ci95([])))
+
+
+def test_interval_covers_the_true_mean_in_95_of_100_experiments():
+    rng = np.random.default_rng(1)
+    truth = 0.9
+    covered = []
+    for _ in range(2000):
+        mean, half = mean_ci95(rng.binomial(5, truth, 200) / 5)
+        covered.append(abs(mean - truth) <= half)
+    assert 0.93 <= np.mean(covered) <= 0.965
+
+
+def test_paired_interval_is_students():
+    rng = np.random.default_rng(2)
+    a, b = simulated(rng, 12)
+    got = paired_comparison({0: a}, {0: b})
+    low, high = reference.ttest_rel(a, b).confidence_interval(0.95)
+    assert (got.ci95_low, got.ci95_high) == pytest.approx((low, high), rel=1e-12)
+    assert got.diff == pytest.approx(float(np.mean(a) - np.mean(b)), abs=1e-15)
+    assert (got.test_tasks, got.seeds, got.seed_sd) == (12, 1, None)
+
+
+def test_paired_interval_covers_the_true_difference_in_95_of_100_experiments():
+    rng = np.random.default_rng(3)
+    truth, covered = 2 / IMAGES, []
+    for _ in range(1500):
+        hard = rng.uniform(0.3, 0.6, 100)
+        a, b = (rng.binomial(IMAGES, hard + extra) / IMAGES for extra in (truth, 0.0))
+        got = paired_comparison({0: a}, {0: b}, flips=10)
+        covered.append(got.ci95_low <= truth <= got.ci95_high)
+    assert 0.935 <= np.mean(covered) <= 0.965
+
+
+def test_equal_algorithms_are_called_different_at_the_level():
+    rng = np.random.default_rng(4)
+    p = np.array(
+        [paired_comparison({0: a}, {0: b}, flips=999).p_value for a, b in (simulated(rng, 150) for _ in range(1000))]
+    )
+    for level in (0.01, 0.05, 0.2):
+        assert abs(np.mean(p <= level) - level) <= 4 * math.sqrt(level * (1 - level) / 1000)
+
+
+def test_a_planted_difference_is_found_in_either_direction():
+    a, b = simulated(np.random.default_rng(5), 2000, advantage=0.01)
+    got, back = paired_comparison({0: a}, {0: b}), paired_comparison({0: b}, {0: a})
+    assert 0 < got.ci95_low < 0.01 < got.ci95_high
+    assert got.p_value < 0.001
+    assert (back.diff, back.ci95_low, back.p_value) == (-got.diff, -got.ci95_high, got.p_value)
+
+
+@pytest.mark.parametrize("d", [[0.2], [0.2, 0.2, 0.2], [0.2, -0.2, 0.4, 0.0], [0.1, 0.3, -0.1, 0.2, 0.7], [0.0, 0.0]])
+def test_few_tasks_are_enumerated(d):
+    """Against all sign vectors in whole fifths and tenths, where no rounding can break a tie."""
+    tenths = [round(10 * x) for x in d]
+    sums = [abs(sum(s * x for s, x in zip(signs, tenths))) for signs in itertools.product((-1, 1), repeat=len(d))]
+    expected = np.mean([s >= abs(sum(tenths)) for s in sums])
+    assert sign_flip_p(np.array(d), 10, np.random.default_rng(0)) == expected
+
+
+def test_many_tasks_agree_with_an_independent_permutation_test():
+    a, b = simulated(np.random.default_rng(6), 60, advantage=0.02)
+    expected = reference.permutation_test(
+        (a, b),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        n_resamples=40_000,
+        rng=7,
+        vectorized=True,
+    )
+    assert 0.01 < expected.pvalue < 0.9
+    assert paired_comparison({0: a}, {0: b}, flips=40_000).p_value == pytest.approx(expected.pvalue, abs=0.012)
+
+
+def test_grouping_equal_differences_keeps_the_exact_distribution():
+    """30 equal differences d, 20 of them positive: the p-value is the two-sided sign test's, a binomial tail."""
+    d = np.repeat([1 / IMAGES, -1 / IMAGES], [20, 10])
+    expected = 2 * reference.binom.sf(19, 30, 0.5)
+    assert sign_flip_p(d, 200_000, np.random.default_rng(8)) == pytest.approx(
+        expected, abs=4 * math.sqrt(expected / 200_000)
+    )
+
+
+def test_p_value_is_never_zero_and_counts_the_data_itself():
+    a = np.full(500, 1.0)
+    assert paired_comparison({0: a}, {0: a - 0.2}, flips=9_999).p_value == 1 / 10_000
+
+
+def test_identical_accuracies_differ_by_nothing():
+    a, _ = simulated(np.random.default_rng(9), 50)
+    got = paired_comparison({0: a}, {0: a})
+    assert (got.diff, got.ci95_low, got.ci95_high, got.p_value) == (0, 0, 0, 1)
+
+
+def test_only_shared_seeds_count_and_seeds_are_pooled_over_tasks():
+    rng = np.random.default_rng(10)
+    (a0, b0), (a1, b1), (a2, b2) = (simulated(rng, n) for n in (30, 30, 20))
+    got = paired_comparison({0: a0, 1: a1, 2: a2}, {2: b2, 1: b1, 5: b0})
+    pooled = np.concatenate([a1 - b1, a2 - b2])
+    assert got.diff == pytest.approx(pooled.mean(), abs=1e-15)
+    assert (got.test_tasks, got.seeds) == (50, 2)
+    assert got.seed_diffs == pytest.approx([np.mean(a1 - b1), np.mean(a2 - b2)], abs=1e-15)
+    assert got.seed_sd == pytest.approx(abs(got.seed_diffs[0] - got.seed_diffs[1]) / math.sqrt(2))
+
+
+def test_the_same_accuracies_give_the_same_p_value():
+    a, b = simulated(np.random.default_rng(11), 300, advantage=0.004)
+    np.random.seed(0)  # noqa: NPY002  # the global generator must not matter
+    first = paired_comparison({0: a}, {0: b})
+    assert paired_comparison({0: a}, {0: b}) == first
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "word"),
+    [
+        ({0: [1.0]}, {1: [1.0]}, "no seed in common"),
+        ({0: [1.0, 1.0]}, {0: [1.0]}, "cannot be paired"),
+        ({0: []}, {0: []}, "cannot be paired"),
+        ({0: [math.nan]}, {0: [1.0]}, "not finite"),
+    ],
+)
+def test_what_cannot_be_paired_is_refused(a, b, word):
+    with pytest.raises(ValueError, match=word):
+        paired_comparison(a, b)
+
+
+def test_holm_on_paper():
+    """Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1 is 0.04, 0.06, 0.06, 0.04, then never falling: 0.06 at the end."""
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_holm_keeps_the_family_error():
+    rng = np.random.default_rng(12)
+    errors = [min(holm(list(rng.uniform(size=6)))) < 0.05 for _ in range(4000)]
+    assert 0.035 <= np.mean(errors) <= 0.062
+
+
+def test_pareto_front_on_paper():
+    cost = [3.0, 1.0, 2.0, 2.0, math.nan, 4.0]
+    gain = [0.9, 0.5, 0.7, 0.6, 0.99, 0.9]
+    assert pareto_front(cost, gain) == [1, 2, 0]  # (2, 0.6) loses to (2, 0.7), (4, 0.9) to (3, 0.9)
+    assert pareto_front([1.0, 1.0], [0.5, 0.5]) == [0, 1]
+    assert pareto_front([], []) == []
