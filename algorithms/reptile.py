@@ -65,7 +65,9 @@ class Reptile(MetaAlgorithm):
         if self.inner_optimizer == "sgd":
             return {}
         moments = {f"second_moment/{name}": torch.zeros_like(slow[name]) for name in self.adapted(slow)}
-        return {"step": torch.zeros((), device=next(iter(slow.values())).device), **moments}
+        # float64, because 1 - beta2**step loses four digits in float32
+        step = torch.zeros((), dtype=torch.float64, device=next(iter(slow.values())).device)
+        return {"step": step, **moments}
 
     def inner_step(self, loss: Tensor, fast: Weights, carry: Weights) -> tuple[Weights, Weights]:
         """Return the weights and second moments one step of SGD or Adam (Kingma and Ba 2015, beta1 = 0) later."""
@@ -77,7 +79,7 @@ class Reptile(MetaAlgorithm):
         weights, moments = {}, {}
         for name, grad in zip(names, grads):
             moment = torch.lerp(grad.square(), carry[f"second_moment/{name}"], BETA2)
-            correction = (1 - BETA2**step).view(-1, *[1] * (grad.dim() - 1))
+            correction = (1 - BETA2**step).to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))
             change = self.inner_lr * grad / ((moment / correction).sqrt_() + EPS)
             weights[name] = (fast[name].detach() - change).requires_grad_()
             moments[f"second_moment/{name}"] = moment

@@ -242,7 +242,7 @@ def load_runs(out: Path, warn: Warn = log.warning) -> list[Run]:
     for path in sorted(out.glob(f"runs/*/{RUN_FILE}")):
         try:
             runs.append(load_run(path.parent, warn))
-        except (OSError, ValueError, RecursionError) as error:  # the last from brackets without end
+        except (OSError, ValueError, RecursionError) as error:
             warn(f"{path}: ignored ({_one_line(error)})")
     return sorted(runs, key=lambda run: (run.row.started_at, run.row.run_id))
 

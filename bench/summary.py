@@ -78,10 +78,12 @@ def _compared(arms: Sequence[Arm]) -> list[str]:
 
 def _streams(arms: Sequence[Arm]) -> str:
     """Say whether the algorithms of one setting saw the same training tasks."""
-    rows = [run.row for arm in arms for run in arm.ok.values()]
     if len(arms) < 2:
         return "Only one algorithm has finished: there is nothing to compare it with."
-    hashes = {seed: {r.stream_sha256 for r in rows if r.seed == seed} for seed in sorted({r.seed for r in rows})}
+    shared = sorted(set.intersection(*(set(arm.ok) for arm in arms)))
+    if not shared:
+        return "**No seed in common**: the training tasks were not the same."
+    hashes = {seed: {arm.ok[seed].row.stream_sha256 for arm in arms} for seed in shared}
     seen = {arm.label: sorted({run.row.tasks_seen or 0 for run in arm.ok.values()}) for arm in arms}
     if len({tuple(budget) for budget in seen.values()}) > 1:
         budgets = "; ".join(f"{escape(name)} {' or '.join(f'{n:,}' for n in budget)}" for name, budget in seen.items())
@@ -92,20 +94,13 @@ def _streams(arms: Sequence[Arm]) -> str:
         return "**Training tasks differ** although the budgets are equal."
     named = ", ".join(f"{escape(next(iter(found)))[:12]} for seed {seed}" for seed, found in hashes.items())
     budget = " or ".join(f"{n:,}" for n in seen[arms[0].label])
-    return f"Identical training tasks for all, {budget} in each run (sha256 {named})."
+    rest = "" if all(set(arm.ok) == set(shared) for arm in arms) else " **Other seeds were not run for all.**"
+    return f"Identical training tasks for all, {budget} in each run (sha256 {named}).{rest}"
 
 
 def _accuracies(arms: Sequence[Arm]) -> list[str]:
-    headers = [
-        "algorithm",
-        "seeds",
-        "plain",
-        "sd over seeds",
-        "transductive",
-        "sd over seeds",
-        "unadapted",
-        "test tasks",
-    ]
+    sd = "sd over seeds"
+    headers = ["algorithm", "seeds", "plain", sd, "transductive", sd, "unadapted", "test tasks"]
 
     def table(members: list[Arm]) -> list[str]:
         rows = []
@@ -138,18 +133,8 @@ def verdict(comparison: Comparison) -> str:
 def _differences(comparisons: Sequence[Comparison], arms: Sequence[Arm]) -> list[str]:
     if not comparisons:
         return ["No two algorithms have finished on the same test tasks."]
-    headers = [
-        "A - B",
-        "mode",
-        "difference",
-        "95% interval",
-        "p",
-        "p (Holm)",
-        "sd over seeds",
-        "pairs",
-        "seeds",
-        "verdict",
-    ]
+    tests, counts = ("p", "p (Holm)", "sd over seeds"), ("pairs", "seeds", "verdict")
+    headers = ["A - B", "mode", "difference", "95% interval", *tests, *counts]
 
     def table(members: list[Arm]) -> list[str]:
         rows = [

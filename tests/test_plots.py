@@ -69,6 +69,17 @@ def test_no_text_is_cut_off_and_no_panels_overlap(grid, name):
         assert not any(one.shrunk(0.98, 0.98).overlaps(other.shrunk(0.98, 0.98)) for other in boxes[i + 1 :])
 
 
+def test_panels_keep_their_height_under_a_long_legend(tmp_path):
+    heights = []
+    for count in (1, 8):
+        for i in range(count):
+            make_run(tmp_path, f"algorithm_{i}_with_quite_a_long_name_indeed", tasks=3)
+        figure = FIGURES["accuracy_vs_cost"](arms_of(tmp_path))
+        FigureCanvasAgg(figure).draw()
+        heights.append(figure.axes[0].get_position().height * figure.get_figheight())
+    assert heights[1] == pytest.approx(heights[0], rel=0.15)
+
+
 def test_seeds_are_a_mean_line_with_a_band_from_lowest_to_highest(tmp_path):
     for seed, accuracy in ((0, 0.5), (1, 0.7), (2, 0.9)):
         row = make_run(tmp_path, seed=seed, tasks=3)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
-import multiprocessing
-import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -143,25 +144,32 @@ def test_written_files_have_the_users_usual_permissions(tmp_path):
     assert (tmp_path / "deep" / "x").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-def _write_often(path: Path, letter: str) -> None:
-    for _ in range(50):
-        write_atomic(path, letter * 200_000 + "\n")
+WRITER = """
+import sys, pathlib
+from bench.files import write_atomic
+for _ in range(50):
+    write_atomic(pathlib.Path(sys.argv[1]), sys.argv[2] * 200_000 + "\\n")
+"""
 
 
 def test_readers_see_whole_files_while_processes_write_the_same_one(tmp_path):
     path = tmp_path / "x"
-    context = multiprocessing.get_context("fork" if os.name == "posix" else "spawn")
-    writers = [context.Process(target=_write_often, args=(path, letter)) for letter in "ab"]
-    for writer in writers:
-        writer.start()
+    root = Path(files.__file__).parents[1]
+    writers = [subprocess.Popen([sys.executable, "-c", WRITER, path, letter], cwd=root) for letter in "ab"]
     seen = set()
-    while any(writer.is_alive() for writer in writers):
+    while any(writer.poll() is None for writer in writers):
         if path.exists():
             seen.add(path.read_text())
     for writer in writers:
-        writer.join()
-        assert writer.exitcode == 0
+        assert writer.wait() == 0
     assert seen <= {"a" * 200_000 + "\n", "b" * 200_000 + "\n"}
+    assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_threads_may_write_one_file_too(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: write_atomic(tmp_path / "x", f"{i}\n" * 1000), range(200)))
+    assert len(set((tmp_path / "x").read_text().split())) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
 
 
@@ -275,3 +283,18 @@ def test_missing_test_tasks_are_noticed(tmp_path):
 def test_columns_are_found_by_name_not_by_place(tmp_path):
     (tmp_path / "x.csv").write_text("extra,acc_ci95,acc,step,mode\n9,,0.5,3,plain\n")
     assert read_rows(tmp_path / "x.csv", AdaptationPoint) == [AdaptationPoint("plain", 3, 0.5, None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        ("mode,step,acc\n", "'acc_ci95' is missing"),
+        ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1,7\n", "line 2: 5 cells under 4 columns"),
+        ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1\nplain,4,0.5,0.1", "no newline at the end"),
+        ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1\nplain,4,,0.1\n", "line 3: acc is ''"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said_with_its_line(tmp_path, text, word):
+    (tmp_path / "x.csv").write_text(text)
+    with pytest.raises(ValueError, match=word):
+        read_rows(tmp_path / "x.csv", AdaptationPoint)

@@ -202,6 +202,16 @@ def test_the_summary_admits_unequal_training(tmp_path):
     assert "Identical" not in text
 
 
+def test_the_summary_claims_identical_tasks_only_for_shared_seeds(tmp_path):
+    make_run(tmp_path, "a", 0)
+    make_run(tmp_path, "b", 1)
+    assert "**No seed in common**" in write_report(tmp_path).summary_md.read_text()
+    make_run(tmp_path, "b", 0)
+    text = write_report(tmp_path).summary_md.read_text()
+    assert "Identical training tasks" in text
+    assert "**Other seeds were not run for all.**" in text
+
+
 def test_several_data_sets_are_never_mixed(tmp_path):
     for dataset in ("glyphs", "omniglot"):
         for algo in ("a", "b"):

@@ -1,0 +1,119 @@
+"""Stacked networks against torch's own layers, to second order in float64."""
+
+import pytest
+import torch
+from torch import nn
+
+from bench.api import Examples
+from bench.model import Classifier, build_network
+from bench.registry import BACKBONES
+
+SIZES = {"conv4": 113_221, "conv4-pool": 112_261, "conv4-gap": 111_749, "mlp": 247_621}
+
+
+def build(name, output_size=5, seed=0):
+    return build_network(BACKBONES.get(name)(), (1, 28, 28), output_size, seed).double()
+
+
+def derivatives(classifier, fast, examples):
+    """Outputs, gradients of the loss and gradients of a function of these gradients."""
+    loss = classifier(fast, examples)
+    leaves = list(fast.values())
+    first = torch.autograd.grad(loss.sum(), leaves, create_graph=True, materialize_grads=True)
+    mix = sum((g * torch.cos(torch.arange(g.numel(), dtype=g.dtype)).view_as(g)).sum() for g in first)
+    return classifier.outputs(fast, examples.x), first, torch.autograd.grad(mix, leaves, materialize_grads=True)
+
+
+def per_network(network, fast, examples):
+    """The same one network at a time, through ``torch.func.functional_call``."""
+
+    class Loop(Classifier):
+        def outputs(self, fast, x):
+            calls = [torch.func.functional_call(network, {n: w[t] for n, w in fast.items()}, x[t]) for t in range(len(x))]
+            return torch.stack(calls)
+
+    return derivatives(Loop(network), fast, examples)
+
+
+def distance(got, expected):
+    got, expected = (list(v) if isinstance(v, tuple) else [v] for v in (got, expected))
+    return max(((a - b).norm() / (b.norm() + 1e-30)).item() for a, b in zip(got, expected) if b.norm() > 1e-9)
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_stacked_networks_agree_with_torch_to_second_order(name, rng):
+    network = build(name)
+    classifier = Classifier(network)
+    assert classifier.stages, "falls back to vmap"
+    fast = {n: w + 0.1 * torch.randn(2, *w.shape, generator=rng, dtype=w.dtype) for n, w in classifier.weights.items()}
+    fast = {n: w.requires_grad_() for n, w in fast.items()}
+    examples = Examples(torch.rand(2, 6, 1, 28, 28, generator=rng, dtype=torch.float64), torch.arange(6).expand(2, 6) % 5)
+    for got, expected in zip(derivatives(classifier, fast, examples), per_network(network, fast, examples)):
+        assert distance(got, expected) < 1e-12
+
+
+class Residual(nn.Module):
+    """A user's own network: not a sequence, with BatchNorm that keeps running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.head((x + self.norm(self.conv(x)).relu()).mean(dim=(2, 3)))
+
+
+def test_a_users_own_module_works_without_changes_to_second_order(rng):
+    torch.manual_seed(0)
+    network = Residual().double()
+    classifier = Classifier(network)
+    assert classifier.stages is None
+    fast = {n: (w + torch.randn(3, *w.shape, generator=rng, dtype=w.dtype)).requires_grad_() for n, w in classifier.weights.items()}
+    examples = Examples(torch.rand(3, 5, 1, 8, 8, generator=rng, dtype=torch.float64), torch.arange(5).expand(3, 5))
+    for got, expected in zip(derivatives(classifier, fast, examples), per_network(network, fast, examples)):
+        assert distance(got, expected) < 1e-12
+    assert not list(network.buffers()), "no running statistics that test tasks could leak into"
+
+
+@pytest.mark.parametrize("layer", [nn.Conv2d(1, 4, 3, dilation=2), nn.Conv2d(1, 4, 3, padding="same"), nn.Sigmoid()])
+def test_layers_without_a_stacked_form_go_through_vmap_and_stay_right(layer, rng):
+    torch.manual_seed(0)
+    classifier = Classifier(nn.Sequential(layer, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.LazyLinear(5)).double())
+    with torch.no_grad():
+        x = torch.rand(2, 3, 1, 9, 9, generator=rng, dtype=torch.float64)
+        classifier.network(x[0])  # LazyLinear learns its size
+        fast = {n: torch.stack([w, 2 * w]) for n, w in classifier.weights.items()}
+        expected = [torch.func.functional_call(classifier.network, {n: w[t] for n, w in fast.items()}, x[t]) for t in (0, 1)]
+        assert classifier.stages is None
+        torch.testing.assert_close(classifier.outputs(fast, x), torch.stack(expected))
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_backbones_have_the_published_number_of_parameters(name):
+    assert sum(p.numel() for p in build(name).parameters()) == SIZES[name]
+
+
+def test_initial_weights_depend_on_the_seed_alone():
+    torch.manual_seed(123)
+    before = torch.random.get_rng_state()
+    first = build("conv4").state_dict()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.rand(5)
+    assert all(torch.equal(w, first[n]) for n, w in build("conv4").state_dict().items())
+    assert not torch.equal(build("conv4", seed=1).state_dict()["0.weight"], first["0.weight"])
+
+
+def test_bias_in_front_of_batch_norm_has_no_gradient_at_all(rng):
+    classifier = Classifier(build("conv4"))
+    fast = {n: w[None].requires_grad_() for n, w in classifier.weights.items()}
+    examples = Examples(torch.rand(1, 5, 1, 28, 28, generator=rng, dtype=torch.float64), torch.arange(5)[None])
+    grads = dict(zip(fast, torch.autograd.grad(classifier(fast, examples).sum(), list(fast.values()), materialize_grads=True)))
+    assert grads["0.bias"].count_nonzero() == 0
+    assert grads["0.weight"].count_nonzero() > 0
+
+
+def test_loss_is_the_mean_cross_entropy_in_nats():
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Linear(2, 5)))
+    fast = {n: torch.zeros(3, *w.shape) for n, w in classifier.weights.items()}
+    loss = classifier(fast, Examples(torch.ones(3, 4, 1, 1, 2), torch.zeros(3, 4, dtype=torch.long)))
+    torch.testing.assert_close(loss, torch.full((3,), 5.0).log())
