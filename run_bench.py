@@ -52,20 +52,26 @@ def _main(argv: Sequence[str]) -> int:
         print(listing())
         return 0
     if not args.report:
-        place = Place(out, args.data_root.expanduser().resolve(), tuple(p.resolve() for p in args.plugin), _command(argv))
+        place = Place(
+            out, args.data_root.expanduser().resolve(), tuple(p.resolve() for p in args.plugin), _command(argv)
+        )
         configs = plan(args, place)
         status = run_all(configs, place, args.fresh, say)
         if not load_runs(out):
             return status
     elif not load_runs(out):
-        raise BenchError(f"--report: no finished run under {str(out / 'runs')!r}; --out takes the folder of earlier runs")
+        raise BenchError(
+            f"--report: no finished run under {str(out / 'runs')!r}; --out takes the folder of earlier runs"
+        )
     else:
         status = 0
     files = write_report(out)
     say("")
     say(comparison_table(load_runs(out)))
     say("")
-    say(f"Tables: {files.summary_csv.parent}/summary.md, summary.csv, curves.csv, comparisons.csv; plots: {out / 'plots'}")
+    say(
+        f"Tables: {files.summary_csv.parent}/summary.md, summary.csv, curves.csv, comparisons.csv; plots: {out / 'plots'}"
+    )
     return status
 
 
@@ -143,7 +149,9 @@ def _check_writable(out: Path) -> None:
         probe.write_text("")
         probe.unlink()
     except OSError as error:
-        raise BenchError(f"--out {str(out)!r} cannot be written ({error.strerror}); accepted: a folder that can") from error
+        raise BenchError(
+            f"--out {str(out)!r} cannot be written ({error.strerror}); accepted: a folder that can"
+        ) from error
 
 
 def _command(argv: Sequence[str]) -> str:
@@ -199,23 +207,63 @@ def parser() -> Parser:
     p = Parser("run_bench.py", description=__doc__, allow_abbrev=False)
     what = p.add_argument_group("what to compare")
     what.add_argument("--algos", metavar="A,B,C", help=_default("registered algorithms, run in this order", "all"))
-    what.add_argument("--protocol", default="quick", metavar="NAME", help=_default(f"budget and settings: {', '.join(protocol_names())}", "quick"))
-    what.add_argument("--set", action="append", default=[], metavar="[ALGO.]FIELD=VALUE", help="override one setting of one algorithm, or of all that have it; repeatable")
-    what.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE.py", help="import a file that registers algorithms, data sets or backbones; repeatable")
+    what.add_argument(
+        "--protocol",
+        default="quick",
+        metavar="NAME",
+        help=_default(f"budget and settings: {', '.join(protocol_names())}", "quick"),
+    )
+    what.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="[ALGO.]FIELD=VALUE",
+        help="override one setting of one algorithm, or of all that have it; repeatable",
+    )
+    what.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE.py",
+        help="import a file that registers algorithms, data sets or backbones; repeatable",
+    )
     data = p.add_argument_group("data and tasks")
-    data.add_argument("--dataset", default=AUTO, metavar="NAME", help=_default("auto, omniglot, glyphs or a plugin's; auto is Omniglot, or glyphs with a warning where it cannot be had", AUTO))
-    data.add_argument("--data-root", default=Path(os.environ.get("BENCH_DATA", "data")), type=Path, metavar="DIR", help=_default("where Omniglot lies or is put", "data, or the variable BENCH_DATA"))
+    data.add_argument(
+        "--dataset",
+        default=AUTO,
+        metavar="NAME",
+        help=_default(
+            "auto, omniglot, glyphs or a plugin's; auto is Omniglot, or glyphs with a warning where it cannot be had",
+            AUTO,
+        ),
+    )
+    data.add_argument(
+        "--data-root",
+        default=Path(os.environ.get("BENCH_DATA", "data")),
+        type=Path,
+        metavar="DIR",
+        help=_default("where Omniglot lies or is put", "data, or the variable BENCH_DATA"),
+    )
     budget = p.add_argument_group("budget and settings of a run (defaults are the protocol's)")
     machine = p.add_argument_group("machine and results")
-    groups: dict[str, Callable[..., Any]] = dict.fromkeys(("n_way", "k_shot", "k_query", "seed", "eval_k_query", "train_rotation", "test_rotation"), data.add_argument)
+    groups: dict[str, Callable[..., Any]] = dict.fromkeys(
+        ("n_way", "k_shot", "k_query", "seed", "eval_k_query", "train_rotation", "test_rotation"), data.add_argument
+    )
     groups |= dict.fromkeys(("device", "threads", "task_chunk"), machine.add_argument)
     for f in dataclasses.fields(RunConfig):
         if f.name in _flag_names():
             flag = "--seeds" if f.name == "seed" else "--" + f.name.replace("_", "-")
             text = f.metadata["help"] + (" (a comma list makes a grid)" if f.name in GRID else "")
-            groups.get(f.name, budget.add_argument)(flag, dest=f.name, metavar=_metavar(f.name), help=_default(text, _effective(f)))
-    machine.add_argument("--out", default=Path("results"), type=Path, metavar="DIR", help=_default("where results go", "results"))
-    machine.add_argument("--fresh", action="store_true", help="run again what has finished; older results are set aside, never lost")
+            groups.get(f.name, budget.add_argument)(
+                flag, dest=f.name, metavar=_metavar(f.name), help=_default(text, _effective(f))
+            )
+    machine.add_argument(
+        "--out", default=Path("results"), type=Path, metavar="DIR", help=_default("where results go", "results")
+    )
+    machine.add_argument(
+        "--fresh", action="store_true", help="run again what has finished; older results are set aside, never lost"
+    )
     other = p.add_argument_group("instead of running")
     other.add_argument("--list", action="store_true", help="show algorithms, data sets, backbones and protocols")
     other.add_argument("--report", action="store_true", help="rebuild tables and plots from what is in --out")

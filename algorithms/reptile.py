@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -34,7 +34,7 @@ class Reptile(MetaAlgorithm):
     eval_inner_batch: int | None = None
 
     paper = "Nichol et al. 2018, arXiv:1803.02999"
-    run_defaults = {"meta_optimizer": "sgd", "meta_lr": 1.0, "meta_lr_schedule": "linear"}
+    run_defaults: ClassVar = {"meta_optimizer": "sgd", "meta_lr": 1.0, "meta_lr_schedule": "linear"}
 
     def __post_init__(self) -> None:
         """Refuse settings that would silently mean something else.

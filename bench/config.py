@@ -51,8 +51,12 @@ class RunConfig:
     meta_optimizer: str = _option("adam", "rule of the meta-step", choices=META_OPTIMIZERS)
     meta_lr: float = _option(1e-3, "its learning rate", least=0)
     meta_lr_schedule: str = _option("constant", "its course over the run, down to 0", choices=SCHEDULES)
-    train_rotation: str = _option("pooled", "rotations as classes in meta-train: all in one pool (twins of a"
-                                  " character may meet in a task), one per class and task, or none", choices=ROTATIONS)
+    train_rotation: str = _option(
+        "pooled",
+        "rotations as classes in meta-train: all in one pool (twins of a"
+        " character may meet in a task), one per class and task, or none",
+        choices=ROTATIONS,
+    )
     test_rotation: str = _option("none", "the same for meta-validation and meta-test", choices=ROTATIONS)
     task_chunk: int | None = _option(None, "tasks in memory at once; none: by the device", least=1)
     device: str = _option(AUTO, "auto takes the GPU if there is one", choices=(AUTO, "cpu", "cuda"))

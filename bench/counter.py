@@ -55,7 +55,7 @@ def below(bits: Tensor, bound: Tensor | int) -> Tensor:
 
 
 def permutations(bits: Tensor) -> Tensor:
-    """Turn random bits ``[..., n]`` into permutations of 0..n-1 by sorting; the index breaks ties, so all devices agree."""
+    """Turn random bits ``[..., n]`` into permutations of 0..n-1 by sorting; the index breaks ties on all devices."""
     n = bits.shape[-1]
     index = torch.arange(n, device=bits.device)
     return ((bits << 20) | index).argsort(dim=-1)

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import importlib.metadata
+import itertools
 import os
 import platform
 import subprocess
@@ -46,7 +47,7 @@ class StepTimes:
     def close(self) -> None:
         """End a segment: the device has been synchronised, and times between marks become milliseconds."""
         marks, self._marks = self._marks, []
-        for a, b in zip(marks, marks[1:]):
+        for a, b in itertools.pairwise(marks):
             self.ms.append(a.elapsed_time(b) if isinstance(a, torch.cuda.Event) else (b - a) * 1e3)  # type: ignore[operator,arg-type]
 
 
@@ -100,7 +101,7 @@ class Memory:
         """Say how much memory was lost, if every one of the last segments ended higher than the one before."""
         last = self.held[-LEAK_SAMPLES - 1 :]
         growth = last[-1] - last[0] if len(last) > LEAK_SAMPLES else 0
-        if growth < LEAK_FLOOR[self.device.type] or any(b <= a for a, b in zip(last, last[1:])):
+        if growth < LEAK_FLOOR[self.device.type] or any(b <= a for a, b in itertools.pairwise(last)):
             return None
         return f"memory held between steps grew by {growth / MIB:.0f} MiB over the last {LEAK_SAMPLES} segments"
 

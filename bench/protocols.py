@@ -80,7 +80,9 @@ def load_protocol(name: str) -> Protocol:
     return Protocol(name, content["summary"], presets)
 
 
-def resolve(protocol: Protocol, identity: Mapping[str, Any], flags: Mapping[str, Any], sets: Sequence[Override]) -> RunConfig:
+def resolve(
+    protocol: Protocol, identity: Mapping[str, Any], flags: Mapping[str, Any], sets: Sequence[Override]
+) -> RunConfig:
     """Return the configuration of one run.
 
     In order, each overriding the one before: defaults of RunConfig, the algorithm's own ``run_defaults``, the

@@ -16,7 +16,7 @@ Pair = tuple[int, int]
 
 
 def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
-    """Convolve images ``[T, n, H, W, C]`` with every task's own ``weight [T, O, C, kh, kw]``; returns ``[T, n, H', W', O]``."""
+    """Convolve ``x [T, n, H, W, C]`` with every task's own ``weight [T, O, C, kh, kw]`` to ``[T, n, H', W', O]``."""
     n_tasks, n, height, width, _ = x.shape
     out, kernel = weight.shape[1], (weight.shape[3], weight.shape[4])
     patches = _Patches.apply(x, kernel, stride, padding)  # [T, n*H'*W', kh*kw*C]

@@ -1,4 +1,4 @@
-"""TaskStream: task i is a pure function of (data set, split, episode shape, seed, i), so all algorithms see the same tasks."""
+"""Task streams: task i is a pure function of (data set, split, episode shape, seed, i), the same for everybody."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def check_episode(episode: Episode, pool: str, rotation: str, n_classes: int, n_
         raise BenchError(f"n_way {episode.n_way}: {pool} has {ways} classes; accepted: 2 to {ways}")
     if episode.k_shot + episode.k_query > n_images:
         raise BenchError(
-            f"k_shot {episode.k_shot} + k_query {episode.k_query} is more than the {n_images} images per class of {pool};"
-            f" accepted: a sum of at most {n_images}"
+            f"k_shot {episode.k_shot} + k_query {episode.k_query} is more than the {n_images} images per class"
+            f" of {pool}; accepted: a sum of at most {n_images}"
         )
 
 

@@ -202,10 +202,14 @@ class Training:
     def _check_finite(self) -> None:
         last = self.progress.losses[-1:]
         if last and not math.isfinite(last[0]):
-            raise Diverged(f"query loss is {last[0]} at meta-step {self.progress.meta_step}; try a lower inner_lr or meta_lr")
+            raise Diverged(
+                f"query loss is {last[0]} at meta-step {self.progress.meta_step}; try a lower inner_lr or meta_lr"
+            )
         for name, w in self.progress.slow.items():
             if not torch.isfinite(w).all():
-                raise Diverged(f"weight {name} is not finite at meta-step {self.progress.meta_step}; try a lower meta_lr")
+                raise Diverged(
+                    f"weight {name} is not finite at meta-step {self.progress.meta_step}; try a lower meta_lr"
+                )
 
     def _resume(self) -> bool:
         """Continue from the checkpoint of the same run, if there is one that can be read."""
@@ -254,8 +258,10 @@ def check_contract(algo: str, slow: Weights, meta_batch: int, result: MetaGrad) 
             raise Diverged(f"algorithm {algo!r}: gradient of {name} is not finite at the first meta-step")
     if result.query_loss.shape != (meta_batch,):
         got = tuple(result.query_loss.shape)
-        raise BenchError(f"algorithm {algo!r}: query_loss has shape {got}; it must hold one loss per task, ({meta_batch},)")
+        raise BenchError(
+            f"algorithm {algo!r}: query_loss has shape {got}; it must hold one loss per task, ({meta_batch},)"
+        )
 
 
 def _weighted_sum(parts: list[tuple[float, Weights]]) -> dict[str, Tensor]:
-    return {name: sum((share * part[name] for share, part in parts), torch.zeros(())) for name in parts[0][1]}  # type: ignore[misc]
+    return {name: sum((share * part[name] for share, part in parts), torch.zeros(())) for name in parts[0][1]}

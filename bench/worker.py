@@ -221,7 +221,9 @@ def build(
     weights = task_loss.weights
     extra = dict(algorithm.extra_weights(weights))
     if misnamed := [name for name in extra if "/" not in name]:
-        raise BenchError(f"algorithm {config.algo!r}: extra weights need a slash in their names; these have none: {misnamed}")
+        raise BenchError(
+            f"algorithm {config.algo!r}: extra weights need a slash in their names; these have none: {misnamed}"
+        )
     return task_loss, {name: w.detach().clone().to(device) for name, w in {**weights, **extra}.items()}
 
 

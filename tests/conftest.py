@@ -30,5 +30,9 @@ def toy_images():
     rng = torch.Generator().manual_seed(1)
     pattern = torch.rand(60, 1, 28, 28, generator=rng)
     images = (255 * (pattern + 0.4 * torch.rand(60, 20, 28, 28, generator=rng)) / 1.4).to(torch.uint8)
-    splits = {"meta_train": tuple(range(0, 60, 2)), "meta_val": tuple(range(1, 30, 2)), "meta_test": tuple(range(31, 60, 2))}
+    splits = {
+        "meta_train": tuple(range(0, 60, 2)),
+        "meta_val": tuple(range(1, 30, 2)),
+        "meta_test": tuple(range(31, 60, 2)),
+    }
     return ImageSet("toy", images, tuple(f"class {i}" for i in range(60)), splits, "made here", "toy")

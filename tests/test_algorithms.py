@@ -69,7 +69,10 @@ def loop_over_tasks(network, tasks, of_one_task):
 def maml_of_one_task(lr, steps, second_order):
     def of_one_task(network, support, query, t):
         optimizer = torch.optim.SGD(network.parameters(), lr=lr)
-        with higher.innerloop_ctx(network, optimizer, copy_initial_weights=False, track_higher_grads=second_order) as (fast, opt):
+        with higher.innerloop_ctx(network, optimizer, copy_initial_weights=False, track_higher_grads=second_order) as (
+            fast,
+            opt,
+        ):
             for _ in range(steps):
                 opt.step(F.cross_entropy(fast(support[0]), support[1]))
             loss = F.cross_entropy(fast(query[0]), query[1])
@@ -139,7 +142,9 @@ def test_reptiles_inner_adam_is_torchs_with_beta1_zero(steps, conv4, rng):
     got = reptile.meta_grad(conv4, conv4.weights, tasks).grads
     adam = lambda p: torch.optim.Adam(p, lr=1e-3, betas=(0.0, 0.999))  # noqa: E731
     expected = loop_over_tasks(conv4.network, tasks, reptile_of_one_task(adam, batches(tasks, 6, steps)))
-    biases = [n for n in got if n in ("0.bias", "3.bias", "6.bias", "9.bias")]  # torch's are Adam steps on rounding noise
+    biases = [
+        n for n in got if n in ("0.bias", "3.bias", "6.bias", "9.bias")
+    ]  # torch's are Adam steps on rounding noise
     for name in biases:
         del got[name], expected[name]
     assert relative_error(got, expected) < 1e-9
@@ -170,7 +175,9 @@ def test_reptile_carries_adams_second_moment_as_one_long_run_would(rng):
     assert first.carry["step"] == 2
     assert second.carry["step"] == 4
 
-    reset = create_algorithm("reptile", inner_lr=1e-3, inner_steps=2, inner_batch=None, inner_optimizer="adam", inner_state="reset")
+    reset = create_algorithm(
+        "reptile", inner_lr=1e-3, inner_steps=2, inner_batch=None, inner_optimizer="adam", inner_state="reset"
+    )
     again = reset.meta_grad(task_loss, slow, TaskBatch(tasks.support, tasks.query, first.carry))
     assert relative_error(again.grads, first.grads) < 1e-12
 
@@ -180,7 +187,10 @@ def test_fomaml_approaches_maml_as_inner_lr_goes_to_zero_and_differs_otherwise(r
     tasks = image_tasks(rng, n_tasks=3, size=8)
 
     def difference(lr):
-        both = [create_algorithm(n, inner_lr=lr, inner_steps=2).meta_grad(task_loss, task_loss.weights, tasks) for n in ("fomaml", "maml")]
+        both = [
+            create_algorithm(n, inner_lr=lr, inner_steps=2).meta_grad(task_loss, task_loss.weights, tasks)
+            for n in ("fomaml", "maml")
+        ]
         return relative_error(both[0].grads, both[1].grads)
 
     assert difference(0.1) > 0.02

@@ -29,7 +29,9 @@ def per_network(network, fast, examples):
 
     class Loop(Classifier):
         def outputs(self, fast, x):
-            calls = [torch.func.functional_call(network, {n: w[t] for n, w in fast.items()}, x[t]) for t in range(len(x))]
+            calls = [
+                torch.func.functional_call(network, {n: w[t] for n, w in fast.items()}, x[t]) for t in range(len(x))
+            ]
             return torch.stack(calls)
 
     return derivatives(Loop(network), fast, examples)
@@ -47,7 +49,9 @@ def test_stacked_networks_agree_with_torch_to_second_order(name, rng):
     assert classifier.stages, "falls back to vmap"
     fast = {n: w + 0.1 * torch.randn(2, *w.shape, generator=rng, dtype=w.dtype) for n, w in classifier.weights.items()}
     fast = {n: w.requires_grad_() for n, w in fast.items()}
-    examples = Examples(torch.rand(2, 6, 1, 28, 28, generator=rng, dtype=torch.float64), torch.arange(6).expand(2, 6) % 5)
+    examples = Examples(
+        torch.rand(2, 6, 1, 28, 28, generator=rng, dtype=torch.float64), torch.arange(6).expand(2, 6) % 5
+    )
     for got, expected in zip(derivatives(classifier, fast, examples), per_network(network, fast, examples)):
         assert distance(got, expected) < 1e-12
 
@@ -68,7 +72,10 @@ def test_a_users_own_module_works_without_changes_to_second_order(rng):
     network = Residual().double()
     classifier = Classifier(network)
     assert classifier.stages is None
-    fast = {n: (w + torch.randn(3, *w.shape, generator=rng, dtype=w.dtype)).requires_grad_() for n, w in classifier.weights.items()}
+    fast = {
+        n: (w + torch.randn(3, *w.shape, generator=rng, dtype=w.dtype)).requires_grad_()
+        for n, w in classifier.weights.items()
+    }
     examples = Examples(torch.rand(3, 5, 1, 8, 8, generator=rng, dtype=torch.float64), torch.arange(5).expand(3, 5))
     for got, expected in zip(derivatives(classifier, fast, examples), per_network(network, fast, examples)):
         assert distance(got, expected) < 1e-12
@@ -83,7 +90,9 @@ def test_layers_without_a_stacked_form_go_through_vmap_and_stay_right(layer, rng
         x = torch.rand(2, 3, 1, 9, 9, generator=rng, dtype=torch.float64)
         classifier.network(x[0])  # LazyLinear learns its size
         fast = {n: torch.stack([w, 2 * w]) for n, w in classifier.weights.items()}
-        expected = [torch.func.functional_call(classifier.network, {n: w[t] for n, w in fast.items()}, x[t]) for t in (0, 1)]
+        expected = [
+            torch.func.functional_call(classifier.network, {n: w[t] for n, w in fast.items()}, x[t]) for t in (0, 1)
+        ]
         assert classifier.stages is None
         torch.testing.assert_close(classifier.outputs(fast, x), torch.stack(expected))
 
@@ -107,7 +116,9 @@ def test_bias_in_front_of_batch_norm_has_no_gradient_at_all(rng):
     classifier = Classifier(build("conv4"))
     fast = {n: w[None].requires_grad_() for n, w in classifier.weights.items()}
     examples = Examples(torch.rand(1, 5, 1, 28, 28, generator=rng, dtype=torch.float64), torch.arange(5)[None])
-    grads = dict(zip(fast, torch.autograd.grad(classifier(fast, examples).sum(), list(fast.values()), materialize_grads=True)))
+    grads = dict(
+        zip(fast, torch.autograd.grad(classifier(fast, examples).sum(), list(fast.values()), materialize_grads=True))
+    )
     assert grads["0.bias"].count_nonzero() == 0
     assert grads["0.weight"].count_nonzero() > 0
 

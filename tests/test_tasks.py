@@ -50,7 +50,7 @@ def reference_task(stream, number):
         rows, turns = choose(bits(0, n), n_classes), [v * n_turns >> 32 for v in bits(1, n)]
     keys = np.array(bits(2, n * n_images)).reshape(n, n_images)
     images = [sorted(range(n_images), key=lambda i, row=row: (row[i], i))[: k + q] for row in keys]
-    orders = [sorted(range(n * k), key=lambda i, row=bits(3 + p, n * k): (row[i], i)) for p in range(2)]
+    orders = [np.lexsort((range(n * k), bits(3 + p, n * k))).tolist() for p in range(2)]
     return [pool.classes[r].item() for r in rows], turns, images, orders
 
 
