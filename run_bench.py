@@ -51,27 +51,17 @@ def _main(argv: Sequence[str]) -> int:
     if args.list:
         print(listing())
         return 0
+    status = 0
     if not args.report:
-        place = Place(
-            out, args.data_root.expanduser().resolve(), tuple(p.resolve() for p in args.plugin), _command(argv)
-        )
-        configs = plan(args, place)
-        status = run_all(configs, place, args.fresh, say)
-        if not load_runs(out):
-            return status
-    elif not load_runs(out):
-        raise BenchError(
-            f"--report: no finished run under {str(out / 'runs')!r}; --out takes the folder of earlier runs"
-        )
-    else:
-        status = 0
-    files = write_report(out)
-    say("")
-    say(comparison_table(load_runs(out)))
-    say("")
-    say(
-        f"Tables: {files.summary_csv.parent}/summary.md, summary.csv, curves.csv, comparisons.csv; plots: {out / 'plots'}"
-    )
+        plugins = tuple(path.resolve() for path in args.plugin)
+        place = Place(out, args.data_root.expanduser().resolve(), plugins, _command(argv))
+        status = run_all(plan(args, place), place, args.fresh, say)
+    runs = load_runs(out)
+    if args.report and not runs:
+        raise BenchError(f"--report: no finished run under {str(out)!r}; --out takes the folder of earlier runs")
+    write_report(out)
+    say(f"\n{comparison_table(runs)}\n")
+    say(f"In {out}: summary.md, summary.csv, curves.csv, comparisons.csv, plots/, runs/")
     return status
 
 
@@ -79,7 +69,7 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
     """Return the configuration of every run, all of them checked before anything is trained.
 
     Raises:
-        BenchError: an unknown name, a value out of range, data that is missing or damaged, no GPU where one is asked for.
+        BenchError: an unknown name, a value out of range, missing or damaged data, no GPU where one is asked for.
     """
     algos = ALGORITHMS.names() if args.algos is None else _names("--algos", args.algos)
     for name in algos:
@@ -117,9 +107,9 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         BACKBONES.get(config.backbone)
         for split, (rotation, episode) in stream_plan(config).items():
-            n_images, *image_size = images.images.shape[1:]
+            n_images, height, width = images.images.shape[1:]
             check_episode(episode, f"{images.name}/{split}", rotation, len(images.splits[split]), n_images)
-        build(config, algorithm, (1, *image_size), torch.device("cpu"))
+        build(config, algorithm, (1, height, width), torch.device("cpu"))
     return list({config.run_id: config for config in configs}.values())
 
 

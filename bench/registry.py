@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import ModuleType
 from typing import Generic, TypeVar
 
 from bench.api import Backbone, BenchError, Dataset, MetaAlgorithm
@@ -122,8 +123,8 @@ def load_built_in() -> None:
                 raise BenchError(f"installed plugin {point.value!r} failed on import: {error!r}") from error
 
 
-def load_plugin(path: Path) -> None:
-    """Import the file that a user named with ``--plugin``, once however often it is named.
+def load_plugin(path: Path) -> ModuleType:
+    """Return the module of a file that a user named with ``--plugin``, imported once however often it is named.
 
     Raises:
         BenchError: no such file, or it raised on import.
@@ -134,7 +135,7 @@ def load_plugin(path: Path) -> None:
         raise BenchError(f"plugin {str(path)!r} is not a file; --plugin takes the path of a Python file")
     name = f"bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
-        return
+        return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise BenchError(f"plugin {str(path)!r} is not a Python file (its name must end in .py)")
@@ -148,3 +149,4 @@ def load_plugin(path: Path) -> None:
     except Exception as error:  # a plugin may raise anything; the user needs its own words, in one line
         del sys.modules[name]
         raise BenchError(f"plugin {str(path)!r} failed on import: {type(error).__name__}: {error}") from error
+    return module

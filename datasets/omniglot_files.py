@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from bench.api import DataError
 
@@ -163,7 +163,7 @@ def _decoded(source: Path, path: str, picture: Picture) -> NDArray[np.bool_]:
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             if image.mode != "1" or image.size != (SIZE, SIZE):
                 raise ValueError(f"is of mode {image.mode!r}, not a 1-bit picture")
-            return np.asarray(image)
+            return np.asarray(image.convert("L")) > 0  # a mode-1 array has bytes of 255 for True, which would be hashed
 
 
 def _check_sums(source: Path, path: str, picture: Picture) -> None:
@@ -178,8 +178,9 @@ def _named(source: Path, path: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # zipfile and PIL raise OSError, SyntaxError, RuntimeError, zlib.error and more
-        where = f"{source / path}" if source.is_dir() else f"{source}: member {source.stem + '/' + path!r}"
-        raise DataError(f"{where}: {_reason(error)}") from error
+        where = f"{source / path}" if source.is_dir() else f"{source}: member {path!r}"
+        reason = "not a PNG picture" if isinstance(error, UnidentifiedImageError) else _reason(error)
+        raise DataError(f"{where}: {reason}") from error
 
 
 def _reason(error: Exception) -> str:

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.api import ImageSet
+from bench.registry import load_plugin
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+TOY = REPOSITORY / "tests" / "plugins" / "toy_data.py"
 
 
 @pytest.fixture
@@ -26,13 +27,4 @@ def omniglot_root():
 
 @pytest.fixture(scope="session")
 def toy_images():
-    """Sixty classes of 20 noisy copies of a random pattern each, 28 x 28: easy, and no two images alike."""
-    rng = torch.Generator().manual_seed(1)
-    pattern = torch.rand(60, 1, 28, 28, generator=rng)
-    images = (255 * (pattern + 0.4 * torch.rand(60, 20, 28, 28, generator=rng)) / 1.4).to(torch.uint8)
-    splits = {
-        "meta_train": tuple(range(0, 60, 2)),
-        "meta_val": tuple(range(1, 30, 2)),
-        "meta_test": tuple(range(31, 60, 2)),
-    }
-    return ImageSet("toy", images, tuple(f"class {i}" for i in range(60)), splits, "made here", "toy")
+    return load_plugin(TOY).toy_images()

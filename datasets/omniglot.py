@@ -1,0 +1,137 @@
+"""Omniglot: 1,623 handwritten characters of 50 alphabets, each drawn by the same 20 people."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from bench.api import SPLITS, DataError, DataMissing, Dataset, ImageSet
+from bench.download import download
+from bench.imagecache import Prepared, cached, prepare
+from bench.registry import register_dataset
+from datasets.omniglot_files import HALVES, SIZE, find, places, read
+
+SIDE = 28
+
+PIPELINE = (
+    "omniglot 1: images_background then images_evaluation, each sorted by ALPHABET/characterNN; 20 images by drawer; "
+    "105 x 105 1-bit PNG; nearest-neighbour to 28 x 28 at pixel centres, floor((i + 0.5) * 105 / 28); ink 255 on 0"
+)
+PREPARED_SHA256 = "a2e0d63df06c22433fe5bda98ec395d3a2ff22af7e53e8f647d5ff568d7dd45a"
+"""Of the prepared images, uint8 ``[1623, 20, 28, 28]`` in C order; integer steps only, so it holds on any machine."""
+
+SPLIT_FILE = Path(__file__).with_name("omniglot_split.json")
+
+SOURCE = "https://github.com/brendenlake/omniglot/tree/master/python"
+
+
+@register_dataset("omniglot")
+class Omniglot(Dataset):
+    """Omniglot at 28 x 28, split by base character into 1,100 meta_train, 100 meta_val and 423 meta_test."""
+
+    paper = "Lake, Salakhutdinov, Tenenbaum 2015, doi:10.1126/science.aab3050"
+    auto_rank = 0
+
+    def load(self, root: Path, cache: Path) -> ImageSet:
+        """Return the 1,623 characters, uint8 ``[1623, 20, 28, 28]``: from the cache file, the archives, or the network.
+
+        Args:
+            root: holds images_background and images_evaluation as zip files or folders, itself or in omniglot-py; the
+                cache file goes here, and so does what is downloaded where nothing is there.
+            cache: where the cache file goes if ``root`` cannot be written.
+        Raises:
+            DataMissing: neither half is under ``root`` and the download did not work.
+            DataError: one half is missing, or what is there is damaged or not Omniglot; the message names the file.
+        """
+        split = read_split(SPLIT_FILE)
+        prepared = cached("omniglot", PIPELINE, (root, cache), lambda: _prepare(root), PREPARED_SHA256)
+        number = {name: i for i, name in enumerate(prepared.class_names)}
+        splits = {part: tuple(sorted(number[name] for name in split[part])) for part in SPLITS}
+        images = torch.from_numpy(prepared.images)
+        return ImageSet("omniglot", images, prepared.class_names, splits, PIPELINE, prepared.sha256)
+
+
+def read_split(path: Path) -> Mapping[str, list[str]]:
+    """Return the names of the characters of each split.
+
+    Raises:
+        DataError: the list is not what its own hash says.
+    """
+    try:
+        split = json.loads(path.read_text(encoding="utf-8"))
+        names = {part: list(split[part]) for part in SPLITS}
+        intact = split["sha256"] == split_sha256(names)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: not a list of splits ({' '.join(str(error).split())})") from error
+    if not intact:
+        raise DataError(f"{path}: was changed; its sha256 would have to be {split_sha256(names)}")
+    return names
+
+
+def split_sha256(split: Mapping[str, list[str]]) -> str:
+    """Return the hash over the lines 'SPLIT CHARACTER', in the order of SPLITS and of each list."""
+    lines = (f"{part} {name}\n" for part in SPLITS for name in split[part])
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def shrink(pixels: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Return a picture, bool ``[105, 105]`` and True where blank, as uint8 ``[28, 28]`` with ink 255 on 0."""
+    nearest = (2 * np.arange(SIDE) + 1) * SIZE // (2 * SIDE)
+    return np.where(pixels[nearest[:, None], nearest], 0, 255).astype(np.uint8)
+
+
+def _prepare(root: Path) -> Prepared:
+    """Return the prepared images of both halves, downloaded first if neither is there."""
+    if not any(find(root, half) for half in HALVES):
+        _download(root)
+    images, names = [], []
+    for half in HALVES:
+        source = find(root, half)
+        if source is None:
+            looked = ", ".join(map(str, places(root, half)))
+            raise DataError(f"{root}: Omniglot is incomplete, {half.name} is missing; looked for {looked}")
+        part, part_names = read(source, half, shrink)
+        images.append(part)
+        names += part_names
+    known = {name for part in read_split(SPLIT_FILE).values() for name in part}
+    if set(names) != known or len(set(names)) != len(names):
+        strange = sorted(set(names) - known) or sorted(name for name in known if names.count(name) != 1)
+        raise DataError(f"{root}: {strange[0]!r} is not the name of a character of Omniglot, or there twice")
+    prepared = prepare(np.concatenate(images), names)
+    if prepared.sha256 != PREPARED_SHA256:  # the source is right, so a step above is not
+        raise DataError(f"{root}: prepared images hash to {prepared.sha256}, not {PREPARED_SHA256}; a bug, please report")
+    return prepared
+
+
+def _download(root: Path) -> None:
+    """Let torchvision put both archives and folders under ``root``.
+
+    Raises:
+        DataMissing: it did not work; the message says what to do instead.
+    """
+
+    def fetch(folder: Path) -> None:
+        from torchvision.datasets import Omniglot as Downloader  # noqa: PLC0415  # takes a second, hardly ever needed
+
+        for background in (True, False):
+            Downloader(str(folder), background=background, download=True)
+
+    try:
+        download(fetch, root, "omniglot-py")
+    except DataMissing as error:
+        raise _missing(root, str(error)) from error
+    if not any(find(root, half) for half in HALVES):
+        raise _missing(root, "another process tried just now")
+
+
+def _missing(root: Path, reason: str) -> DataMissing:
+    return DataMissing(
+        f"Omniglot is not under {root} and could not be downloaded ({reason}); put images_background.zip and "
+        f"images_evaluation.zip from {SOURCE} there, or use --dataset glyphs"
+    )

@@ -1,0 +1,165 @@
+"""Configurations: ranges, types, protocols and the order in which settings override each other."""
+
+import tomllib
+
+import pytest
+
+from bench.api import BenchError
+from bench.config import RunConfig, coerce
+from bench.protocols import FOLDER, Override, Preset, Protocol, check_overrides, load_protocol, protocol_names, resolve
+from bench.registry import algorithm_names
+
+IDENTITY = {"dataset": "toy", "n_way": 5, "k_shot": 1, "seed": 0, "device": "cpu", "threads": None}
+
+
+def resolved(algo, protocol, sets=(), **flags):
+    identity = {"algo": algo, **IDENTITY} | {k: flags.pop(k) for k in list(flags) if k in IDENTITY}
+    return resolve(protocol, identity, flags, [Override.parse(text) for text in sets])
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("n_way", 1, "n_way 1; accepted: 2 or more"),
+        ("meta_steps", 0, "meta_steps 0; accepted: 1 or more"),
+        ("meta_lr", float("nan"), "meta_lr nan; accepted: finite numbers"),
+        ("seed", 2**32, "accepted: 4294967295 or less"),
+        ("meta_optimizer", "adamw", "meta_optimizer 'adamw'; accepted: sgd, adam"),
+        ("hyperparameters", {"inner_steps": 0}, "maml.inner_steps 0; accepted: 1 or more"),
+    ],
+)
+def test_values_out_of_range_are_named_with_what_is_accepted(field, value, words):
+    with pytest.raises(BenchError) as error:
+        RunConfig(algo="maml", **{field: value})
+    assert words in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation", "value"),
+    [
+        ("3", int, 3),
+        ("3", float, 3.0),
+        ("none", int | None, None),
+        ("7", int | None, 7),
+        ("true", bool, True),
+        ("x", str, "x"),
+    ],
+)
+def test_text_becomes_the_type_of_its_field(text, annotation, value):
+    got = coerce("field", text, annotation)
+    assert got == value
+    assert type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("text", "annotation"), [("3.5", int), ("abc", float), ("yes", bool), (2.5, int), (True, int), (3, str)]
+)
+def test_text_of_another_type_is_refused(text, annotation):
+    with pytest.raises(BenchError, match="accepted"):
+        coerce("field", text, annotation)
+
+
+def test_every_setting_changes_the_run_id():
+    base = RunConfig(algo="maml")
+    others = [
+        RunConfig(algo="maml", meta_lr=2e-3),
+        RunConfig(algo="maml", hyperparameters={"inner_lr": 0.2}),
+        RunConfig(algo="maml", seed=1),
+        RunConfig(algo="maml", device="cpu"),
+    ]
+    assert len({base.run_id, *(o.run_id for o in others)}) == 5
+    assert RunConfig(algo="maml").run_id == base.run_id
+
+
+def test_later_sources_override_earlier_ones():
+    """Defaults < the algorithm's own < presets in order < flags < --set."""
+    general = Preset({}, {"meta_lr": 0.5, "inner_steps": 7})
+    special = Preset({"algo": "reptile", "n_way": 20}, {"meta_lr": 0.25, "inner_batch": 40})
+    protocol = Protocol("made up", "", (general, special))
+    assert resolved("reptile", Protocol("made up", "", ())).meta_optimizer == "sgd"  # Reptile's own run_defaults
+    assert resolved("reptile", protocol).meta_lr == 0.5
+    assert resolved("reptile", protocol, n_way=20).meta_lr == 0.25
+    assert resolved("maml", protocol, n_way=20).meta_lr == 0.5
+    assert resolved("reptile", protocol, n_way=20, meta_lr=0.125).meta_lr == 0.125
+    assert (
+        resolved("reptile", protocol, ["meta_lr=0.1", "reptile.inner_batch=3"], n_way=20, meta_lr=0.125).meta_lr == 0.1
+    )
+    got = resolved("reptile", protocol, ["reptile.inner_batch=3"], n_way=20).hyperparameters
+    assert got == {"inner_steps": 7, "inner_batch": 3}
+    assert resolved("maml", protocol, ["reptile.inner_steps=3"]).hyperparameters == {"inner_steps": 7}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("inner_lr", "accepted: algo.field=value"),
+        ("=3", "accepted: algo.field=value"),
+        ("maml.inner_lrr=1", "Did you mean 'inner_lr'"),
+        ("mam.inner_lr=1", "Did you mean 'maml'"),
+        ("n_way=7", "unknown field in --set 'n_way'"),
+    ],
+)
+def test_overrides_that_nobody_takes_are_refused_with_the_nearest_name(text, words):
+    with pytest.raises(BenchError) as error:
+        check_overrides([Override.parse(text)], ["maml", "reptile"])
+    assert words in str(error.value)
+
+
+def test_an_override_of_another_algorithms_field_is_refused():
+    with pytest.raises(BenchError, match="inner_batch"):
+        resolved("maml", Protocol("made up", "", ()), ["maml.inner_batch=3"])
+
+
+@pytest.mark.parametrize("name", protocol_names())
+@pytest.mark.parametrize("cell", [(5, 1), (5, 5), (20, 1), (20, 5)])
+def test_every_protocol_resolves_for_every_algorithm_and_cell(name, cell):
+    for algo in algorithm_names():
+        config = resolved(algo, load_protocol(name), n_way=cell[0], k_shot=cell[1])
+        assert (config.protocol, config.n_way, config.k_shot) == (name, *cell)
+
+
+def test_the_fair_protocols_give_all_algorithms_the_same_tasks_and_budget():
+    for name in ("quick", "matched"):
+        runs = [resolved(algo, load_protocol(name)) for algo in ("reptile", "fomaml", "maml")]
+        shared = (
+            "meta_steps",
+            "meta_batch",
+            "k_query",
+            "eval_k_query",
+            "train_rotation",
+            "test_rotation",
+            "test_tasks",
+        )
+        assert len({tuple(getattr(r, f) for f in shared) for r in runs}) == 1
+    matched = [resolved(algo, load_protocol("matched")) for algo in ("reptile", "fomaml", "maml")]
+    assert (
+        len({(r.meta_optimizer, r.meta_lr, r.meta_lr_schedule, r.hyperparameters["inner_steps"]) for r in matched}) == 1
+    )
+
+
+def test_the_paper_protocol_holds_the_published_settings():
+    """FIELD.md 3.2 (supervised-reptile's README) and 3.3 (MAML, A.1), effective inner rates on a mean loss."""
+    paper = load_protocol("paper")
+    reptile = resolved("reptile", paper, n_way=20, k_shot=5)
+    assert (reptile.meta_steps, reptile.meta_batch, reptile.k_shot + reptile.k_query) == (200_000, 5, 10)
+    assert reptile.hyperparameters["inner_lr"] == 5e-4
+    assert reptile.hyperparameters["inner_batch"] == 20
+    assert (reptile.eval_inner_steps, reptile.meta_lr, reptile.meta_lr_schedule) == (50, 1.0, "linear")
+    maml = resolved("maml", paper)
+    assert (maml.meta_steps, maml.meta_batch, maml.k_query, maml.eval_inner_steps) == (60_000, 32, 1, 3)
+    assert maml.hyperparameters == {"inner_steps": 1, "inner_lr": 0.4 * 5}
+    twenty = resolved("maml", paper, n_way=20)
+    assert (twenty.meta_batch, twenty.eval_inner_steps) == (16, 5)
+    assert twenty.hyperparameters == {"inner_steps": 5, "inner_lr": pytest.approx(0.1 * 20)}
+    assert (maml.train_rotation, maml.test_rotation, reptile.test_rotation) == ("per_class", "per_class", "none")
+
+
+def test_protocol_files_say_what_they_are_for():
+    assert protocol_names()[0] == "quick"
+    for path in FOLDER.glob("*.toml"):
+        assert tomllib.loads(path.read_text())["summary"]
+
+
+def test_unknown_protocols_are_answered_with_the_nearest():
+    with pytest.raises(BenchError, match="Did you mean 'matched'"):
+        load_protocol("mached")
