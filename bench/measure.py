@@ -60,7 +60,8 @@ class Memory:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        release()
+        gc.collect()
+        _trim()
         self._before = _status("VmRSS")
         self.peak = 0.0
         self.reserved: float | None = 0.0 if device.type == "cuda" else None
@@ -68,7 +69,7 @@ class Memory:
 
     def open(self) -> None:
         """Start a segment: hand freed memory back first, so that evaluation before it does not count."""
-        release()
+        _trim()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats(self.device)
@@ -84,7 +85,7 @@ class Memory:
             self.held.append(torch.cuda.memory_allocated(self.device))
         else:
             self.peak = max(self.peak, _status("VmHWM") - self._before)
-            release()
+            _trim()
             self.held.append(_status("VmRSS"))
 
     @property
@@ -106,9 +107,8 @@ class Memory:
         return f"memory held between steps grew by {growth / MIB:.0f} MiB over the last {LEAK_SAMPLES} segments"
 
 
-def release() -> None:
-    """Collect garbage and hand freed memory back to the system where the C library can."""
-    gc.collect()
+def _trim() -> None:
+    """Hand freed memory back to the system where the C library can."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 

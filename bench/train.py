@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import math
+import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -22,6 +24,8 @@ from bench.measure import Memory, StepTimes, now
 from bench.records import CurvePoint
 from bench.stats import mean_ci95
 from bench.tasks import TaskStream
+
+log = logging.getLogger("bench")
 
 CHECKPOINT_EVERY_S = 60.0
 _HASH_TASKS = 4096  # tasks per read-back when hashing a stream
@@ -200,16 +204,13 @@ class Training:
         progress.eval_s += now(self.device) - began
 
     def _check_finite(self) -> None:
-        last = self.progress.losses[-1:]
-        if last and not math.isfinite(last[0]):
-            raise Diverged(
-                f"query loss is {last[0]} at meta-step {self.progress.meta_step}; try a lower inner_lr or meta_lr"
-            )
-        for name, w in self.progress.slow.items():
+        p = self.progress
+        for step, loss in enumerate(p.losses, start=p.meta_step - len(p.losses) + 1):
+            if not math.isfinite(loss):
+                raise Diverged(f"query loss is {loss} at meta-step {step}; try a lower inner_lr or meta_lr")
+        for name, w in p.slow.items():
             if not torch.isfinite(w).all():
-                raise Diverged(
-                    f"weight {name} is not finite at meta-step {self.progress.meta_step}; try a lower meta_lr"
-                )
+                raise Diverged(f"weight {name} is not finite at meta-step {p.meta_step}; try a lower meta_lr")
 
     def _resume(self) -> bool:
         """Continue from the checkpoint of the same run, if there is one that can be read."""
@@ -217,14 +218,19 @@ class Training:
             state: dict[str, Any] = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
             if state["run_id"] != self.config.run_id:
                 return False
-            with torch.no_grad():
-                for name, w in self.progress.slow.items():
-                    w.copy_(state["slow"][name])
+            curve = [CurvePoint(**point) for point in state["curve"]]
+            progress = Progress(self.progress.slow, state["carry"], curve=curve, **state["counters"])
+            weights = [state["slow"][name].reshape(w.shape) for name, w in self.progress.slow.items()]
             self.optimizer.load_state_dict(state["optimizer"])
-            counters, curve = state["counters"], [CurvePoint(**point) for point in state["curve"]]
         except FileNotFoundError:
             return False
-        self.progress = Progress(self.progress.slow, state["carry"], curve=curve, **counters)
+        except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
+            log.warning("%s: ignored, the run starts anew (%s)", self.checkpoint, str(error).split(". ")[0])
+            return False
+        with torch.no_grad():
+            for w, saved in zip(self.progress.slow.values(), weights):
+                w.copy_(saved)
+        self.progress = progress
         self.progress.parts += 1
         return True
 

@@ -1,0 +1,222 @@
+"""The life of a run: chunks, resume, schedules, clocks and memory."""
+
+import math
+
+import pytest
+import torch
+
+from bench.api import MetaGrad
+from bench.config import RunConfig
+from bench.measure import LEAK_SAMPLES, MIB, Memory, StepTimes, now
+from bench.registry import create_algorithm
+from bench.tasks import Episode, ImagePool, TaskStream
+from bench.train import SCHEDULES, Diverged, Training
+from bench.worker import build
+
+CPU = torch.device("cpu")
+
+
+def make_training(images, tmp_path, name="reptile", hyper=None, **settings):
+    settings = {"meta_steps": 6, "meta_batch": 5, "val_points": 2, "val_tasks": 10, "backbone": "one-layer"} | settings
+    config = RunConfig(algo=name, dataset="toy", k_query=3, hyperparameters=hyper or {}, **settings)
+    algorithm = create_algorithm(name, **config.hyperparameters)
+    task_loss, slow = build(config, algorithm, (1, 28, 28), CPU)
+    train = TaskStream(ImagePool(images, "meta_train", "pooled", CPU), Episode(5, 1, 3), config.seed)
+    val = TaskStream(ImagePool(images, "meta_val", "none", CPU), Episode(5, 1, 1), config.seed)
+    return Training(config, algorithm, task_loss, slow, train, val, tmp_path / "checkpoint.pt")
+
+
+ADAM = {"inner_optimizer": "adam", "inner_lr": 1e-3}
+
+
+@pytest.mark.parametrize(("name", "hyper"), [("reptile", ADAM), ("fomaml", {}), ("maml", {})])
+def test_chunks_of_the_task_axis_give_the_same_run(name, hyper, toy_images, tmp_path):
+    ends = []
+    for chunk in (5, 2, 1):
+        training = make_training(toy_images, tmp_path / str(chunk), name, hyper, task_chunk=chunk)
+        training.run()
+        ends.append(training.progress)
+    for other in ends[1:]:
+        for n, w in ends[0].slow.items():
+            torch.testing.assert_close(other.slow[n], w, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(other.carry, ends[0].carry, rtol=1e-4, atol=1e-6)
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(n):
+    """An ``advance`` that stops the run after its n-th meta-step."""
+    seen = iter(range(n))
+
+    def advance(steps):
+        if steps and next(seen, None) is None:
+            raise Stopped
+
+    return advance
+
+
+@pytest.mark.parametrize(("name", "hyper"), [("reptile", ADAM), ("maml", {})])
+@pytest.mark.parametrize("stop", [0, 1, 3, 4])
+def test_a_run_stopped_anywhere_and_continued_ends_with_the_same_bits(name, hyper, stop, toy_images, tmp_path):
+    whole = make_training(toy_images, tmp_path / "whole", name, hyper)
+    whole.run()
+    first = make_training(toy_images, tmp_path / "parts", name, hyper)
+    with pytest.raises(Stopped):
+        first.run(stop_after(stop))
+    first.save()
+    second = make_training(toy_images, tmp_path / "parts", name, hyper)
+    assert second.resumed
+    assert second.progress.meta_step == stop + 1
+    second.run()
+    assert all(torch.equal(second.progress.slow[n], w) for n, w in whole.progress.slow.items())
+    assert all(torch.equal(second.progress.carry[n], c) for n, c in whole.progress.carry.items())
+    outcome = [
+        [(p.meta_step, p.tasks_seen, p.val_acc, p.query_loss) for p in t.progress.curve] for t in (whole, second)
+    ]
+    assert outcome[0] == outcome[1]
+    assert second.stream_sha256() == whole.stream_sha256()
+    assert len(second.progress.step_ms) == 6
+    assert second.progress.parts == 2
+
+
+def test_a_checkpoint_of_another_run_is_not_continued(toy_images, tmp_path):
+    make_training(toy_images, tmp_path).run()
+    assert make_training(toy_images, tmp_path).resumed
+    assert not make_training(toy_images, tmp_path, meta_lr=0.5).resumed
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
+def test_a_damaged_checkpoint_is_not_continued(content, toy_images, tmp_path, caplog):
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    training = make_training(toy_images, tmp_path)
+    assert not training.resumed
+    assert "starts anew" in caplog.text
+    training.run()
+    assert training.progress.meta_step == 6
+
+
+def test_validating_more_often_changes_neither_tasks_nor_weights(toy_images, tmp_path):
+    seldom = make_training(toy_images, tmp_path / "a", val_points=1)
+    often = make_training(toy_images, tmp_path / "b", val_points=6)
+    seldom.run()
+    often.run()
+    assert [p.meta_step for p in often.progress.curve] == [0, 1, 2, 3, 4, 5, 6]
+    assert all(torch.equal(often.progress.slow[n], w) for n, w in seldom.progress.slow.items())
+    assert often.stream_sha256() == seldom.stream_sha256()
+
+
+def test_warm_up_leaves_no_trace(toy_images, tmp_path):
+    cold, warm = make_training(toy_images, tmp_path / "a"), make_training(toy_images, tmp_path / "b")
+    warm.warm_up()
+    cold.run()
+    warm.run()
+    assert all(torch.equal(warm.progress.slow[n], w) for n, w in cold.progress.slow.items())
+
+
+def test_reptile_with_the_official_outer_step_moves_to_the_mean_of_the_adapted_weights(toy_images, tmp_path):
+    training = make_training(toy_images, tmp_path, meta_steps=1, val_points=1, meta_optimizer="sgd", meta_lr=1.0)
+    before = {n: w.clone() for n, w in training.progress.slow.items()}
+    together = training.stream.batch(0, 5).together()
+    expected = training.algorithm.adapt(training.task_loss, before, together)
+    training.run()
+    for n, w in training.progress.slow.items():
+        torch.testing.assert_close(w, expected[n].detach().mean(dim=0))
+
+
+def test_schedules_start_at_one_and_fall_to_zero():
+    assert [SCHEDULES["linear"](p) for p in (0, 0.25, 1)] == [1, 0.75, 0]
+    assert [round(SCHEDULES["cosine"](p), 9) for p in (0, 0.5, 1)] == [1, 0.5, 0]
+    assert {SCHEDULES["constant"](p) for p in (0, 0.5, 1)} == {1}
+
+
+def test_the_learning_rate_follows_its_schedule(toy_images, tmp_path):
+    training = make_training(toy_images, tmp_path, meta_lr=0.6, meta_lr_schedule="linear", meta_optimizer="sgd")
+    rates = []
+    training.run(lambda steps: rates.append(training.optimizer.param_groups[0]["lr"]))
+    assert rates[1:] == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+
+
+def test_divergence_ends_the_run_with_a_reason(toy_images, tmp_path):
+    with pytest.raises(Diverged, match="at meta-step 2; try a lower"):
+        make_training(toy_images, tmp_path, "fomaml", meta_lr=1e38, meta_optimizer="sgd").run()
+
+
+def test_a_gradient_that_is_nan_in_the_last_step_is_caught(toy_images, tmp_path, monkeypatch):
+    training = make_training(toy_images, tmp_path, meta_steps=1, val_points=1, meta_optimizer="sgd")
+    estimate = training._estimate
+
+    def broken(first):
+        result = estimate(first)
+        return MetaGrad({n: g * math.nan for n, g in result.grads.items()}, result.query_loss)
+
+    monkeypatch.setattr(training, "_estimate", broken)
+    with pytest.raises(Diverged, match="weight 1.weight is not finite at meta-step 1"):
+        training.run()
+
+
+def test_training_time_covers_the_steps_and_not_the_validation(toy_images, tmp_path, monkeypatch):
+    """With a clock that counts its own readings, and validation that reads it a hundred times."""
+    ticks = iter(range(10**6))
+    monkeypatch.setattr("bench.train.now", lambda device: float(next(ticks)))
+    monkeypatch.setattr("bench.train.evaluate", lambda *a, **k: [next(ticks) for _ in range(100)] and FakeEvaluation())
+    training = make_training(toy_images, tmp_path)
+    training.run()
+    segments, validations = 2, 3
+    assert training.progress.train_s == segments
+    assert training.progress.eval_s >= 100 * validations
+    assert [p.train_s for p in training.progress.curve] == [0, 1, 2]
+
+
+class FakeEvaluation:
+    def final(self, mode):
+        return [0.5, 0.5]
+
+
+def test_step_times_are_the_gaps_between_marks(monkeypatch):
+    clock = iter([1.0, 1.5, 1.75, 9.0, 9.1])
+    monkeypatch.setattr("bench.measure.time.perf_counter", lambda: next(clock))
+    times = StepTimes(CPU)
+    for _ in range(3):
+        times.mark()
+    times.close()
+    times.mark()
+    times.mark()
+    times.close()
+    assert times.ms == pytest.approx([500, 250, 100])  # the gap between segments is nobody's step
+
+
+def test_peak_memory_sees_what_training_held_and_not_what_came_before():
+    ballast = torch.ones(40 * MIB // 4)
+    memory = Memory(CPU)
+    memory.open()
+    held = torch.ones(100 * MIB // 4)
+    memory.close()
+    assert 90 < memory.peak_mib < 200
+    del held
+    memory.open()
+    memory.close()
+    assert 90 < memory.peak_mib < 200
+    assert memory.reserved_mib is None
+    assert ballast.sum() > 0
+
+
+@pytest.mark.parametrize(
+    ("held", "leaks"),
+    [
+        ([100 + 20 * i for i in range(LEAK_SAMPLES + 1)], True),
+        ([100 + 20 * i for i in range(LEAK_SAMPLES)], False),  # too few to tell
+        ([100] * (LEAK_SAMPLES + 1), False),
+        ([100 + i for i in range(LEAK_SAMPLES + 1)], False),  # an allocator's noise
+        ([100, 200, 300, 250, 400, 500], False),  # falls in between
+    ],
+)
+def test_memory_that_grows_segment_by_segment_is_a_leak(held, leaks):
+    memory = Memory(CPU)
+    memory.held = [h * MIB for h in held]
+    assert bool(memory.leak()) is leaks
+
+
+def test_clock_is_monotonic():
+    assert now(CPU) <= now(CPU)
