@@ -152,7 +152,7 @@ def test_a_gradient_that_is_nan_in_the_last_step_is_caught(toy_images, tmp_path,
         return MetaGrad({n: g * math.nan for n, g in result.grads.items()}, result.query_loss)
 
     monkeypatch.setattr(training, "_estimate", broken)
-    with pytest.raises(Diverged, match="weight 1.weight is not finite at meta-step 1"):
+    with pytest.raises(Diverged, match=r"weight 1\.weight is not finite at meta-step 1"):
         training.run()
 
 

@@ -1,0 +1,78 @@
+"""Algorithms that go wrong, each in its own way, for the tests of what the harness makes of it."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+import torch
+
+from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
+from bench.registry import register_algorithm
+
+
+class Troubled(MetaAlgorithm):
+    """Behaves for the warm-up and two meta-steps, then does ``trouble``."""
+
+    calls = 0
+
+    def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
+        type(self).calls += 1
+        loss = torch.ones(tasks.support.n_tasks)
+        grads = {name: torch.zeros_like(w) for name, w in slow.items()}
+        return self.trouble(MetaGrad(grads, loss)) if type(self).calls > 3 else MetaGrad(grads, loss)
+
+    def trouble(self, result: MetaGrad) -> MetaGrad:
+        raise NotImplementedError
+
+
+@register_algorithm("raises")
+@dataclass(frozen=True)
+class Raises(Troubled):
+    inner_lr: float = 0.1
+    inner_steps: int = 1
+
+    def trouble(self, result: MetaGrad) -> MetaGrad:
+        raise RuntimeError("=boom, | in `two`\nlines")
+
+
+@register_algorithm("nan")
+@dataclass(frozen=True)
+class NotFinite(Troubled):
+    inner_lr: float = 0.1
+    inner_steps: int = 1
+
+    def trouble(self, result: MetaGrad) -> MetaGrad:
+        return MetaGrad(result.grads, result.query_loss * torch.nan)
+
+
+@register_algorithm("killed")
+@dataclass(frozen=True)
+class Killed(Troubled):
+    inner_lr: float = 0.1
+    inner_steps: int = 1
+
+    def trouble(self, result: MetaGrad) -> MetaGrad:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+
+@register_algorithm("misnamed")
+@dataclass(frozen=True)
+class Misnamed(MetaAlgorithm):
+    inner_lr: float = 0.1
+    inner_steps: int = 1
+
+    def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
+        return MetaGrad({"w": torch.zeros(1)}, torch.zeros(tasks.support.n_tasks))
+
+
+@register_algorithm("slow")
+@dataclass(frozen=True)
+class Slow(Troubled):
+    inner_lr: float = 0.1
+    inner_steps: int = 1
+
+    def trouble(self, result: MetaGrad) -> MetaGrad:
+        time.sleep(0.2)
+        return result

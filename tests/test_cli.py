@@ -1,0 +1,296 @@
+"""The whole command on toy data: files, columns, repetition, failures, interrupts, wrong usage."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.stats import mean_ci95
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PLUGINS = REPOSITORY / "tests" / "plugins"
+SMALL = [
+    *("--plugin", str(PLUGINS / "toy_data.py"), "--dataset", "toy", "--backbone", "one-layer", "--device", "cpu"),
+    *("--meta-steps", "12", "--meta-batch", "4", "--test-tasks", "60", "--val-tasks", "20", "--val-points", "3"),
+]
+SPEC_COLUMNS = """
+    algo, dataset, protocol, n_way, k_shot, k_query, seed, backbone, device, device_name, meta_batch, meta_steps, inner_steps, inner_lr,
+    inner_optimizer, eval_inner_steps, meta_optimizer, meta_lr, tasks_seen, images_seen, stream_sha256, test_tasks, test_acc, test_acc_ci95,
+    test_acc_transductive, test_acc_transductive_ci95, train_s, eval_s, setup_s, step_ms_median, step_ms_p95, tasks_per_s, peak_mem_mib,
+    peak_mem_reserved_mib, status, error, run_id, torch_version, git_commit, started_at
+""".replace("\n", " ").replace(" ", "").split(",")  # fmt: skip
+
+
+def run_bench(*args, **kwargs):
+    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+def table(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Three algorithms, two seeds, run from a folder that is not the repository."""
+    where = tmp_path_factory.mktemp("cli")
+    done = run_bench(*SMALL, "--algos", "reptile,fomaml,maml", "--seeds", "0,1", "--out", "out", cwd=where)
+    assert done.returncode == 0, done.stderr
+    return where / "out", done
+
+
+def test_one_row_per_run_on_identical_streams(finished):
+    out, _ = finished
+    rows = table(out / "summary.csv")
+    assert list(rows[0])[: len(SPEC_COLUMNS)] == SPEC_COLUMNS
+    assert [(r["algo"], r["seed"], r["status"]) for r in rows] == [
+        (algo, seed, "ok") for seed in "01" for algo in ("reptile", "fomaml", "maml")
+    ]
+    for seed in "01":
+        same = [r for r in rows if r["seed"] == seed]
+        assert len({(r["stream_sha256"], r["tasks_seen"], r["images_seen"]) for r in same}) == 1
+    assert len({r["stream_sha256"] for r in rows}) == 2
+    assert {(r["tasks_seen"], r["images_seen"]) for r in rows} == {("48", str(48 * 5 * 10))}
+    assert all(float(r["train_s"]) > 0 and float(r["setup_s"]) > 0 and float(r["step_ms_median"]) > 0 for r in rows)
+
+
+def test_table_figures_follow_from_the_accuracies_of_the_test_tasks(finished):
+    out, _ = finished
+    for row in table(out / "summary.csv"):
+        tasks = table(out / "runs" / row["run_id"] / "test_tasks.csv")
+        assert len(tasks) == int(row["test_tasks"]) == 60
+        for column, result in (("acc", "test_acc"), ("acc_transductive", "test_acc_transductive")):
+            mean, ci95 = mean_ci95([float(t[column]) for t in tasks])
+            assert float(row[result]) == mean
+            assert float(row[result + "_ci95"]) == ci95
+
+
+def test_learning_is_seen_in_the_curve_and_in_adaptation(finished):
+    out, _ = finished
+    curves = table(out / "curves.csv")
+    assert list(curves[0]) == "run_id,algo,seed,meta_step,tasks_seen,train_s,val_acc,val_acc_ci95,query_loss".split(",")
+    assert [int(p["meta_step"]) for p in curves[:4]] == [0, 4, 8, 12]
+    for row in table(out / "summary.csv"):
+        assert float(row["test_acc_transductive"]) > 0.5
+        assert abs(float(row["acc_before_adaptation"]) - 0.2) < 0.15
+        steps = table(out / "runs" / row["run_id"] / "adaptation.csv")
+        assert [int(s["step"]) for s in steps if s["mode"] == "transductive"] == list(range(int(row["inner_steps"]) + 1))
+
+
+def test_every_file_is_there_and_the_terminal_says_where(finished):
+    out, done = finished
+    for name in ("summary.csv", "summary.md", "curves.csv", "comparisons.csv"):
+        assert (out / name).stat().st_size > 0
+    wanted = {"accuracy_vs_tasks", "accuracy_vs_wallclock", "step_time", "peak_memory", "accuracy_vs_cost"}
+    assert wanted <= {p.stem for p in (out / "plots").glob("*.png")}
+    for folder in (out / "runs").iterdir():
+        assert {"run.json", "curve.csv", "test_tasks.csv", "checkpoint.pt"} <= {p.name for p in folder.iterdir()}
+    assert len(re.findall(r"^\[\d/6\] .* seed \d on toy: 0\.\d{4} plain", done.stdout, re.MULTILINE)) == 6
+    assert str(out) in done.stdout
+    assert "it/s" not in done.stderr, "no progress bars where there is no terminal"
+
+
+def test_run_json_holds_what_repeats_the_run(finished):
+    out, _ = finished
+    for path in out.glob("runs/*/run.json"):
+        record = json.loads(path.read_text())
+        assert {"config", "hyperparameters", "environment", "data", "command", "row"} <= set(record)
+        assert "--seeds 0,1" in record["command"]
+        assert record["environment"]["versions"]["torch"]
+        assert record["config"]["meta_steps"] == 12
+
+
+def test_finished_runs_are_kept_and_fresh_ones_repeat_them_bit_for_bit(finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    args = [*SMALL, "--algos", "reptile", "--seeds", "0", "--out", out]
+    before = next(r for r in table(out / "summary.csv") if (r["algo"], r["seed"]) == ("reptile", "0"))
+    again = run_bench(*args)
+    assert again.returncode == 0
+    assert "(kept; --fresh runs it again)" in again.stdout
+    kept = next(r for r in table(out / "summary.csv") if r["run_id"] == before["run_id"])
+    assert kept == before
+
+    fresh = run_bench(*args, "--fresh")
+    assert fresh.returncode == 0, fresh.stderr
+    after = next(r for r in table(out / "summary.csv") if r["run_id"] == before["run_id"])
+    assert after["started_at"] != before["started_at"]
+    same = ("test_acc", "test_acc_ci95", "test_acc_transductive", "stream_sha256", "acc_before_adaptation")
+    assert [after[c] for c in same] == [before[c] for c in same]
+    for name in ("test_tasks.csv", "adaptation.csv"):
+        assert (out / "runs" / before["run_id"] / name).read_bytes() == (finished[0] / "runs" / before["run_id"] / name).read_bytes()
+    (aside,) = (out / "set-aside").iterdir()
+    assert json.loads((aside / "run.json").read_text())["row"]["started_at"] == before["started_at"]
+
+
+def test_report_rebuilds_tables_and_plots_without_running(finished, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(finished[0], out)
+    before = {name: (out / name).read_bytes() for name in ("summary.csv", "curves.csv", "comparisons.csv", "summary.md")}
+    for path in (*out.glob("*.csv"), *out.glob("plots/*")):
+        path.unlink()
+    done = run_bench("--report", "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert {name: (out / name).read_bytes() for name in before} == before
+    assert (out / "plots" / "accuracy_vs_cost.png").exists()
+
+
+def test_failed_runs_are_recorded_and_the_others_finish(tmp_path):
+    plugin = ["--plugin", str(PLUGINS / "troubled.py")]
+    done = run_bench(*SMALL, *plugin, "--algos", "raises,nan,killed,misnamed,fomaml", "--out", tmp_path)
+    assert done.returncode == 1
+    rows = {r["algo"]: r for r in table(tmp_path / "summary.csv")}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "raises": "failed", "nan": "diverged", "killed": "oom", "misnamed": "failed", "fomaml": "ok",
+    }  # fmt: skip
+    assert "boom" in rows["raises"]["error"]
+    assert "query loss is nan" in rows["nan"]["error"]
+    assert "SIGKILL" in rows["killed"]["error"]
+    assert "named like the slow weights" in rows["misnamed"]["error"]
+    assert (tmp_path / "plots" / "accuracy_vs_tasks.png").exists()
+
+
+def test_an_interrupted_run_is_saved_and_continued_to_the_same_bits(tmp_path):
+    plugin = ["--plugin", str(PLUGINS / "troubled.py"), "--algos", "fomaml", "--meta-steps", "400"]
+    whole = run_bench(*SMALL, *plugin, "--out", tmp_path / "whole")
+    assert whole.returncode == 0
+    out = tmp_path / "parts"
+    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *SMALL, *plugin, "--out", str(out)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: list(out.glob("runs/*/checkpoint.pt")))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    (row,) = table(out / "summary.csv")
+    if row["status"] == "interrupted":  # else it was faster than the signal
+        assert 0 < int(row["tasks_seen"]) < 1600
+        done = run_bench(*SMALL, *plugin, "--out", out)
+        assert done.returncode == 0, done.stderr
+        (row,) = table(out / "summary.csv")
+        assert row["resumed"] == "1"
+    (expected,) = table(tmp_path / "whole" / "summary.csv")
+    for column in ("test_acc", "test_acc_transductive", "stream_sha256", "tasks_seen", "run_id", "status"):
+        assert row[column] == expected[column]
+    ends = [(d / "runs" / row["run_id"] / "test_tasks.csv").read_bytes() for d in (out, tmp_path / "whole")]
+    assert ends[0] == ends[1]
+
+
+def test_a_second_signal_leaves_at_once(tmp_path):
+    args = [*SMALL, "--plugin", str(PLUGINS / "troubled.py"), "--algos", "slow", "--meta-steps", "1000"]
+    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *args, "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: list(tmp_path.glob("runs/*/checkpoint.pt")))
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 130
+
+
+def until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
+
+
+WRONG = [
+    (["--algos", "mamll"], "unknown algorithm 'mamll'; accepted: fomaml, maml, reptile. Did you mean 'maml'?"),
+    (["--algos", "maml,,fomaml"], "--algos 'maml,,fomaml'"),
+    (["--dataset", "omniglott"], "unknown dataset 'omniglott'; accepted: auto, "),
+    (["--protocol", "papper"], "Did you mean 'paper'?"),
+    (["--backbone", "conv5"], "unknown backbone 'conv5'; accepted: conv4"),
+    (["--n-way", "x"], "--n-way 'x'; accepted: a whole number"),
+    (["--n-way", "5,1"], "n_way 1; accepted: 2 or more"),
+    (["--n-way", "121"], "toy/meta_train has 120 classes"),
+    (["--k-shot", "15"], "20 images per class"),
+    (["--seeds", "-1"], "seed -1; accepted: 0 or more"),
+    (["--meta-steps", "2.5"], "--meta-steps '2.5'; accepted: a whole number"),
+    (["--meta-lr", "inf"], "accepted: finite numbers"),
+    (["--set", "reptile.inner_lrr=1"], "Did you mean 'inner_lr'?"),
+    (["--set", "inner_lr=fast"], "inner_lr 'fast'; accepted: a number"),
+    (["--set", "reptile.inner_optimizer=rmsprop"], "accepted: sgd, adam"),
+    (["--meta-step", "5"], "unknown flag '--meta-step'"),
+    (["--plugin", "nowhere.py"], "is not a file"),
+    (["--report", "--out", "nothing-here"], "no finished run"),
+    (["--device", "gpu"], "unknown device 'gpu'; accepted: auto, cpu, cuda"),
+    (["--data-root", "nowhere", "--dataset", "toy2"], "unknown dataset 'toy2'"),
+]
+
+
+@pytest.mark.parametrize(("args", "words"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
+def test_wrong_usage_is_one_line_and_status_2_before_anything_is_trained(args, words, tmp_path, monkeypatch, capsys):
+    import run_bench as module
+
+    monkeypatch.chdir(tmp_path)
+    try:
+        status = module.main([*SMALL, "--out", "out", *args])
+    except SystemExit as leaving:
+        status = leaving.code
+    stdout, stderr = capsys.readouterr()
+    assert status == 2
+    assert words in stderr
+    assert len(stderr.strip().splitlines()) == 1
+    assert not stdout
+    assert not list(tmp_path.glob("**/run.json"))
+
+
+def test_a_gpu_that_is_not_there_is_refused(tmp_path):
+    done = run_bench(*SMALL, "--device", "cuda", "--out", tmp_path, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""})
+    assert done.returncode == 2
+    assert "finds no GPU here" in done.stderr
+
+
+def test_a_plugin_that_raises_or_registers_a_taken_name_is_refused(tmp_path):
+    for name, code, words in (
+        ("raising", "raise ValueError('not today')", "failed on import: ValueError: not today"),
+        (
+            "twice",
+            "from algorithms.maml import MAML\nfrom bench.registry import register_algorithm\n"
+            "@register_algorithm('maml')\nclass Mine(MAML): pass\n",
+            "algorithm 'maml' is registered twice",
+        ),
+    ):
+        path = tmp_path / f"{name}.py"
+        path.write_text(code)
+        done = run_bench("--plugin", path, "--out", tmp_path / "out")
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_help_shows_every_flag_of_the_specification_with_its_default():
+    done = run_bench("--help")
+    assert done.returncode == 0
+    for flag in (
+        "--algos --dataset --data-root --n-way --k-shot --k-query --seeds --protocol --meta-steps --meta-batch --test-tasks --set "
+        "--device --out --fresh --plugin --list --report"
+    ).split():  # fmt: skip
+        assert flag in done.stdout
+
+
+def test_list_names_everything_with_settings_and_papers():
+    done = run_bench("--list", "--plugin", PLUGINS / "three_kinds.py")
+    assert done.returncode == 0, done.stderr
+    for word in ("reptile", "fomaml", "maml", "protonet", "omniglot", "glyphs", "conv4", "mlp", "quick", "matched", "paper"):
+        assert word in done.stdout
+    assert "1703.03400" in done.stdout
+    assert "inner_lr=0.1" in done.stdout
+
+
+def test_plugins_of_all_three_kinds_run_in_the_comparison(tmp_path):
+    plugin = ["--plugin", str(PLUGINS / "three_kinds.py"), "--algos", "meta-sgd,anil,protonet"]
+    done = run_bench(*SMALL, *plugin, "--out", tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = {r["algo"]: r for r in table(tmp_path / "summary.csv")}
+    assert len({r["stream_sha256"] for r in rows.values()}) == 1
+    assert rows["protonet"]["inner_steps"] == rows["protonet"]["inner_lr"] == rows["protonet"]["eval_inner_steps"] == ""
+    assert all(float(r["test_acc"]) > 0.25 for r in rows.values())
+    assert np.isfinite([float(r["peak_mem_mib"]) for r in rows.values()]).all()
