@@ -233,9 +233,9 @@ def _compare(a: Arm, b: Arm, mode: str) -> Comparison | None:
     theirs: dict[int, Any] = {}
     for seed in a.ok.keys() & b.ok.keys():
         x, y = a.ok[seed].test_tasks, b.ok[seed].test_tasks
-        known = np.isfinite(x[column]).all() and np.isfinite(y[column]).all()
-        if len(x) and known and np.array_equal(x.task, y.task):
-            mine[seed], theirs[seed] = x[column], y[column]
+        accuracies = x[column].to_numpy(), y[column].to_numpy()
+        if len(x) and x.task.equals(y.task) and np.isfinite(accuracies).all():
+            mine[seed], theirs[seed] = accuracies
     if not mine:
         return None
     d, s = paired_comparison(mine, theirs), a.setting

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -56,7 +57,8 @@ def contact_sheet(
 
 def _sheet(images: ImageSet, owned: Sequence[int], rows: int, variants: int) -> NDArray[np.uint8]:
     """Return one split's pictures as grey levels, dark on light, ``[rows * cell, variants * cell]``."""
-    chosen = [owned[round((i + 0.5) * len(owned) / rows - 0.5)] for i in range(min(rows, len(owned)))]
+    shown = min(rows, len(owned))
+    chosen = [owned[(2 * i + 1) * len(owned) // (2 * shown)] for i in range(shown)]
     pictures = images.images[chosen, :variants].cpu().numpy()
     n_rows, n_columns, height, width = pictures.shape
     sheet = np.full((rows, height + _GAP, n_columns, width + _GAP), _GROUND, np.uint8)
@@ -66,9 +68,11 @@ def _sheet(images: ImageSet, owned: Sequence[int], rows: int, variants: int) -> 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw the sheet that the command line asks for; return the exit status, 2 for wrong usage or data."""
-    parser = argparse.ArgumentParser(prog="python -m bench.contact_sheet", description="Draw some images of a data set.")
-    parser.add_argument("--dataset", default=RunConfig.dataset, help="auto, omniglot, glyphs (default: %(default)s)")
-    parser.add_argument("--data-root", type=Path, default=Path("data"), help="where Omniglot lies (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.contact_sheet", description="Draw some images of a data set."
+    )
+    parser.add_argument("--dataset", default=RunConfig.dataset, help="as for run_bench.py (default: %(default)s)")
+    parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("BENCH_DATA", "data")), help="the same")
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
     chosen = parser.parse_args(arguments)
     try:

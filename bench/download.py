@@ -105,9 +105,9 @@ def _run_with_patience(work: Callable[[], None], folder: Path, patience_s: float
             stack.enter_context(contextlib.redirect_stderr(io.StringIO()))
         thread.start()
         while thread.is_alive() and not _has_bytes(folder):
-            thread.join(0.1)
-            if time.monotonic() > deadline and thread.is_alive() and not _has_bytes(folder):
+            if time.monotonic() > deadline:
                 raise DataMissing(f"no answer from the network within {patience_s:g} s")
+            thread.join(0.1)
         thread.join()
     if errors:
         raise DataMissing(_one_line(errors[0])) from errors[0]

@@ -7,7 +7,6 @@ import functools
 import io
 import math
 import os
-import re
 import secrets
 import typing
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,11 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
 
 T = TypeVar("T", bound="Columns")
 
 # A spreadsheet runs cells that begin like this; with more apostrophes in front, so that reading can undo it.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_FORMULA = r"'*[=+\-@\t\r]"
+_DTYPES = {str: "string[python]", int: "Int64", float: "float64"}  # Arrow's strings refuse broken characters
 
 
 class Columns:
@@ -49,6 +50,12 @@ class Columns:
                 raise ValueError(f"{name} is {str(cells[name])[:60]!r}, which is no {kind.__name__}") from None
         return cls(**values)
 
+    @classmethod
+    def table(cls, rows: Iterable[Columns]) -> pd.DataFrame:
+        """Return ``rows`` as a table: nullable strings and integers, and floats that are NaN where not known."""
+        dtypes = {name: _DTYPES[kind] for name, (kind, _) in _columns(cls).items()}  # type: ignore[arg-type]
+        return pd.DataFrame([vars(row) for row in rows], columns=list(dtypes), dtype=object).astype(dtypes)
+
 
 @functools.cache
 def _columns(cls: type[Columns]) -> dict[str, tuple[type, bool]]:
@@ -65,8 +72,8 @@ def _converted(kind: type, cell: Any) -> Any:
     if cell is None:
         raise ValueError
     value = kind(cell)
-    if kind is int and not isinstance(cell, str) and value != cell:
-        raise ValueError  # 2.5 steps are damage, not 2 steps
+    if kind is int and (abs(value) >= 2**63 or (not isinstance(cell, str) and value != cell)):
+        raise ValueError  # 2.5 steps are damage, not 2 steps, and so is what 64 bits cannot hold
     return value
 
 
@@ -99,24 +106,26 @@ def write_csv(path: Path, rows: Iterable[object], columns: Sequence[str]) -> Non
     None is an empty cell, floats have all their digits, and text that a spreadsheet would run as a formula gets an
     apostrophe in front.
     """
-    lines = [",".join(columns)]
-    for row in rows:
-        values = (row[name] if isinstance(row, Mapping) else getattr(row, name) for name in columns)
-        lines.append(",".join(map(_cell, values)))
-    write_atomic(path, "\n".join(lines) + "\n")
+    cells = [[_cell(row[c] if isinstance(row, Mapping) else getattr(row, c)) for c in columns] for row in rows]
+    write_table(path, pd.DataFrame(cells, columns=list(columns), dtype=object))
 
 
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write ``table`` without its index, as ``write_csv`` does; every missing value is an empty cell."""
+    table = table.replace(rf"\A(?={_FORMULA})", "'", regex=True)
+    text = table.to_csv(index=False, lineterminator="\n")
+    if "\r" in text:  # which to_csv does not take for a reason to quote a cell before Python 3.13
+        text = table.to_csv(index=False, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    write_atomic(path, text)
+
+
+def _cell(value: object) -> object:
+    """Return numbers as Python's own, and NaN, which pandas would take for a missing value, as text."""
     if isinstance(value, bool | np.bool_ | Integral):
-        return str(int(value))
+        return int(value)
     if isinstance(value, Real):
-        return repr(float(value))
-    text = str(value)
-    text = "'" + text if _FORMULA.match(text) else text
-    # Not csv.writer, which before Python 3.13 leaves a lone carriage return unquoted, and cannot read that back.
-    return '"' + text.replace('"', '""') + '"' if re.search('[",\r\n]', text) else text
+        return "nan" if math.isnan(value) else float(value)
+    return value
 
 
 def read_rows(path: Path, kind: type[T]) -> list[T]:
@@ -126,43 +135,39 @@ def read_rows(path: Path, kind: type[T]) -> list[T]:
         OSError: the file cannot be read.
         ValueError: the file is not UTF-8, is cut short, lacks a column or holds a cell of another type; says where.
     """
-    header, body = csv_lines(path, kind.columns())
-    reader = csv.reader(io.StringIO(body, newline=""), strict=True)
+    options: Any = {"header": None, "dtype": object, "keep_default_na": False, "skip_blank_lines": False}
+    cells = pd.read_csv(_whole(path), engine="python", **options)  # the C engine takes a missing cell for an empty one
+    header, *lines = cells.replace(rf"\A'(?={_FORMULA})", "", regex=True).to_numpy().tolist()
+    for name in kind.columns():
+        if name not in header:
+            raise ValueError(f"column {name!r} is missing")
     rows = []
-    try:
-        for cells in reader:
-            if len(cells) != len(header):
-                raise ValueError(f"{len(cells)} cells under {len(header)} columns")
-            restored = (cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell for cell in cells)
-            rows.append(kind.parse(dict(zip(header, restored))))
-    except (csv.Error, ValueError) as error:
-        raise ValueError(f"line {reader.line_num + 1}: {error}") from None
+    for number, line in enumerate(lines, 2):
+        try:
+            if not all(isinstance(cell, str) for cell in line):
+                raise ValueError(f"fewer than {len(header)} cells")
+            rows.append(kind.parse(dict(zip(header, line))))
+        except ValueError as error:
+            raise ValueError(f"line {number}: {error}") from None
     return rows
 
 
-def csv_lines(path: Path, columns: Sequence[str]) -> tuple[list[str], str]:
-    """Return the header's cells and the text below it.
+def read_table(path: Path, kind: type[Columns]) -> pd.DataFrame:
+    """Return what ``read_rows`` would as a table, for a ``kind`` of numbers only that are all known; much faster.
 
     Raises:
         OSError, ValueError: as ``read_rows``.
+        OverflowError: an integer of more than 64 bits.
     """
-    text = to_text(path.read_bytes())
-    if not text.endswith("\n"):
-        raise ValueError("empty" if not text else "cut short: no newline at the end")
-    first, _, body = text.partition("\n")
-    header = first.split(",")
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise ValueError(f"column {missing[0]!r} is missing")
-    return header, body
+    types = {name: number for name, (number, _) in _columns(kind).items()}  # type: ignore[arg-type]
+    return pd.read_csv(_whole(path), usecols=list(types), dtype=types, keep_default_na=False, na_values=["nan"])
 
 
-def to_text(data: bytes) -> str:
-    """Decode UTF-8; a ValueError otherwise, without the data in its message."""
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8 at byte {error.start}") from None
+def _whole(path: Path) -> io.BytesIO:
+    data = path.read_bytes()
+    if not data.endswith(b"\n"):
+        raise ValueError("cut short: no newline at the end" if data else "empty")
+    return io.BytesIO(data)
 
 
 def plain(value: Any) -> Any:

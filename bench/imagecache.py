@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,32 +83,29 @@ def writable(folder: Path) -> bool:
 
 def _seal(prepared: Prepared, pipeline: str) -> str:
     """Return a hash over everything that the file says."""
-    shape = "x".join(map(str, prepared.images.shape))
-    return hashlib.sha256("\n".join([pipeline, shape, *prepared.class_names, prepared.sha256]).encode()).hexdigest()
+    kind = f"{prepared.images.dtype} {prepared.images.shape}"
+    return hashlib.sha256("\n".join([pipeline, kind, *prepared.class_names, prepared.sha256]).encode()).hexdigest()
 
 
 def _packed(prepared: Prepared, pipeline: str) -> bytes:
     buffer = io.BytesIO()
-    fields: dict[str, Any] = {
-        "images": prepared.images,
-        "class_names": np.array(prepared.class_names),
-        "pipeline": np.array(pipeline),
-        "sha256": np.array(prepared.sha256),
-        "seal": np.array(_seal(prepared, pipeline)),
-    }
-    np.savez(buffer, **fields)
+    np.savez(
+        buffer,
+        images=prepared.images,
+        class_names=np.array(prepared.class_names),
+        pipeline=np.array(pipeline),  # for people; the seal covers it
+        seal=np.array(_seal(prepared, pipeline)),
+    )
     return buffer.getvalue()
 
 
 def _read(path: Path, pipeline: str) -> Prepared | None:
     """Return what the file holds if it is whole and of this pipeline, else None."""
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():  # a pipe would never end
+            return None
         with path.open("rb") as file, np.load(file, allow_pickle=False) as fields:
-            if str(fields["pipeline"]) != pipeline or fields["images"].dtype != np.uint8:
-                return None
             prepared = prepare(fields["images"], fields["class_names"].tolist())
-            return prepared if str(fields["seal"]) == _seal(prepared, pipeline) else None
+            return prepared if fields["seal"] == _seal(prepared, pipeline) else None
     except Exception:  # foreign bytes make numpy and zipfile raise anything; whatever it is, the file is not ours
         return None

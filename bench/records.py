@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -12,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
+import pandas as pd
 
-from bench.files import Columns, csv_lines, plain, read_rows, to_text, write_atomic, write_csv
+from bench.files import Columns, plain, read_rows, read_table, write_atomic, write_csv
 
 T = TypeVar("T", bound=Columns)
 Warn = Callable[[str], None]
@@ -157,16 +156,16 @@ class Run:
         return self._table(ADAPTATION_FILE, AdaptationPoint)
 
     @cached_property
-    def test_tasks(self) -> np.recarray[Any, Any]:
-        """Every test task, ``[tasks]``: iterates over records like TestTask, and ``.acc`` is the column ``[tasks]``."""
+    def test_tasks(self) -> pd.DataFrame:
+        """Every test task, a line each, with the columns of TestTask."""
         path = self.folder / TEST_TASKS_FILE
         try:
-            tasks = _read_test_tasks(path)
+            tasks = read_table(path, TestTask)
             if self.ok and self.row.test_tasks is not None and len(tasks) != self.row.test_tasks:
                 raise ValueError(f"{len(tasks)} tasks, but {RUN_FILE} counts {self.row.test_tasks}")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, OverflowError) as error:
             self.warn(f"{path}: ignored ({_one_line(error)})")
-            return np.rec.array(np.empty(0, _TEST_TASK))
+            return TestTask.table(())
         return tasks
 
     def _table(self, name: str, kind: type[T]) -> tuple[T, ...]:
@@ -176,18 +175,6 @@ class Run:
         except (OSError, ValueError) as error:
             self.warn(f"{path}: ignored ({_one_line(error)})")
             return ()
-
-
-_TEST_TASK = np.dtype([("task", "i8"), ("acc", "f8"), ("acc_transductive", "f8")])
-
-
-def _read_test_tasks(path: Path) -> np.recarray[Any, Any]:
-    """Read what read_rows would, in C: a report may hold millions of test tasks."""
-    header, body = csv_lines(path, TestTask.columns())
-    if not body:
-        return np.rec.array(np.empty(0, _TEST_TASK))
-    order = [header.index(name) for name in TestTask.columns()]
-    return np.rec.array(np.loadtxt(io.StringIO(body), _TEST_TASK, None, ",", usecols=order, ndmin=1))
 
 
 def write_run(
@@ -225,7 +212,7 @@ def load_run(folder: Path, warn: Warn = log.warning) -> Run:
         OSError: no run.json that can be read.
         ValueError, RecursionError: run.json is damaged, lacks a column or is of a newer schema.
     """
-    record = json.loads(to_text((folder / RUN_FILE).read_bytes()))
+    record = json.loads((folder / RUN_FILE).read_bytes())
     if not isinstance(record, dict) or not isinstance(record.get("row"), dict):
         raise ValueError("holds no row")
     if record.get("schema") != SCHEMA:
@@ -245,6 +232,14 @@ def load_runs(out: Path, warn: Warn = log.warning) -> list[Run]:
         except (OSError, ValueError, RecursionError) as error:
             warn(f"{path}: ignored ({_one_line(error)})")
     return sorted(runs, key=lambda run: (run.row.started_at, run.row.run_id))
+
+
+def load_results(out: Path | str) -> pd.DataFrame:
+    """Return the finished runs under ``out`` as a table: summary.csv, a line per run, with a type for every column.
+
+    Strings and integers (``Int64``) are ``pandas.NA`` and floats NaN where a value is not known.
+    """
+    return SummaryRow.table(run.row for run in load_runs(Path(out)))
 
 
 def _one_line(error: Exception) -> str:

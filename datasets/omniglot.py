@@ -105,7 +105,9 @@ def _prepare(root: Path) -> Prepared:
         raise DataError(f"{root}: {strange[0]!r} is not the name of a character of Omniglot, or there twice")
     prepared = prepare(np.concatenate(images), names)
     if prepared.sha256 != PREPARED_SHA256:  # the source is right, so a step above is not
-        raise DataError(f"{root}: prepared images hash to {prepared.sha256}, not {PREPARED_SHA256}; a bug, please report")
+        raise DataError(
+            f"{root}: prepared images hash to {prepared.sha256}, not {PREPARED_SHA256}; a bug, please report"
+        )
     return prepared
 
 
@@ -117,7 +119,7 @@ def _download(root: Path) -> None:
     """
 
     def fetch(folder: Path) -> None:
-        from torchvision.datasets import Omniglot as Downloader  # noqa: PLC0415  # takes a second, hardly ever needed
+        from torchvision.datasets import Omniglot as Downloader  # takes a second, hardly ever needed
 
         for background in (True, False):
             Downloader(str(folder), background=background, download=True)

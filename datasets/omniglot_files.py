@@ -45,8 +45,15 @@ HALVES = (
 
 
 def find(root: Path, half: Half) -> Path | None:
-    """Return where ``half`` lies under ``root``, archives before folders, or None."""
-    return next((path for path in places(root, half) if path.exists()), None)
+    """Return where ``half`` lies under ``root``, archives before folders, or None.
+
+    Raises:
+        DataError: ``root`` cannot be looked into.
+    """
+    try:
+        return next((path for path in places(root, half) if path.exists()), None)
+    except OSError as error:
+        raise DataError(f"{root}: {_reason(error)}") from error
 
 
 def places(root: Path, half: Half) -> list[Path]:
@@ -55,9 +62,9 @@ def places(root: Path, half: Half) -> list[Path]:
     return [base / f"{half.name}.zip" for base in bases] + [base / half.name for base in bases]
 
 
-def read(source: Path, half: Half, keep: Callable[[NDArray[np.bool_]], NDArray[np.uint8]]) -> tuple[
-    NDArray[np.uint8], list[str]
-]:
+def read(
+    source: Path, half: Half, keep: Callable[[NDArray[np.bool_]], NDArray[np.uint8]]
+) -> tuple[NDArray[np.uint8], list[str]]:
     """Return the images of ``half`` as ``keep`` makes them, ``[characters, 20, ...]``, and the characters' names.
 
     Both are sorted by 'ALPHABET/characterNN', and the images of a character by the number of their drawer.
@@ -129,11 +136,15 @@ def _folder(source: Path, half: Half) -> Iterator[dict[str, Picture]]:
     home = source.resolve()
     pictures: dict[str, Picture] = {}
     try:
-        for path in (path for alphabet in _entries(source) for character in _entries(alphabet) for path in _entries(character)):
+        for path in (
+            path for alphabet in _entries(source) for character in _entries(alphabet) for path in _entries(character)
+        ):
             name = path.relative_to(source).as_posix()
             if not _IMAGE.fullmatch(name):
                 continue
-            if any(p.is_symlink() for p in (path, path.parent, path.parent.parent)) and not path.resolve().is_relative_to(home):
+            if any(
+                p.is_symlink() for p in (path, path.parent, path.parent.parent)
+            ) and not path.resolve().is_relative_to(home):
                 raise DataError(f"{path}: a symbolic link that leaves {source}")
             if not path.is_file():
                 continue

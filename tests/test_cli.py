@@ -23,11 +23,12 @@ SMALL = [
     *("--meta-steps", "12", "--meta-batch", "4", "--test-tasks", "60", "--val-tasks", "20", "--val-points", "3"),
 ]
 SPEC_COLUMNS = """
-    algo, dataset, protocol, n_way, k_shot, k_query, seed, backbone, device, device_name, meta_batch, meta_steps, inner_steps, inner_lr,
-    inner_optimizer, eval_inner_steps, meta_optimizer, meta_lr, tasks_seen, images_seen, stream_sha256, test_tasks, test_acc, test_acc_ci95,
-    test_acc_transductive, test_acc_transductive_ci95, train_s, eval_s, setup_s, step_ms_median, step_ms_p95, tasks_per_s, peak_mem_mib,
-    peak_mem_reserved_mib, status, error, run_id, torch_version, git_commit, started_at
-""".replace("\n", " ").replace(" ", "").split(",")  # fmt: skip
+    algo dataset protocol n_way k_shot k_query seed backbone device device_name meta_batch meta_steps inner_steps
+    inner_lr inner_optimizer eval_inner_steps meta_optimizer meta_lr tasks_seen images_seen stream_sha256 test_tasks
+    test_acc test_acc_ci95 test_acc_transductive test_acc_transductive_ci95 train_s eval_s setup_s step_ms_median
+    step_ms_p95 tasks_per_s peak_mem_mib peak_mem_reserved_mib status error run_id torch_version git_commit started_at
+""".split()  # noqa: SIM905  # as in SPEC 7
+CURVE_COLUMNS = "run_id algo seed meta_step tasks_seen train_s val_acc val_acc_ci95 query_loss".split()  # noqa: SIM905
 
 
 def run_bench(*args, **kwargs):
@@ -78,13 +79,15 @@ def test_table_figures_follow_from_the_accuracies_of_the_test_tasks(finished):
 def test_learning_is_seen_in_the_curve_and_in_adaptation(finished):
     out, _ = finished
     curves = table(out / "curves.csv")
-    assert list(curves[0]) == "run_id,algo,seed,meta_step,tasks_seen,train_s,val_acc,val_acc_ci95,query_loss".split(",")
+    assert list(curves[0]) == CURVE_COLUMNS
     assert [int(p["meta_step"]) for p in curves[:4]] == [0, 4, 8, 12]
     for row in table(out / "summary.csv"):
         assert float(row["test_acc_transductive"]) > 0.5
         assert abs(float(row["acc_before_adaptation"]) - 0.2) < 0.15
         steps = table(out / "runs" / row["run_id"] / "adaptation.csv")
-        assert [int(s["step"]) for s in steps if s["mode"] == "transductive"] == list(range(int(row["inner_steps"]) + 1))
+        assert [int(s["step"]) for s in steps if s["mode"] == "transductive"] == list(
+            range(int(row["inner_steps"]) + 1)
+        )
 
 
 def test_every_file_is_there_and_the_terminal_says_where(finished):
@@ -128,7 +131,9 @@ def test_finished_runs_are_kept_and_fresh_ones_repeat_them_bit_for_bit(finished,
     same = ("test_acc", "test_acc_ci95", "test_acc_transductive", "stream_sha256", "acc_before_adaptation")
     assert [after[c] for c in same] == [before[c] for c in same]
     for name in ("test_tasks.csv", "adaptation.csv"):
-        assert (out / "runs" / before["run_id"] / name).read_bytes() == (finished[0] / "runs" / before["run_id"] / name).read_bytes()
+        assert (out / "runs" / before["run_id"] / name).read_bytes() == (
+            finished[0] / "runs" / before["run_id"] / name
+        ).read_bytes()
     (aside,) = (out / "set-aside").iterdir()
     assert json.loads((aside / "run.json").read_text())["row"]["started_at"] == before["started_at"]
 
@@ -136,7 +141,9 @@ def test_finished_runs_are_kept_and_fresh_ones_repeat_them_bit_for_bit(finished,
 def test_report_rebuilds_tables_and_plots_without_running(finished, tmp_path):
     out = tmp_path / "out"
     shutil.copytree(finished[0], out)
-    before = {name: (out / name).read_bytes() for name in ("summary.csv", "curves.csv", "comparisons.csv", "summary.md")}
+    before = {
+        name: (out / name).read_bytes() for name in ("summary.csv", "curves.csv", "comparisons.csv", "summary.md")
+    }
     for path in (*out.glob("*.csv"), *out.glob("plots/*")):
         path.unlink()
     done = run_bench("--report", "--out", out)
@@ -266,23 +273,21 @@ def test_a_plugin_that_raises_or_registers_a_taken_name_is_refused(tmp_path):
         assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_help_shows_every_flag_of_the_specification_with_its_default():
+def test_help_shows_every_flag_of_the_specification():
     done = run_bench("--help")
     assert done.returncode == 0
-    for flag in (
-        "--algos --dataset --data-root --n-way --k-shot --k-query --seeds --protocol --meta-steps --meta-batch --test-tasks --set "
-        "--device --out --fresh --plugin --list --report"
-    ).split():  # fmt: skip
-        assert flag in done.stdout
+    flags = """--algos --dataset --data-root --n-way --k-shot --k-query --seeds --protocol --meta-steps --meta-batch
+        --test-tasks --set --device --out --fresh --plugin --list --report"""
+    assert not [flag for flag in flags.split() if flag not in done.stdout]
+    assert "[5]" in done.stdout
+    assert "quick" in done.stdout
 
 
 def test_list_names_everything_with_settings_and_papers():
     done = run_bench("--list", "--plugin", PLUGINS / "three_kinds.py")
     assert done.returncode == 0, done.stderr
-    for word in ("reptile", "fomaml", "maml", "protonet", "omniglot", "glyphs", "conv4", "mlp", "quick", "matched", "paper"):
-        assert word in done.stdout
-    assert "1703.03400" in done.stdout
-    assert "inner_lr=0.1" in done.stdout
+    words = "reptile fomaml maml protonet omniglot glyphs conv4 mlp quick matched paper 1703.03400 inner_lr=0.1"
+    assert not [word for word in words.split() if word not in done.stdout]
 
 
 def test_plugins_of_all_three_kinds_run_in_the_comparison(tmp_path):

@@ -11,11 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import make_row, make_run
 
+import bench
 from bench import files
 from bench.records import (
     STATUS,
@@ -30,6 +32,7 @@ from bench.records import (
     write_csv,
     write_run,
 )
+from bench.report import write_report
 
 SPEC_COLUMNS = """algo, dataset, protocol, n_way, k_shot, k_query, seed, backbone, device, device_name, meta_batch,
 meta_steps, inner_steps, inner_lr, inner_optimizer, eval_inner_steps, meta_optimizer, meta_lr, tasks_seen, images_seen,
@@ -65,7 +68,7 @@ def test_a_run_reads_back_as_it_was_written(tmp_path):
         assert getattr(run.row, name) == getattr(row, name), name
     assert run.curve == tuple(CURVE)
     assert run.adaptation == tuple(ADAPTATION)
-    assert [task.task for task in run.test_tasks] == [0, 1]
+    assert list(run.test_tasks.task) == [0, 1]
     np.testing.assert_array_equal(run.test_tasks.acc, [1 / 3, 0.1 + 0.2])
     np.testing.assert_array_equal(run.test_tasks.acc_transductive, [2 / 3, math.nan])
     assert run.details["config"] == {"lr": "inf", "path": "x"}
@@ -87,7 +90,7 @@ def test_run_json_is_standard_json_and_names_its_schema(tmp_path):
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
-@given(st.text("=+-@'\t\r\n ,\"a", max_size=6) | TEXT)
+@given(st.text("=+-@'\t\r\n ,\"a", max_size=6) | TEXT | st.sampled_from(["NA", "nan", "None"]))
 @settings(max_examples=300, deadline=None)
 def test_any_text_survives_csv_and_no_cell_is_a_formula(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("csv") / "x.csv"
@@ -100,7 +103,7 @@ def test_any_text_survives_csv_and_no_cell_is_a_formula(tmp_path_factory, text):
     assert not cells["error"].startswith(("=", "+", "-", "@", "\t", "\r"))
 
 
-@given(st.floats(), st.integers(), st.floats(width=32))
+@given(st.floats(), st.integers(-(2**63) + 1, 2**63 - 1), st.floats(width=32))
 @settings(max_examples=200, deadline=None)
 def test_any_number_survives_csv_to_the_last_bit(tmp_path_factory, number, integer, single):
     path = tmp_path_factory.mktemp("csv") / "x.csv"
@@ -219,6 +222,7 @@ DAMAGED_RUN_JSON = {
     "wrong type": _edit_row(seed="zero"),
     "half a step": _edit_row(meta_steps=2.5),
     "endless integer": _edit_row(seed=math.inf),
+    "more than 64 bits": _edit_row(seed=2**63),
     "missing value": _edit_row(algo=None),
     "unknown status": _edit_row(status="fine"),
     "not UTF-8": lambda text: b"\xff\xfe",
@@ -246,6 +250,7 @@ DAMAGED_CSV = {
     "missing column": lambda text: text.replace("acc", "bcc", 1),
     "missing cell": lambda text: text[: text.rstrip("\n").rindex(",")] + "\n",
     "word for a number": lambda text: text[: text.rstrip("\n").rindex(",")] + ",many\n",
+    "more than 64 bits": lambda text: text.replace("0,", "9" * 30 + ",", 1),
     "not UTF-8": lambda text: b"\xff\n",
     "gone": None,
 }
@@ -280,6 +285,35 @@ def test_missing_test_tasks_are_noticed(tmp_path):
     assert "2 tasks, but run.json counts 3" in warnings[0]
 
 
+def test_results_are_a_table_of_typed_columns_and_the_same_as_summary_csv(tmp_path):
+    make_run(tmp_path, seed=2**32 - 1, run_id="b", started_at="2026-01-02", images_seen=2**62 + 1, test_acc=0.1 + 0.2)
+    make_run(tmp_path, run_id="a", started_at="2026-01-03", status="failed", meta_steps=None, error="-1 \udcff")
+    table = bench.load_results(tmp_path)
+    assert tuple(table) == SummaryRow.columns()
+    assert list(table.run_id) == ["b", "a"]
+    assert table.error[1] == "-1 \udcff"
+    assert list(table.images_seen) == [2**62 + 1, 160_000]
+    assert table.test_acc[0] == 0.1 + 0.2
+    assert table.isna().loc[1, ["meta_steps", "test_acc"]].all()
+    assert [str(table[name].dtype) for name in ("error", "meta_steps", "test_acc")] == ["string", "Int64", "float64"]
+    back = pd.read_csv(write_report(tmp_path).summary_csv, dtype=dict(table.dtypes))
+    pd.testing.assert_frame_equal(back, table.replace({"error": r"-1.*"}, r"'-1 \\udcff", regex=True), check_exact=True)
+
+
+def test_results_of_no_run_have_the_same_columns_and_types(tmp_path):
+    none = bench.load_results(tmp_path)
+    make_run(tmp_path)
+    assert len(none) == 0
+    assert none.dtypes.equals(bench.load_results(str(tmp_path)).dtypes)
+
+
+def test_the_package_is_imported_without_pandas():
+    code = "import sys, bench; assert 'pandas' not in sys.modules; bench.load_results; assert 'pandas' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=Path(files.__file__).parents[1], check=True)
+    with pytest.raises(AttributeError, match="no attribute 'results'"):
+        _ = bench.results
+
+
 def test_columns_are_found_by_name_not_by_place(tmp_path):
     (tmp_path / "x.csv").write_text("extra,acc_ci95,acc,step,mode\n9,,0.5,3,plain\n")
     assert read_rows(tmp_path / "x.csv", AdaptationPoint) == [AdaptationPoint("plain", 3, 0.5, None)]
@@ -289,7 +323,9 @@ def test_columns_are_found_by_name_not_by_place(tmp_path):
     ("text", "word"),
     [
         ("mode,step,acc\n", "'acc_ci95' is missing"),
-        ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1,7\n", "line 2: 5 cells under 4 columns"),
+        ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1,7\n", "Expected 4 fields in line 2, saw 5"),
+        ("mode,step,acc,acc_ci95\nplain,3,0.5,\nplain,3,0.5\nplain,3,0.5,\n", "line 3: fewer than 4 cells"),
+        ("mode,step,acc,acc_ci95\nplain,3,0.5,\n\nplain,3,0.5,\n", "line 3: fewer than 4 cells"),
         ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1\nplain,4,0.5,0.1", "no newline at the end"),
         ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1\nplain,4,,0.1\n", "line 3: acc is ''"),
     ],

@@ -1,0 +1,36 @@
+"""The README's plugin example, run as printed, and its commands."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.test_cli import SMALL, table
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_plugin_example_runs_as_printed(tmp_path):
+    code = re.search(r"as it is printed -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    name = re.search(r"Save this as\n`(\w+\.py)`", README).group(1)
+    command = re.search(rf"^python run_bench\.py (--plugin {name} .*)$", README, re.MULTILINE).group(1)
+    (tmp_path / name).write_text(code, encoding="utf-8")
+    args = [sys.executable, str(REPOSITORY / "run_bench.py"), *command.split(), *SMALL, "--out", "out"]
+    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = table(tmp_path / "out" / "summary.csv")
+    assert [r["algo"] for r in rows] == ["fomaml", "first-order-anil"]
+    assert rows[0]["stream_sha256"] == rows[1]["stream_sha256"]
+
+
+def test_the_two_commands_name_files_that_exist():
+    assert "pip install -r requirements.txt && python run_bench.py --algos reptile,fomaml,maml" in README
+    assert "pip install -r requirements-dev.txt && pytest" in README
+    for name in ("requirements.txt", "requirements-dev.txt", "run_bench.py"):
+        assert (REPOSITORY / name).is_file()
+
+
+def test_links_and_pictures_in_the_readme_exist():
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README):
+        assert (REPOSITORY / target).exists(), target
