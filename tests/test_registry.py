@@ -33,7 +33,7 @@ def test_unknown_names_get_the_accepted_ones_and_the_nearest():
     assert unknown("x", "zzz", ["abc"]) == "unknown x 'zzz'; accepted: abc."
     with pytest.raises(BenchError, match="Did you mean 'reptile'"):
         create_algorithm("reptil")
-    with pytest.raises(BenchError, match="hyperparameter of maml 'inner_step'.*Did you mean 'inner_steps'"):
+    with pytest.raises(BenchError, match=r"hyperparameter of maml 'inner_step'.*Did you mean 'inner_steps'"):
         create_algorithm("maml", inner_step=3)
     with pytest.raises(BenchError, match="'reptile': inner_optimizer 'x'; accepted: sgd, adam"):
         create_algorithm("reptile", inner_optimizer="x")
