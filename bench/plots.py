@@ -135,7 +135,7 @@ def _curves(arms: Sequence[Arm], column: str, title: str, label: str) -> Figure:
             if any(a < b for a, b in zip(low, high)):
                 axes.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
                 bands.add("lowest to highest seed" if seeds > 1 else "95% interval over tasks (one seed)")
-        finish(axes, label, "validation accuracy, transductive", any(curve for *_, curve in curves))
+        finish(axes, label, "validation accuracy,\ntransductive (fraction)", any(curve for *_, curve in curves))
     further: list[Any] = (
         [Patch(color=GREY, alpha=0.25, lw=0, label=f"band: {', '.join(sorted(bands))}")] if bands else []
     )
