@@ -25,11 +25,11 @@ from bench.registry import ALGORITHMS, BACKBONES, DATASETS, create_algorithm, hy
 from bench.report import comparison_table, write_report
 from bench.runner import Place, run_all
 from bench.tasks import check_episode
-from bench.worker import build, stream_plan
+from bench.worker import INTERRUPTED, build, stream_plan
 
 USAGE = 2
 GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
-NOT_FLAGS = ("algo", "hyperparameters")
+NOT_FLAGS = ("algo", "hyperparameters", "code")
 _TYPES = typing.get_type_hints(RunConfig)
 
 
@@ -41,6 +41,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BenchError as error:
         print(f"run_bench.py: {error}", file=sys.stderr)
         return USAGE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has left
+        return 0
+    except OSError as error:
+        print(f"run_bench.py: {error.strerror}: {error.filename}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("run_bench.py: interrupted; the same command continues", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _main(argv: Sequence[str]) -> int:
@@ -98,7 +107,7 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
         flags = {name: value for name, value in {**single, **cell}.items() if name not in IDENTITY}
         shape = {name: cell.get(name, defaults[name]) for name in ("n_way", "k_shot", "seed")}
         for algo in algos:
-            threads = single.get("threads")
+            threads = single.get("threads") or len(os.sched_getaffinity(0))
             identity = {"algo": algo, **shape, "device": device, "dataset": args.dataset, "threads": threads}
             configs.append(resolve(protocol, identity, flags, sets))
     images = load_images(args.dataset, place.data_root, place.out / "cache", warn)
@@ -109,7 +118,10 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
         for split, (rotation, episode) in stream_plan(config).items():
             n_images, height, width = images.images.shape[1:]
             check_episode(episode, f"{images.name}/{split}", rotation, len(images.splits[split]), n_images)
-        build(config, algorithm, (1, height, width), torch.device("cpu"))
+        try:
+            build(config, algorithm, (1, height, width), torch.device("cpu"))
+        except (TypeError, ValueError, RuntimeError) as error:  # from a plugin's or the user's values
+            raise BenchError(f"{config.algo} on backbone {config.backbone} cannot be built: {error}") from error
     return list({config.run_id: config for config in configs}.values())
 
 
@@ -230,7 +242,7 @@ def parser() -> Parser:
     )
     data.add_argument(
         "--data-root",
-        default=Path(os.environ.get("BENCH_DATA", "data")),
+        default=Path(os.environ.get("BENCH_DATA") or "data"),
         type=Path,
         metavar="DIR",
         help=_default("where Omniglot lies or is put", "data, or the variable BENCH_DATA"),

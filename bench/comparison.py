@@ -130,7 +130,14 @@ def _setting_of(run: Run) -> dict[str, Any]:
 def _identity(run: Run) -> dict[str, Any]:
     hyperparameters = run.details.get("hyperparameters")
     chosen = hyperparameters if isinstance(hyperparameters, dict) else {}
-    return {name: getattr(run.row, name) for name in _IDENTITY} | chosen
+    config = run.details.get("config")
+    further = config if isinstance(config, dict) else {}
+    apart = {*Setting.__dataclass_fields__, "algo", "seed", "hyperparameters"}
+    return {
+        **{name: value for name, value in further.items() if name not in apart},
+        **{name: getattr(run.row, name) for name in _IDENTITY},
+        **chosen,
+    }
 
 
 def _grouped(runs: Sequence[Run], key_of: Any) -> Iterator[tuple[dict[str, Any], list[Run]]]:
@@ -163,7 +170,8 @@ def _label(algo: str, identity: dict[str, Any], setting: Setting, found: list[tu
     # Costs on different machines must not stand side by side unnamed, even if no algorithm was run on both.
     alike = [other for _, other in beside]
     for part in _MACHINE:
-        described.append(_differing({part: identity[part]}, alike))
+        if identity[part] is not None:  # a run that died early does not know its machine
+            described.append(_differing({part: identity[part]}, [other for other in alike if other[part] is not None]))
         alike = [other for other in alike if other[part] == identity[part]]
     text = ", ".join(filter(None, described))
     return f"{algo} ({text})" if text else algo

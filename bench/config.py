@@ -61,13 +61,15 @@ class RunConfig:
     task_chunk: int | None = _option(None, "tasks in memory at once; none: by the device", least=1)
     device: str = _option(AUTO, "auto takes the GPU if there is one", choices=(AUTO, "cpu", "cuda"))
     threads: int | None = _option(None, "CPU threads; none: one per core", least=1)
+    code: str | None = None
+    """Hash over the file that defines the algorithm: edited code is another run."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             check_range(f.name, getattr(self, f.name), **{k: f.metadata.get(k) for k in ("least", "choices")})
         check_range("seed", self.seed, most=2**32 - 1)
         for name, value in self.hyperparameters.items():
-            least = 1 if name.endswith(("_steps", "_batch")) else None
+            least = 1 if name.endswith(("_steps", "_batch")) else 0 if name.endswith("_lr") else None
             check_range(f"{self.algo}.{name}", value, least=least)
 
     @property

@@ -26,9 +26,10 @@ def load_images(name: str, root: Path, cache: Path, warn: Callable[[str], None] 
         if name not in DATASETS.names():
             raise BenchError(unknown("dataset", name, [AUTO, *DATASETS.names()]))
         return DATASETS.get(name)().load(root, cache)
-    ranked = [(cls.auto_rank, name) for name in DATASETS.names() if (cls := DATASETS.get(name)).auto_rank is not None]
+    ranks = {name: DATASETS.get(name).auto_rank for name in DATASETS.names()}
+    ranked = sorted((rank, name) for name, rank in ranks.items() if rank is not None)
     missing: list[str] = []
-    for _, candidate in sorted(ranked):
+    for _, candidate in ranked:
         try:
             images = DATASETS.get(candidate)().load(root, cache)
         except DataMissing as error:

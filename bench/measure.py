@@ -11,12 +11,14 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 MIB = 2**20
-LEAK_SAMPLES = 5  # this many segments in a row must each end higher than the last
+LEAK_SAMPLES = 3  # this many segments in a row must each end higher than the last
 LEAK_FLOOR = {"cpu": 64 * MIB, "cuda": MIB}  # growth below this is an allocator's noise
 
 
@@ -55,43 +57,57 @@ class Memory:
     """Peak memory of training, and whether it grows from segment to segment.
 
     GPU: peak allocated and reserved, reset at the start of every segment. CPU: peak resident size of the process above
-    what it was when this object was made, just before training; None where the system does not tell.
+    what it was when this object was made, after the warm-up and just before training; None where the system does not
+    tell. ``earlier`` is the ``state`` of the parts of the run before this one.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, earlier: Mapping[str, Any] | None = None) -> None:
         self.device = device
         gc.collect()
         _trim()
         self._before = _status("VmRSS")
-        self.peak = 0.0
-        self.reserved: float | None = 0.0 if device.type == "cuda" else None
+        self._known = True
+        self.peak: float | None = (earlier or {}).get("peak")
+        self.reserved: float | None = (earlier or {}).get("reserved")
         self.held: list[int] = []
+        self.leaked: str | None = (earlier or {}).get("leaked")
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """Return what a checkpoint must hold."""
+        return {"peak": self.peak, "reserved": self.reserved, "leaked": self.leak()}
 
     def open(self) -> None:
-        """Start a segment: hand freed memory back first, so that evaluation before it does not count."""
+        """Start a segment: the peaks fall back to the present size."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            try:
+                Path("/proc/self/clear_refs").write_text("5")  # VmHWM falls back to VmRSS
+            except OSError:
+                self._known = False
+
+    def clear(self) -> None:
+        """Hand freed memory back, so that what evaluation took does not count as training's."""
         _trim()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            with contextlib.suppress(OSError):
-                Path("/proc/self/clear_refs").write_text("5")  # VmHWM falls back to the present size
 
     def close(self) -> None:
         """End a segment."""
         if self.device.type == "cuda":
-            self.peak = max(self.peak, torch.cuda.max_memory_allocated(self.device))
-            self.reserved = max(self.reserved or 0.0, torch.cuda.max_memory_reserved(self.device))
+            self.peak = max(self.peak or 0, torch.cuda.max_memory_allocated(self.device))
+            self.reserved = max(self.reserved or 0, torch.cuda.max_memory_reserved(self.device))
             self.held.append(torch.cuda.memory_allocated(self.device))
-        else:
-            self.peak = max(self.peak, _status("VmHWM") - self._before)
+        elif self._known and self._before:
+            self.peak = max(self.peak or 0, _status("VmHWM") - self._before)
             _trim()
             self.held.append(_status("VmRSS"))
 
     @property
     def peak_mib(self) -> float | None:
         """Return the peak in MiB."""
-        return self.peak / MIB if self.held and (self.device.type == "cuda" or self._before) else None
+        return None if self.peak is None else self.peak / MIB
 
     @property
     def reserved_mib(self) -> float | None:
@@ -100,6 +116,8 @@ class Memory:
 
     def leak(self) -> str | None:
         """Say how much memory was lost, if every one of the last segments ended higher than the one before."""
+        if self.leaked:
+            return self.leaked
         last = self.held[-LEAK_SAMPLES - 1 :]
         growth = last[-1] - last[0] if len(last) > LEAK_SAMPLES else 0
         if growth < LEAK_FLOOR[self.device.type] or any(b <= a for a, b in itertools.pairwise(last)):

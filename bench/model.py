@@ -25,7 +25,7 @@ class Classifier:
 
     def __init__(self, network: nn.Module) -> None:
         replace_all_batch_norm_modules_(network)
-        self.network = network
+        self.network = network.eval()  # no dropout: its random numbers would depend on what was drawn before
         self.stages = _compile(network)
 
     @property
@@ -43,7 +43,7 @@ class Classifier:
         """Map images ``[T, n, C, H, W]`` to the network's outputs ``[T, n, output_size]``."""
         if self.stages is None:
             own = {name: fast[name] for name, _ in self.network.named_parameters()}
-            return vmap(lambda w, x: functional_call(self.network, w, (x,)), randomness="different")(own, x)
+            return vmap(lambda w, x: functional_call(self.network, w, (x,)))(own, x)
         x = x.movedim(2, -1) if x.dim() == 5 else x
         for stage in self.stages:
             x = stage(fast, x)
@@ -62,6 +62,10 @@ def _compile(network: nn.Module) -> list[Stage] | None:
     layers = _layers(network, "")
     if layers is None:
         return None
+    first_names: dict[nn.Module, str] = {}
+    layers = [
+        (first_names.setdefault(layer, name), layer) for name, layer in layers
+    ]  # a layer used again keeps its name
     stages: list[Stage] = []
     position = 0
     while position < len(layers):
@@ -81,7 +85,8 @@ def _layers(module: nn.Module, name: str) -> list[tuple[str, nn.Module]] | None:
     if type(module) is not nn.Sequential:
         return [(name, module)] if type(module) in _STAGES else None
     layers: list[tuple[str, nn.Module]] = []
-    for child_name, child in module.named_children():
+    for child_name, child in module._modules.items():  # named_children() leaves out a layer that is used again
+        assert child is not None
         inner = _layers(child, f"{name}.{child_name}" if name else child_name)
         if inner is None:
             return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import inspect
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -12,13 +14,13 @@ from typing import Any
 
 from bench.api import BenchError, MetaAlgorithm
 from bench.config import RunConfig, coerce
-from bench.registry import ALGORITHMS, hyperparameter_names, unknown
+from bench.registry import ALGORITHMS, create_algorithm, hyperparameter_names, unknown
 
 FOLDER = Path(__file__).parent / "protocols"
 IDENTITY = ("algo", "dataset", "protocol", "n_way", "k_shot", "seed", "device", "threads")
 """Fields that are the same for all algorithms of a comparison; neither protocols nor --set change them."""
 
-_FIELDS = {f.name: f for f in dataclasses.fields(RunConfig) if f.name not in ("algo", "hyperparameters")}
+_FIELDS = {f.name: f for f in dataclasses.fields(RunConfig) if f.name not in ("algo", "hyperparameters", "code")}
 _TYPES = typing.get_type_hints(RunConfig)
 
 
@@ -122,7 +124,9 @@ def resolve(
     for override in sets:
         if override.algo in (None, algo) and not put(override.name, override.value) and override.algo == algo:
             raise BenchError(unknown(f"field of {algo}", override.name, accepted_names(cls)))
-    return RunConfig(**{**run, **identity}, protocol=protocol.name, hyperparameters=hyper)
+    algorithm = create_algorithm(algo, **hyper)
+    resolved = {name: getattr(algorithm, name) for name in hyper_types}
+    return RunConfig(**{**run, **identity}, protocol=protocol.name, hyperparameters=resolved, code=_code(cls))
 
 
 def check_overrides(sets: Sequence[Override], algos: Sequence[str]) -> None:
@@ -142,6 +146,12 @@ def check_overrides(sets: Sequence[Override], algos: Sequence[str]) -> None:
 def accepted_names(cls: type[MetaAlgorithm]) -> list[str]:
     """Return what ``--set`` takes for an algorithm: its hyperparameters, then the fields of RunConfig."""
     return [*hyperparameter_names(cls), *(name for name in _FIELDS if name not in IDENTITY)]
+
+
+def _code(cls: type[MetaAlgorithm]) -> str | None:
+    """Return a hash over the file that defines an algorithm, None where there is no such file."""
+    file = inspect.getsourcefile(cls)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else None
 
 
 def hyperparameter_types(cls: type[MetaAlgorithm]) -> dict[str, Any]:

@@ -114,7 +114,13 @@ def load_built_in() -> None:
     for package_name in BUILT_IN:
         package = importlib.import_module(package_name)
         for module in pkgutil.iter_modules(package.__path__):
-            importlib.import_module(f"{package_name}.{module.name}")
+            name = f"{package_name}.{module.name}"
+            try:
+                importlib.import_module(name)
+            except BenchError:
+                raise
+            except Exception as error:  # somebody's file dropped in may raise anything
+                raise BenchError(f"module {name} failed on import: {type(error).__name__}: {error}") from error
     for group in ENTRY_POINTS:
         for point in entry_points(group=group):
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime
 import os
 import signal
@@ -65,12 +66,12 @@ def run_all(configs: Sequence[RunConfig], place: Place, fresh: bool, say: Callab
 
 
 def finished(folder: Path) -> Run | None:
-    """Return the run in ``folder`` if it ended well."""
+    """Return the run in ``folder`` if there is nothing left to do: it ended well, or what it measured is a leak."""
     try:
         run = load_run(folder)
     except (OSError, ValueError, RecursionError):
         return None
-    return run if run.ok else None
+    return run if run.row.status in ("ok", "leaking") else None
 
 
 def set_aside(folder: Path, where: Path) -> Path:
@@ -90,12 +91,12 @@ def _run_one(config: RunConfig, place: Place) -> Run:
     job = Job(config, place.out, place.data_root, place.plugins, place.command, started_at, time.monotonic())
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     worker = subprocess.Popen(
-        [sys.executable, "-m", "bench.worker", job.to_json()],
+        [sys.executable, "-P", "-m", "bench.worker", job.to_json()],  # -P: no module of the current folder
         env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": search_path},
         stdin=subprocess.DEVNULL,
         start_new_session=True,  # Ctrl-C reaches it through us alone, once
     )
-    with _forwarding_signals(worker):
+    with _forwarding_signals(worker) as forwarded:
         code = worker.wait()
     try:
         run = load_run(job.folder)
@@ -103,14 +104,15 @@ def _run_one(config: RunConfig, place: Place) -> Run:
             return run
     except (OSError, ValueError, RecursionError):
         pass
-    status, error = _verdict(code)
-    write_run(job.folder, job.base_row(status, error), {"command": place.command}, [], [], [])
+    status, error = _verdict(INTERRUPTED if forwarded else code)
+    details = {"config": dataclasses.asdict(config), "command": place.command}
+    write_run(job.folder, job.base_row(status, error), details, [], [], [])
     return load_run(job.folder)
 
 
 def _verdict(code: int) -> tuple[str, str]:
     if code == INTERRUPTED:
-        return "interrupted", "stopped at once by a second signal"
+        return "interrupted", "stopped before it had anything to save, or at once by a second signal"
     if code == -signal.SIGKILL:
         return "oom", "the process was killed (SIGKILL), most likely by the system for want of memory"
     if code < 0:
@@ -119,15 +121,17 @@ def _verdict(code: int) -> tuple[str, str]:
 
 
 @contextmanager
-def _forwarding_signals(worker: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM to the worker, which saves and leaves."""
+def _forwarding_signals(worker: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Hand SIGINT and SIGTERM to the worker, which saves and leaves; give the list of those handed on."""
+    forwarded: list[int] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
+        forwarded.append(number)
         worker.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield forwarded
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

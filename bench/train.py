@@ -85,7 +85,8 @@ class Training:
         self.progress = Progress(slow, algorithm.initial_carry(slow))
         optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[config.meta_optimizer]
         self.optimizer = optimizer(list(slow.values()), lr=config.meta_lr)
-        self.memory = Memory(self.device)
+        self.memory: Memory | None = None
+        self._earlier_memory: dict[str, Any] = {}
         self.resumed = self._resume()
 
     def warm_up(self) -> None:
@@ -94,7 +95,9 @@ class Training:
         Raises:
             BenchError: names, shapes or values are not what the contract asks for.
         """
-        check_contract(self.config.algo, self.progress.slow, self.config.meta_batch, self._estimate(0))
+        p = self.progress
+        check_contract(self.config.algo, p.slow, p.carry, self.config.meta_batch, self._estimate(0))
+        self.memory = Memory(self.device, self._earlier_memory)
 
     def run(self, advance: Callable[[int], object] = lambda steps: None) -> None:
         """Train to the end of the budget, validating on the way.
@@ -103,6 +106,8 @@ class Training:
         whenever it is called.
         """
         config, progress = self.config, self.progress
+        if self.memory is None:
+            self.warm_up()
         points = sorted({round(i * config.meta_steps / config.val_points) for i in range(config.val_points + 1)})
         advance(progress.meta_step)
         for point in points:
@@ -124,6 +129,7 @@ class Training:
             "optimizer": self.optimizer.state_dict(),
             "counters": {k: getattr(p, k) for k in ("meta_step", "train_s", "eval_s", "parts", "step_ms", "losses")},
             "curve": [asdict(point) for point in p.curve],
+            "memory": self.memory.state if self.memory else self._earlier_memory,
         }
         buffer = io.BytesIO()
         torch.save(state, buffer)
@@ -141,6 +147,9 @@ class Training:
         """Train until meta-step ``end``, or until a checkpoint is due; the clock of training runs only here."""
         progress, times = self.progress, StepTimes(self.device)
         losses: list[Tensor] = []
+        assert self.memory is not None, "run() has made it"
+        self.memory.clear()
+        self._estimate(progress.meta_step * self.config.meta_batch)  # warm again, off the clock, after an evaluation
         self.memory.open()
         due = time.monotonic() + CHECKPOINT_EVERY_S
         began = now(self.device)
@@ -215,11 +224,13 @@ class Training:
     def _resume(self) -> bool:
         """Continue from the checkpoint of the same run, if there is one that can be read."""
         try:
-            state: dict[str, Any] = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
             if state["run_id"] != self.config.run_id:
                 return False
             curve = [CurvePoint(**point) for point in state["curve"]]
-            progress = Progress(self.progress.slow, state["carry"], curve=curve, **state["counters"])
+            carry = {name: c.to(self.device) for name, c in state["carry"].items()}
+            progress = Progress(self.progress.slow, carry, curve=curve, **state["counters"])
+            memory = dict(state["memory"])
             weights = [state["slow"][name].reshape(w.shape) for name, w in self.progress.slow.items()]
             self.optimizer.load_state_dict(state["optimizer"])
         except FileNotFoundError:
@@ -230,7 +241,7 @@ class Training:
         with torch.no_grad():
             for w, saved in zip(self.progress.slow.values(), weights):
                 w.copy_(saved)
-        self.progress = progress
+        self.progress, self._earlier_memory = progress, memory
         self.progress.parts += 1
         return True
 
@@ -243,7 +254,7 @@ def default_chunk(stream: TaskStream, meta_batch: int) -> int:
     return min(meta_batch, max(1, 400 // images))
 
 
-def check_contract(algo: str, slow: Weights, meta_batch: int, result: MetaGrad) -> None:
+def check_contract(algo: str, slow: Weights, carry: Weights, meta_batch: int, result: MetaGrad) -> None:
     """Hold one result of ``meta_grad`` against the contract.
 
     Raises:
@@ -267,6 +278,11 @@ def check_contract(algo: str, slow: Weights, meta_batch: int, result: MetaGrad) 
         raise BenchError(
             f"algorithm {algo!r}: query_loss has shape {got}; it must hold one loss per task, ({meta_batch},)"
         )
+    if {n: c.shape for n, c in result.carry.items()} != {n: c.shape for n, c in carry.items()}:
+        raise BenchError(f"algorithm {algo!r}: carry must keep the names and shapes of initial_carry: {sorted(carry)}")
+    held = {"query_loss": result.query_loss, **result.grads, **result.carry}
+    if attached := [name for name, tensor in held.items() if tensor.requires_grad]:
+        raise BenchError(f"algorithm {algo!r}: {attached[0]} still holds its graph; return detached tensors")
 
 
 def _weighted_sum(parts: list[tuple[float, Weights]]) -> dict[str, Tensor]:

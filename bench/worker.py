@@ -32,6 +32,7 @@ from bench.stats import mean_ci95
 from bench.tasks import Episode, ImagePool, TaskStream
 from bench.train import Diverged, Training
 
+OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")  # torch raises these as plain RuntimeErrors
 INTERRUPTED = 130  # exit status, as a shell reports SIGINT
 
 
@@ -123,6 +124,7 @@ def main(text: str) -> int:
             load_plugin(path)
         _execute(job, stop, outcome)
         assert outcome.training is not None
+        assert outcome.training.memory is not None
         error = outcome.training.memory.leak()
         status = "leaking" if error else "ok"
     except Interrupted:
@@ -134,7 +136,7 @@ def main(text: str) -> int:
     except (MemoryError, torch.OutOfMemoryError) as problem:
         status, error = "oom", f"out of memory: {problem}; try a smaller --task-chunk"
     except Exception as problem:  # a plugin may raise anything; the row says what, the details where
-        status = "failed"
+        status = "oom" if any(text in str(problem) for text in OUT_OF_MEMORY) else "failed"
         error = str(problem) if isinstance(problem, BenchError) else f"{type(problem).__name__}: {problem}"
         outcome.details["traceback"] = traceback.format_exc()
     _record(job, outcome, status, error)
@@ -231,7 +233,7 @@ def inner_facts(config: RunConfig, algorithm: MetaAlgorithm) -> dict[str, Any]:
     """Return the columns on the inner loop; empty for an algorithm without one."""
     if not hasattr(algorithm, "inner_steps"):
         return {}
-    facts = {name: getattr(algorithm, name) for name in ("inner_steps", "inner_lr", "inner_optimizer")}
+    facts = {name: getattr(algorithm, name, None) for name in ("inner_steps", "inner_lr", "inner_optimizer")}
     facts["eval_inner_steps"] = algorithm.inner_steps if config.eval_inner_steps is None else config.eval_inner_steps
     return facts
 
@@ -258,8 +260,8 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
             step_ms_median=_finite(steps.quantile(0.5)),
             step_ms_p95=_finite(steps.quantile(0.95)),
             tasks_per_s=seen / progress.train_s if progress.train_s else None,
-            peak_mem_mib=training.memory.peak_mib,
-            peak_mem_reserved_mib=training.memory.reserved_mib,
+            peak_mem_mib=training.memory.peak_mib if training.memory else None,
+            peak_mem_reserved_mib=training.memory.reserved_mib if training.memory else None,
             task_chunk=training.chunk,
             resumed=progress.parts - 1,
         )

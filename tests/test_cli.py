@@ -191,14 +191,44 @@ def test_an_interrupted_run_is_saved_and_continued_to_the_same_bits(tmp_path):
     assert ends[0] == ends[1]
 
 
+def started(*args):
+    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def test_a_second_signal_leaves_at_once(tmp_path):
-    args = [*SMALL, "--plugin", str(PLUGINS / "troubled.py"), "--algos", "slow", "--meta-steps", "1000"]
-    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *args, "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    until(lambda: list(tmp_path.glob("runs/*/checkpoint.pt")))
+    """In the middle of a step that takes ten minutes."""
+    plugin = ["--plugin", PLUGINS / "troubled.py", "--algos", "slow"]
+    process = started(*SMALL, *plugin, "--out", tmp_path)
+    until(lambda: list(tmp_path.glob("in-step")))
     process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert process.poll() is None, "the first signal waits for the step"
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 130
+    assert [r["status"] for r in table(tmp_path / "summary.csv")] == ["interrupted"]
+
+
+def test_a_signal_while_a_worker_starts_stops_the_comparison(tmp_path):
+    """Before it can handle signals itself: it is still importing torch."""
+    process = started(*SMALL, "--algos", "maml,fomaml", "--out", tmp_path)
+    until(lambda: is_a_worker(process.pid))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    assert [(r["algo"], r["status"]) for r in table(tmp_path / "summary.csv")] == [("maml", "interrupted")]
+
+
+def is_a_worker(parent):
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    return any("bench.worker" in Path(f"/proc/{child}/cmdline").read_text() for child in children)
+
+
+def test_modules_in_the_current_folder_do_not_get_in_the_way(tmp_path):
+    for name in ("bench", "datasets", "algorithms"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    done = run_bench(*SMALL, "--algos", "fomaml", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def until(condition, seconds=120):
@@ -222,6 +252,7 @@ WRONG = [
     (["--meta-steps", "2.5"], "--meta-steps '2.5'; accepted: a whole number"),
     (["--meta-lr", "inf"], "accepted: finite numbers"),
     (["--set", "reptile.inner_lrr=1"], "Did you mean 'inner_lr'?"),
+    (["--set", "inner_lr=-0.1"], "inner_lr -0.1; accepted: 0 or more"),
     (["--set", "inner_lr=fast"], "inner_lr 'fast'; accepted: a number"),
     (["--set", "reptile.inner_optimizer=rmsprop"], "accepted: sgd, adam"),
     (["--meta-step", "5"], "unknown flag '--meta-step'"),

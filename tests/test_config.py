@@ -1,14 +1,16 @@
 """Configurations: ranges, types, protocols and the order in which settings override each other."""
 
 import tomllib
+from pathlib import Path
 
 import pytest
 
 from bench.api import BenchError
 from bench.config import RunConfig, coerce
 from bench.protocols import FOLDER, Override, Preset, Protocol, check_overrides, load_protocol, protocol_names, resolve
-from bench.registry import algorithm_names
+from bench.registry import ALGORITHMS, algorithm_names, create_algorithm, load_plugin
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 IDENTITY = {"dataset": "toy", "n_way": 5, "k_shot": 1, "seed": 0, "device": "cpu", "threads": None}
 
 
@@ -26,6 +28,7 @@ def resolved(algo, protocol, sets=(), **flags):
         ("seed", 2**32, "accepted: 4294967295 or less"),
         ("meta_optimizer", "adamw", "meta_optimizer 'adamw'; accepted: sgd, adam"),
         ("hyperparameters", {"inner_steps": 0}, "maml.inner_steps 0; accepted: 1 or more"),
+        ("hyperparameters", {"inner_lr": -0.1}, "maml.inner_lr -0.1; accepted: 0 or more"),
     ],
 )
 def test_values_out_of_range_are_named_with_what_is_accepted(field, value, words):
@@ -85,8 +88,9 @@ def test_later_sources_override_earlier_ones():
         resolved("reptile", protocol, ["meta_lr=0.1", "reptile.inner_batch=3"], n_way=20, meta_lr=0.125).meta_lr == 0.1
     )
     got = resolved("reptile", protocol, ["reptile.inner_batch=3"], n_way=20).hyperparameters
-    assert got == {"inner_steps": 7, "inner_batch": 3}
-    assert resolved("maml", protocol, ["reptile.inner_steps=3"]).hyperparameters == {"inner_steps": 7}
+    assert got == vars(create_algorithm("reptile", inner_steps=7, inner_batch=3))
+    maml = resolved("maml", protocol, ["reptile.inner_steps=3"]).hyperparameters
+    assert maml == {"inner_lr": 0.1, "inner_steps": 7}
 
 
 @pytest.mark.parametrize(
@@ -135,6 +139,30 @@ def test_the_fair_protocols_give_all_algorithms_the_same_tasks_and_budget():
     assert (
         len({(r.meta_optimizer, r.meta_lr, r.meta_lr_schedule, r.hyperparameters["inner_steps"]) for r in matched}) == 1
     )
+
+
+@pytest.mark.parametrize("name", ["quick", "matched"])
+@pytest.mark.parametrize("cell", [(5, 1), (5, 5), (20, 1), (20, 5)])
+def test_reptile_trains_on_all_images_of_a_task(name, cell):
+    run = resolved("reptile", load_protocol(name), n_way=cell[0], k_shot=cell[1])
+    images = run.n_way * (run.k_shot + run.k_query)
+    assert run.hyperparameters["inner_batch"] * run.hyperparameters["inner_steps"] == images
+
+
+def test_edited_code_is_another_run(tmp_path):
+    code = (REPOSITORY / "algorithms" / "fomaml.py").read_text()
+    ids = []
+    for n, lr in enumerate(("0.1", "0.2")):
+        path = tmp_path / f"mine{n}.py"
+        path.write_text(
+            code.replace('"fomaml"', f'"mine{n}"').replace("inner_lr: float = 0.1", f"inner_lr: float = {lr}")
+        )
+        load_plugin(path)
+        config = resolved(f"mine{n}", load_protocol("quick"))
+        assert config.hyperparameters["inner_lr"] == float(lr)
+        ids.append(config.code)
+        del ALGORITHMS._classes[f"mine{n}"]
+    assert ids[0] != ids[1]
 
 
 def test_the_paper_protocol_holds_the_published_settings():

@@ -35,7 +35,7 @@ def test_built_in_and_plugin_algorithms_are_all_asked():
 def test_names_shapes_and_values_are_as_the_contract_says(name, rng):
     algorithm, task_loss, slow, tasks = setting(name, rng)
     result = algorithm.meta_grad(task_loss, slow, tasks)
-    check_contract(name, slow, 3, result)
+    check_contract(name, slow, tasks.carry, 3, result)
     assert not any(t.requires_grad for t in (*result.grads.values(), *result.carry.values(), result.query_loss))
     assert any(g.count_nonzero() for g in result.grads.values())
 
@@ -126,14 +126,20 @@ def test_nearest_prototype_is_what_it_says(rng):
         (lambda r: dataclasses.replace(r, grads={"w": None}), BenchError, r"gradient of w is None"),
         (lambda r: dataclasses.replace(r, grads={"w": torch.ones(2)}), BenchError, r"shape \(3,\)"),
         (lambda r: dataclasses.replace(r, grads={"w": torch.full((3,), torch.nan)}), Diverged, "w is not finite"),
+        (lambda r: dataclasses.replace(r, carry={"v": torch.ones(1)}), BenchError, "names and shapes of initial_carry"),
+        (
+            lambda r: dataclasses.replace(r, query_loss=torch.ones(4, requires_grad=True)),
+            BenchError,
+            "query_loss still holds its graph",
+        ),
         (lambda r: dataclasses.replace(r, query_loss=torch.tensor(1.0)), BenchError, r"one loss per task, \(4,\)"),
     ],
 )
 def test_breaches_of_the_contract_are_named(change, error, words):
     right = MetaGrad({"w": torch.ones(3)}, torch.ones(4))
-    check_contract("mine", {"w": torch.zeros(3)}, 4, right)
+    check_contract("mine", {"w": torch.zeros(3)}, {}, 4, right)
     with pytest.raises(error, match=words):
-        check_contract("mine", {"w": torch.zeros(3)}, 4, change(right))
+        check_contract("mine", {"w": torch.zeros(3)}, {}, 4, change(right))
 
 
 def test_classifier_is_a_task_loss_of_its_outputs(rng):

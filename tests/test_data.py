@@ -41,26 +41,26 @@ def choose(monkeypatch, toy_images, tmp_path):
 
 
 def test_auto_takes_the_first_that_can_be_had_without_a_word(choose):
-    images, warnings = choose(second=(1, None), first=(0, None))
+    images, warnings = choose(later=(1, None), zeroth=(0, None))
     assert images.name == "toy"
     assert not warnings
 
 
 def test_auto_falls_back_with_a_warning_that_says_why(choose):
-    _, warnings = choose(first=(0, DataMissing("nothing under data")), second=(1, None), never=(None, None))
+    _, warnings = choose(zeroth=(0, DataMissing("nothing under data")), later=(1, None), never=(None, None))
     (line,) = warnings
-    assert line.startswith("NOT first: running on 'toy'")
+    assert line.startswith("NOT zeroth: running on 'toy'")
     assert "nothing under data" in line
 
 
 def test_auto_does_not_hide_damage_behind_another_data_set(choose):
-    with pytest.raises(DataError, match="a.zip is cut short"):
-        choose(first=(0, DataError("a.zip is cut short")), second=(1, None))
+    with pytest.raises(DataError, match=r"a\.zip is cut short"):
+        choose(zeroth=(0, DataError("a.zip is cut short")), later=(1, None))
 
 
 def test_auto_with_nothing_to_be_had_is_missing_data(choose):
-    with pytest.raises(DataMissing, match="no network; no fonts"):
-        choose(first=(0, DataMissing("no network")), second=(1, DataMissing("no fonts")))
+    with pytest.raises(DataMissing, match=r"no network; no fonts"):
+        choose(zeroth=(0, DataMissing("no network")), later=(1, DataMissing("no fonts")))
 
 
 def test_a_named_data_set_is_loaded_or_its_name_answered(tmp_path):

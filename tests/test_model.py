@@ -97,6 +97,24 @@ def test_layers_without_a_stacked_form_go_through_vmap_and_stay_right(layer, rng
         torch.testing.assert_close(classifier.outputs(fast, x), torch.stack(expected))
 
 
+@pytest.mark.parametrize("shared", ["activation", "weights"])
+def test_a_layer_that_is_used_twice_is_used_twice(shared, rng):
+    torch.manual_seed(0)
+    act, linear = nn.ReLU(), nn.Linear(9, 9)
+    between = [linear, act] * 2 if shared == "weights" else [nn.Linear(9, 9), act, nn.Linear(9, 9), act]
+    classifier = Classifier(nn.Sequential(nn.Flatten(), *between, nn.Linear(9, 5)).double())
+    x = torch.randn(2, 4, 1, 3, 3, generator=rng, dtype=torch.float64)
+    fast = {n: w.expand(2, *w.shape) for n, w in classifier.weights.items()}
+    torch.testing.assert_close(classifier.outputs(fast, x)[1], classifier.network(x[1]))
+
+
+def test_dropout_is_off_because_its_numbers_would_depend_on_what_was_drawn_before(rng):
+    classifier = Classifier(nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(9, 5)))
+    fast = {n: w[None] for n, w in classifier.weights.items()}
+    x = torch.randn(1, 4, 1, 3, 3, generator=rng)
+    assert torch.equal(classifier.outputs(fast, x), classifier.outputs(fast, x))
+
+
 @pytest.mark.parametrize("name", sorted(SIZES))
 def test_backbones_have_the_published_number_of_parameters(name):
     assert sum(p.numel() for p in build(name).parameters()) == SIZES[name]

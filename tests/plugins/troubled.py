@@ -1,18 +1,24 @@
 """Algorithms that go wrong, each in its own way, for the tests of what the harness makes of it."""
 
+import json
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.registry import register_algorithm
 
+# The folder of results, known in a worker only, whose argument is the job.
+OUT = Path(json.loads(sys.argv[1])["out"] if sys.argv[1:2] and sys.argv[1].startswith("{") else "")
+
 
 class Troubled(MetaAlgorithm):
-    """Behaves for the warm-up and two meta-steps, then does ``trouble``."""
+    """Behaves while it warms up and for a meta-step or two, then does ``trouble``."""
 
     calls = 0
 
@@ -74,5 +80,6 @@ class Slow(Troubled):
     inner_steps: int = 1
 
     def trouble(self, result: MetaGrad) -> MetaGrad:
-        time.sleep(0.2)
+        (OUT / "in-step").touch()
+        time.sleep(600)
         return result
