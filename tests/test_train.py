@@ -17,13 +17,13 @@ from bench.worker import build
 CPU = torch.device("cpu")
 
 
-def make_training(images, tmp_path, name="reptile", hyper=None, **settings):
+def make_training(images, tmp_path, name="reptile", hyper=None, device=CPU, **settings):
     settings = {"meta_steps": 6, "meta_batch": 5, "val_points": 2, "val_tasks": 10, "backbone": "one-layer"} | settings
     config = RunConfig(algo=name, dataset="toy", k_query=3, hyperparameters=hyper or {}, **settings)
     algorithm = create_algorithm(name, **config.hyperparameters)
-    task_loss, slow = build(config, algorithm, (1, 28, 28), CPU)
-    train = TaskStream(ImagePool(images, "meta_train", "pooled", CPU), Episode(5, 1, 3), config.seed)
-    val = TaskStream(ImagePool(images, "meta_val", "none", CPU), Episode(5, 1, 1), config.seed)
+    task_loss, slow = build(config, algorithm, (1, 28, 28), device)
+    train = TaskStream(ImagePool(images, "meta_train", "pooled", device), Episode(5, 1, 3), config.seed)
+    val = TaskStream(ImagePool(images, "meta_val", "none", device), Episode(5, 1, 1), config.seed)
     return Training(config, algorithm, task_loss, slow, train, val, tmp_path / "checkpoint.pt")
 
 
@@ -257,3 +257,25 @@ def test_memory_that_grows_segment_by_segment_is_a_leak(held, leaks):
 
 def test_clock_is_monotonic():
     assert now(CPU) <= now(CPU)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize(("name", "hyper"), [("reptile", ADAM), ("fomaml", {}), ("maml", {})])
+def test_a_gpu_run_ends_near_the_cpu_run_continues_and_records_its_memory(name, hyper, toy_images, tmp_path):
+    gpu = torch.device("cuda")
+    on_cpu = make_training(toy_images, tmp_path / "cpu", name, hyper)
+    on_cpu.run()
+    first = make_training(toy_images, tmp_path / "gpu", name, hyper, device=gpu)
+    with pytest.raises(Stopped):
+        first.run(stop_after(2))
+    first.save()
+    second = make_training(toy_images, tmp_path / "gpu", name, hyper, device=gpu)
+    assert second.resumed
+    second.run()
+    for n, w in on_cpu.progress.slow.items():
+        torch.testing.assert_close(second.progress.slow[n].cpu(), w, rtol=1e-3, atol=1e-4)
+    assert second.stream_sha256() == on_cpu.stream_sha256()
+    assert 0 < second.memory.peak_mib <= second.memory.reserved_mib
+    assert len(second.progress.step_ms) == 6
+    assert all(ms > 0 for ms in second.progress.step_ms)
