@@ -8,6 +8,7 @@ import itertools
 import os
 import shlex
 import sys
+import textwrap
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from bench.tasks import check_episode
 from bench.worker import INTERRUPTED, build, stream_plan
 
 USAGE = 2
+WIDTH = 100  # of what is printed
 GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
 NOT_FLAGS = ("algo", "hyperparameters", "code")
 _TYPES = typing.get_type_hints(RunConfig)
@@ -64,7 +66,11 @@ def _main(argv: Sequence[str]) -> int:
     if not args.report:
         plugins = tuple(path.resolve() for path in args.plugin)
         place = Place(out, args.data_root.expanduser().resolve(), plugins, _command(argv))
-        status = run_all(plan(args, place), place, args.fresh, say)
+        configs = plan(args, place)
+        cores = len(os.sched_getaffinity(0))
+        if (load := os.getloadavg()[0]) > cores:
+            warn(f"this machine is busy (load {load:.1f} on {cores} cores): times measured now will mean little.")
+        status = run_all(configs, place, args.fresh, say)
     runs = load_runs(out)
     if args.report and not runs:
         raise BenchError(f"--report: no finished run under {str(out)!r}; --out takes the folder of earlier runs")
@@ -107,7 +113,7 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
         flags = {name: value for name, value in {**single, **cell}.items() if name not in IDENTITY}
         shape = {name: cell.get(name, defaults[name]) for name in ("n_way", "k_shot", "seed")}
         for algo in algos:
-            threads = single.get("threads") or len(os.sched_getaffinity(0))
+            threads = single.get("threads") or _default_threads()
             identity = {"algo": algo, **shape, "device": device, "dataset": args.dataset, "threads": threads}
             configs.append(resolve(protocol, identity, flags, sets))
     images = load_images(args.dataset, place.data_root, place.out / "cache", warn)
@@ -123,6 +129,12 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
         except (TypeError, ValueError, RuntimeError) as error:  # from a plugin's or the user's values
             raise BenchError(f"{config.algo} on backbone {config.backbone} cannot be built: {error}") from error
     return list({config.run_id: config for config in configs}.values())
+
+
+def _default_threads() -> int:
+    """Return what the user's environment says, else one thread for each core that this process may use."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else len(os.sched_getaffinity(0))
 
 
 def _flag_names() -> list[str]:
@@ -167,8 +179,8 @@ def say(line: str) -> None:
 
 def warn(line: str) -> None:
     """Print a warning that cannot be missed."""
-    rule = "!" * 100
-    print(f"{rule}\nWARNING: {line}\n{rule}", file=sys.stderr, flush=True)
+    rule = "!" * WIDTH
+    print(f"{rule}\n{textwrap.fill(f'WARNING: {line}', WIDTH)}\n{rule}", file=sys.stderr, flush=True)
 
 
 def listing() -> str:
@@ -187,7 +199,10 @@ def listing() -> str:
         columns = [title, "settings", "paper"]
         kept = [i for i in range(3) if i == 0 or any(row[i] for row in rows)]
         table = [[row[i] for i in kept] for row in rows]
-        parts.append(tabulate(table, [columns[i] for i in kept], maxcolwidths=[16, 46, 36][: len(kept)]))
+        parts.append(
+            tabulate(table, [columns[i] for i in kept], maxcolwidths=[14, 34, 26] if len(kept) == 3 else [14, 60])
+        )
+    parts.append("Settings are the defaults of the class; protocols, flags and --set override them (bench/protocols/).")
     return "\n\n".join(parts)
 
 
@@ -291,7 +306,7 @@ def _effective(f: dataclasses.Field[Any]) -> str:
         values[name] = general[-1] if general else f.default
     if len(set(values.values())) == 1:
         return str(f.default if f.default is not None else "none")
-    return ", ".join(f"{value} in {name}" for name, value in values.items())
+    return ", ".join(f"{'none' if value is None else value} in {name}" for name, value in values.items())
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ class RunConfig:
     test_rotation: str = _option("none", "the same for meta-validation and meta-test", choices=ROTATIONS)
     task_chunk: int | None = _option(None, "tasks in memory at once; none: by the device", least=1)
     device: str = _option(AUTO, "auto takes the GPU if there is one", choices=(AUTO, "cpu", "cuda"))
-    threads: int | None = _option(None, "CPU threads; none: one per core", least=1)
+    threads: int | None = _option(None, "CPU threads; none: OMP_NUM_THREADS, else one per core", least=1)
     code: str | None = None
     """Hash over the file that defines the algorithm: edited code is another run."""
 

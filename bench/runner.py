@@ -16,7 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.config import RunConfig
-from bench.records import Run, load_run, write_run
+from bench.records import RUN_FILE, Run, load_run, write_run
 from bench.worker import INTERRUPTED, Job
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,7 +141,8 @@ def _line(run: Run) -> str:
     row = run.row
     what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot seed {row.seed} on {row.dataset}"
     if not run.ok or row.test_acc is None or row.test_acc_transductive is None:
-        return f"{what}: {row.status}: {row.error}"
+        where = f" (traceback in {run.folder / RUN_FILE})" if "traceback" in run.details else ""
+        return f"{what}: {row.status}: {row.error}{where}"
     cost = f"{row.train_s:.1f} s training, {row.step_ms_median:.1f} ms a step"
     memory = "" if row.peak_mem_mib is None else f", {row.peak_mem_mib:.0f} MiB"
     return f"{what}: {row.test_acc:.4f} plain, {row.test_acc_transductive:.4f} transductive, {cost}{memory}"

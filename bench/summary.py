@@ -71,9 +71,30 @@ def _compared(arms: Sequence[Arm]) -> list[str]:
         episode += f"; rotation in training {' or '.join(t or 'not recorded' for t in trained)}, at test "
         episode += s.test_rotation or "not recorded"
         seeds = "; ".join(f"{arm.label}: seeds {', '.join(map(str, arm.ok))}" for arm in members)
-        return [f"- {escape(episode)}\n- {escape(seeds)}\n- {_streams(members)}"]
+        points = [escape(episode), escape(seeds), _streams(members)]
+        if len({run.row.inner_steps for arm in members for run in arm.ok.values()}) > 1:
+            points.append("**Inner steps differ**, so times and memory compare these settings, not equal inner loops.")
+        return ["\n".join(f"- {point}" for point in points), _settings(members)]
 
     return _per_setting(arms, describe)
+
+
+def _settings(arms: Sequence[Arm]) -> str:
+    """Return the table of what each algorithm ran with."""
+    columns = (
+        "inner_steps",
+        "inner_lr",
+        "inner_optimizer",
+        "eval_inner_steps",
+        "meta_optimizer",
+        "meta_lr",
+        "meta_batch",
+    )
+    rows = []
+    for arm in arms:
+        row = arm.runs[-1].row
+        rows.append([arm.label, *("-" if getattr(row, c) is None else str(getattr(row, c)) for c in columns)])
+    return markdown_table(["algorithm", *columns], rows)
 
 
 def _streams(arms: Sequence[Arm]) -> str:
