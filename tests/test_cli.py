@@ -86,7 +86,7 @@ def test_learning_is_seen_in_the_curve_and_in_adaptation(finished):
         assert abs(float(row["acc_before_adaptation"]) - 0.2) < 0.15
         steps = table(out / "runs" / row["run_id"] / "adaptation.csv")
         assert [int(s["step"]) for s in steps if s["mode"] == "transductive"] == list(
-            range(int(row["inner_steps"]) + 1)
+            range(int(row["eval_inner_steps"]) + 1)
         )
 
 
@@ -98,7 +98,7 @@ def test_every_file_is_there_and_the_terminal_says_where(finished):
     assert wanted <= {p.stem for p in (out / "plots").glob("*.png")}
     for folder in (out / "runs").iterdir():
         assert {"run.json", "curve.csv", "test_tasks.csv", "checkpoint.pt"} <= {p.name for p in folder.iterdir()}
-    assert len(re.findall(r"^\[\d/6\] .* seed \d on toy: 0\.\d{4} plain", done.stdout, re.MULTILINE)) == 6
+    assert len(re.findall(r"^\[\d/6\] .* seed \d on toy: [01]\.\d{4} plain", done.stdout, re.MULTILINE)) == 6
     assert str(out) in done.stdout
     assert "it/s" not in done.stderr, "no progress bars where there is no terminal"
 
@@ -239,7 +239,7 @@ def until(condition, seconds=120):
 
 
 WRONG = [
-    (["--algos", "mamll"], "unknown algorithm 'mamll'; accepted: fomaml, maml, reptile. Did you mean 'maml'?"),
+    (["--algos", "mamll"], "Did you mean 'maml'?"),
     (["--algos", "maml,,fomaml"], "--algos 'maml,,fomaml'"),
     (["--dataset", "omniglott"], "unknown dataset 'omniglott'; accepted: auto, "),
     (["--protocol", "papper"], "Did you mean 'paper'?"),
