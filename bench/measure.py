@@ -33,24 +33,25 @@ class StepTimes:
     """Milliseconds of every step, by CUDA events on a GPU so that measuring never makes the host wait."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.on_gpu = device.type == "cuda"
         self.ms: list[float] = []
-        self._marks: list[torch.cuda.Event] | list[float] = []
+        self._events: list[torch.cuda.Event] = []
+        self._times: list[float] = []
 
     def mark(self) -> None:
         """Note the end of a step; the first mark of a segment is its start."""
-        if self.device.type == "cuda":
+        if self.on_gpu:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
-            self._marks.append(event)  # type: ignore[arg-type]
+            self._events.append(event)
         else:
-            self._marks.append(time.perf_counter())  # type: ignore[arg-type]
+            self._times.append(time.perf_counter())
 
     def close(self) -> None:
         """End a segment: the device has been synchronised, and times between marks become milliseconds."""
-        marks, self._marks = self._marks, []
-        for a, b in itertools.pairwise(marks):
-            self.ms.append(a.elapsed_time(b) if isinstance(a, torch.cuda.Event) else (b - a) * 1e3)  # type: ignore[operator,arg-type]
+        self.ms += [a.elapsed_time(b) for a, b in itertools.pairwise(self._events)]
+        self.ms += [(b - a) * 1e3 for a, b in itertools.pairwise(self._times)]
+        self._events, self._times = [], []
 
 
 class Memory:
