@@ -76,9 +76,9 @@ def _where(cls: type) -> str:
     return inspect.getsourcefile(cls) or cls.__module__
 
 
-ALGORITHMS: Registry[MetaAlgorithm] = Registry("algorithm", MetaAlgorithm)  # type: ignore[type-abstract]
-DATASETS: Registry[Dataset] = Registry("dataset", Dataset)  # type: ignore[type-abstract]
-BACKBONES: Registry[Backbone] = Registry("backbone", Backbone)  # type: ignore[type-abstract]
+ALGORITHMS: Registry[MetaAlgorithm] = Registry("algorithm", MetaAlgorithm)  # type: ignore[type-abstract]  # the base is abstract
+DATASETS: Registry[Dataset] = Registry("dataset", Dataset)  # type: ignore[type-abstract]  # the base is abstract
+BACKBONES: Registry[Backbone] = Registry("backbone", Backbone)  # type: ignore[type-abstract]  # the base is abstract
 
 register_algorithm = ALGORITHMS.register
 register_dataset = DATASETS.register

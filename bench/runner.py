@@ -22,7 +22,7 @@ from bench.worker import INTERRUPTED, Job
 ROOT = Path(__file__).resolve().parent.parent
 
 # glibc gives large blocks back to the system at once and faults every page in again at the next step, which costs a
-# training step two thirds of its time; these keep them. Threads that come and go would change the order of sums.
+# training step up to half of its time; these keep them. Threads that come and go would change the order of sums.
 WORKER_ENVIRONMENT = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": str(2**40),

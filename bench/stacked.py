@@ -116,6 +116,6 @@ class _BatchNorm(torch.autograd.Function):
 
     @staticmethod
     def _statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        # torch.var_mean takes ten times as long as these three passes when it reduces over dim 1 on a CPU.
+        # torch.var_mean takes several times as long as these three passes when it reduces over dim 1 on a CPU.
         centred = x - x.mean(dim=1, keepdim=True)
         return centred, torch.rsqrt(centred.square().mean(dim=1, keepdim=True) + eps)
