@@ -57,9 +57,9 @@ def run_all(configs: Sequence[RunConfig], place: Place, fresh: bool, say: Callab
         if fresh and folder.exists():
             set_aside(folder, place.out / "set-aside")
         kept = finished(folder)
-        run = kept or _run_one(config, place)
+        run, stopped = (kept, False) if kept else _run_one(config, place)
         say(f"{place_of_run} {_line(run)}{' (kept; --fresh runs it again)' if kept else ''}")
-        if run.row.status == "interrupted":
+        if stopped or run.row.status == "interrupted":
             return INTERRUPTED
         failed |= not run.ok
     return int(failed)
@@ -85,29 +85,33 @@ def set_aside(folder: Path, where: Path) -> Path:
     raise FileExistsError(f"{where} holds a thousand runs of this second")
 
 
-def _run_one(config: RunConfig, place: Place) -> Run:
-    """Run one configuration in a fresh process; a process that dies without a record gets one here."""
+def _run_one(config: RunConfig, place: Place) -> tuple[Run, bool]:
+    """Run one configuration in a fresh process, and say whether a signal came meanwhile.
+
+    A process that dies without a record gets one here.
+    """
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     job = Job(config, place.out, place.data_root, place.plugins, place.command, started_at, time.monotonic())
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    worker = subprocess.Popen(
-        [sys.executable, "-P", "-m", "bench.worker", job.to_json()],  # -P: no module of the current folder
-        env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": search_path},
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,  # Ctrl-C reaches it through us alone, once
-    )
-    with _forwarding_signals(worker) as forwarded:
+    with _forwarding_signals() as forwarding:
+        worker = subprocess.Popen(
+            [sys.executable, "-P", "-m", "bench.worker", job.to_json()],  # -P: no module of the current folder
+            env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": search_path},
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C reaches it through us alone, once
+        )
+        forwarding.to(worker)
         code = worker.wait()
     try:
         run = load_run(job.folder)
         if run.row.started_at == started_at:
-            return run
+            return run, forwarding.stopped
     except (OSError, ValueError, RecursionError):
         pass
-    status, error = _verdict(INTERRUPTED if forwarded else code)
+    status, error = _verdict(INTERRUPTED if forwarding.stopped else code)
     details = {"config": dataclasses.asdict(config), "command": place.command}
     write_run(job.folder, job.base_row(status, error), details, [], [], [])
-    return load_run(job.folder)
+    return load_run(job.folder), forwarding.stopped
 
 
 def _verdict(code: int) -> tuple[str, str]:
@@ -120,21 +124,43 @@ def _verdict(code: int) -> tuple[str, str]:
     return "failed", f"the process left with status {code} and no record"
 
 
+class _Forwarding:
+    """Hands SIGINT and SIGTERM to a worker, which saves and leaves; a second one ends it at once.
+
+    A process inherits which signals are blocked, so a worker starts with these two blocked and lets them in when it can
+    answer them (``bench.worker.Stop``): Python would lose one that comes while it imports.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._worker: subprocess.Popen[bytes] | None = None
+
+    def to(self, worker: subprocess.Popen[bytes]) -> None:
+        """Let signals in from here on, those that came while the worker was being started first."""
+        self._worker = worker
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """Hand on the first signal, and kill at the second: no handler of Python's runs in the middle of a kernel."""
+        if self._worker is not None:
+            self._worker.send_signal(signal.SIGKILL if self.stopped else number)
+        self.stopped = True
+
+
 @contextmanager
-def _forwarding_signals(worker: subprocess.Popen[bytes]) -> Iterator[list[int]]:
-    """Hand SIGINT and SIGTERM to the worker, which saves and leaves; give the list of those handed on."""
-    forwarded: list[int] = []
-
-    def forward(number: int, frame: FrameType | None) -> None:
-        forwarded.append(number)
-        worker.send_signal(number)
-
-    before = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+def _forwarding_signals() -> Iterator[_Forwarding]:
+    """Hold signals back until the worker is there, then hand them on; put everything back at the end."""
+    forwarding = _Forwarding()
+    signal.pthread_sigmask(signal.SIG_BLOCK, forwarding.SIGNALS)
+    before = {number: signal.signal(number, forwarding.on_signal) for number in forwarding.SIGNALS}
     try:
-        yield forwarded
+        yield forwarding
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, forwarding.SIGNALS)
 
 
 def _line(run: Run) -> str:

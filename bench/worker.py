@@ -93,6 +93,7 @@ class Stop:
         self._parent = os.getppid()
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # the runner blocks them
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
