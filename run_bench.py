@@ -20,6 +20,7 @@ from tabulate import tabulate
 from bench.api import BenchError
 from bench.config import AUTO, RunConfig, coerce
 from bench.data import load_images
+from bench.kernels import available
 from bench.protocols import IDENTITY, Override, check_overrides, load_protocol, protocol_names, resolve
 from bench.records import load_runs
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, create_algorithm, hyperparameter_names, load_plugin, unknown
@@ -102,6 +103,8 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
         raise BenchError("--device cuda: torch finds no GPU here; accepted here: auto, cpu")
     if device == AUTO:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+    if single.get("kernels", AUTO) == AUTO:
+        single["kernels"] = available(device)
     if "backbone" in single:
         BACKBONES.get(single["backbone"])
     _check_writable(place.out)
@@ -267,7 +270,7 @@ def parser() -> Parser:
     groups: dict[str, Callable[..., Any]] = dict.fromkeys(
         ("n_way", "k_shot", "k_query", "seed", "eval_k_query", "train_rotation", "test_rotation"), data.add_argument
     )
-    groups |= dict.fromkeys(("device", "threads", "task_chunk"), machine.add_argument)
+    groups |= dict.fromkeys(("device", "threads", "task_chunk", "kernels"), machine.add_argument)
     for f in dataclasses.fields(RunConfig):
         if f.name in _flag_names():
             flag = "--seeds" if f.name == "seed" else "--" + f.name.replace("_", "-")

@@ -59,6 +59,11 @@ class RunConfig:
     )
     test_rotation: str = _option("none", "the same for meta-validation and meta-test", choices=ROTATIONS)
     task_chunk: int | None = _option(None, "tasks in memory at once; none: by the device", least=1)
+    kernels: str = _option(
+        AUTO,
+        "normalisation: compiled by torch.compile or eager; auto compiles where a compiler is found",
+        choices=(AUTO, "compiled", "eager"),
+    )
     device: str = _option(AUTO, "auto takes the GPU if there is one", choices=(AUTO, "cpu", "cuda"))
     threads: int | None = _option(None, "CPU threads; none: OMP_NUM_THREADS, else one per core", least=1)
     code: str | None = None

@@ -11,8 +11,10 @@ from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 
 from bench import stacked
 from bench.api import Backbone, Examples, Weights
+from bench.kernels import UNCOMPILED, Kernels
+from bench.stacked import Form, TasksInside, TasksOutside
 
-Stage = Callable[[Weights, Tensor], Tensor]
+Stage = Callable[[Form, Weights, Tensor], Tensor]
 
 
 class Classifier:
@@ -21,17 +23,22 @@ class Classifier:
     A network made of the usual layers in ``nn.Sequential`` runs on ``bench.stacked``; any other ``nn.Module`` through
     ``torch.func.vmap`` of its forward pass, differentiated from outside (vmap of a gradient over batch normalisation
     gives a wrong second order). BatchNorm uses batch statistics, never running ones, in training and evaluation alike.
+
+    Args:
+        form: how the images of T tasks lie in memory; by the device of the network unless given.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, kernels: Kernels = UNCOMPILED, form: type[Form] | None = None) -> None:
         replace_all_batch_norm_modules_(network)
         self.network = network.eval()  # no dropout: its random numbers would depend on what was drawn before
         self.stages = _compile(network)
+        on_gpu = any(p.is_cuda for p in network.parameters())
+        self.form = (form or (TasksOutside if on_gpu else TasksInside))(kernels)
 
     @property
     def weights(self) -> dict[str, Tensor]:
-        """Return the initial weights by name, detached copies."""
-        return {name: p.detach().clone() for name, p in self.network.named_parameters()}
+        """Return the initial weights by name, detached copies, those of convolutions channels-last in memory."""
+        return {name: _channels_last(p.detach()).clone() for name, p in self.network.named_parameters()}
 
     def __call__(self, fast: Weights, examples: Examples) -> Tensor:
         """Return the mean cross-entropy of every task, ``[T]``, in nats."""
@@ -44,9 +51,10 @@ class Classifier:
         if self.stages is None:
             own = {name: fast[name] for name, _ in self.network.named_parameters()}
             return vmap(lambda w, x: functional_call(self.network, w, (x,)))(own, x)
-        x = x.movedim(2, -1) if x.dim() == 5 else x
+        if x.dim() == 5:
+            x = self.form.enter(x)
         for stage in self.stages:
-            x = stage(fast, x)
+            x = stage(self.form, fast, x)
         return x
 
 
@@ -94,6 +102,10 @@ def _layers(module: nn.Module, name: str) -> list[tuple[str, nn.Module]] | None:
     return layers
 
 
+def _channels_last(w: Tensor) -> Tensor:
+    return w.contiguous(memory_format=torch.channels_last) if w.dim() == 4 else w
+
+
 def _conv(name: str, layer: nn.Conv2d, following: nn.Module | None) -> Stage | None:
     if layer.groups != 1 or layer.dilation != (1, 1) or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return None
@@ -101,49 +113,50 @@ def _conv(name: str, layer: nn.Conv2d, following: nn.Module | None) -> Stage | N
     # would blow up to full steps.
     bias = f"{name}.bias" if layer.bias is not None and type(following) not in _NORMS else None
     stride, padding = (layer.stride[0], layer.stride[1]), (layer.padding[0], layer.padding[1])
-    return lambda w, x: stacked.conv2d(x, w[f"{name}.weight"], w[bias] if bias else None, stride, padding)
+    return lambda form, w, x: form.conv2d(x, w[f"{name}.weight"], w[bias] if bias else None, stride, padding)
 
 
 def _linear(name: str, layer: nn.Linear, following: nn.Module | None) -> Stage:
     bias = f"{name}.bias" if layer.bias is not None and type(following) not in _NORMS else None
-    return lambda w, x: stacked.linear(x, w[f"{name}.weight"], w[bias] if bias else None)
+    return lambda form, w, x: stacked.linear(x, w[f"{name}.weight"], w[bias] if bias else None)
 
 
-def _batch_norm(name: str, layer: nn.BatchNorm2d, following: nn.Module | None) -> Stage | None:
+def _batch_norm_1d(name: str, layer: nn.BatchNorm1d, following: nn.Module | None) -> Stage | None:
+    relu = type(following) is nn.ReLU
     if not layer.affine:
         return None
+    return lambda form, w, x: stacked.batch_norm(
+        x, w[f"{name}.weight"], w[f"{name}.bias"], layer.eps, relu, form.kernels
+    )
+
+
+def _batch_norm_2d(name: str, layer: nn.BatchNorm2d, following: nn.Module | None) -> Stage | None:
     relu = type(following) is nn.ReLU
-    return lambda w, x: stacked.batch_norm(x, w[f"{name}.weight"], w[f"{name}.bias"], layer.eps, relu)
-
-
-def _max_pool(name: str, layer: nn.MaxPool2d, following: nn.Module | None) -> Stage:
-    def pool(w: Weights, x: Tensor) -> Tensor:
-        y = layer(x.flatten(0, 1).movedim(-1, 1))  # channels-last memory stays as it is
-        return y.movedim(1, -1).unflatten(0, x.shape[:2])
-
-    return pool
+    if not layer.affine:
+        return None
+    return lambda form, w, x: form.batch_norm(x, w[f"{name}.weight"], w[f"{name}.bias"], layer.eps, relu)
 
 
 def _global_average(name: str, layer: nn.AdaptiveAvgPool2d, following: nn.Module | None) -> Stage | None:
     if layer.output_size not in (1, (1, 1)):
         return None
-    return lambda w, x: x.mean(dim=(2, 3), keepdim=True)
+    return lambda form, w, x: form.global_average(x)
 
 
 def _flatten(name: str, layer: nn.Flatten, following: nn.Module | None) -> Stage | None:
     if (layer.start_dim, layer.end_dim) != (1, -1):
         return None
-    return lambda w, x: x.movedim(-1, 2).flatten(2) if x.dim() == 5 else x.flatten(2)
+    return lambda form, w, x: form.flatten(x) if x.dim() == 5 else x.flatten(2)
 
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 _STAGES: dict[type[nn.Module], Callable[..., Stage | None]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,
-    nn.BatchNorm1d: _batch_norm,
-    nn.BatchNorm2d: _batch_norm,
-    nn.ReLU: lambda name, layer, following: lambda w, x: x.relu(),
-    nn.MaxPool2d: _max_pool,
+    nn.BatchNorm1d: _batch_norm_1d,
+    nn.BatchNorm2d: _batch_norm_2d,
+    nn.ReLU: lambda name, layer, following: lambda form, w, x: x.relu(),
+    nn.MaxPool2d: lambda name, layer, following: lambda form, w, x: form.max_pool(x, layer),
     nn.AdaptiveAvgPool2d: _global_average,
     nn.Flatten: _flatten,
 }

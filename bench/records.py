@@ -88,6 +88,7 @@ class SummaryRow(Columns):
     data_pipeline: str | None = None
     task_chunk: int | None = None
     resumed: int | None = None
+    kernels: str | None = None
 
     def __post_init__(self) -> None:
         if self.status not in STATUS:

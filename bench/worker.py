@@ -24,6 +24,7 @@ from bench.api import BenchError, MetaAlgorithm
 from bench.config import RunConfig
 from bench.data import load_images
 from bench.evaluate import PLAIN, TRANSDUCTIVE, Evaluation, evaluate
+from bench.kernels import UNCOMPILED, Kernels, choose
 from bench.measure import device_name, environment, git_commit, now
 from bench.model import Classifier, build_network
 from bench.records import AdaptationPoint, SummaryRow, TestTask, write_run
@@ -165,7 +166,8 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     facts.update(inner_facts(config, algorithm))
     outcome.details["hyperparameters"] = _fields(algorithm)
-    task_loss, slow = build(config, algorithm, streams["meta_train"].pool.shape, device)
+    kernels, facts["kernels"] = choose(config.kernels, device)
+    task_loss, slow = build(config, algorithm, streams["meta_train"].pool.shape, device, kernels)
 
     training = Training(
         config, algorithm, task_loss, slow, streams["meta_train"], streams["meta_val"], job.folder / "checkpoint.pt"
@@ -211,7 +213,11 @@ def stream_plan(config: RunConfig) -> dict[str, tuple[str, Episode]]:
 
 
 def build(
-    config: RunConfig, algorithm: MetaAlgorithm, image_shape: tuple[int, int, int], device: torch.device
+    config: RunConfig,
+    algorithm: MetaAlgorithm,
+    image_shape: tuple[int, int, int],
+    device: torch.device,
+    kernels: Kernels = UNCOMPILED,
 ) -> tuple[Classifier, dict[str, Tensor]]:
     """Return the task loss and the initial slow weights, the algorithm's own among them, on the device.
 
@@ -220,7 +226,7 @@ def build(
     """
     backbone = BACKBONES.get(config.backbone)()
     network = build_network(backbone, image_shape, algorithm.output_size(config.n_way), config.seed).to(device)
-    task_loss = Classifier(network)
+    task_loss = Classifier(network, kernels)
     weights = task_loss.weights
     extra = dict(algorithm.extra_weights(weights))
     if misnamed := [name for name in extra if "/" not in name]:

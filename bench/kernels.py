@@ -1,0 +1,159 @@
+"""Batch normalisation with its ReLU in few passes over memory, two derivatives deep, compiled if possible.
+
+``x`` is ``[T, m, C]`` (reduced over dim 1) or ``[m, T, C]`` (over dim 0), m being the images' positions of one task;
+weight and bias are ``[T, C]``. With ``xh = (x - mean) * rstd``, ``P(u) = u - mean(u) - xh * mean(u * xh)`` and ``dz``
+the incoming derivative behind the ReLU's mask, the first derivative is ``weight * rstd * P(dz)``. The second follows
+from it by hand: the compiler that fuses such loops cannot differentiate twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import logging
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger("bench")
+
+COMPILED, EAGER = "compiled", "eager"
+
+_WIDTH = 64  # of the usual networks: what a first compilation is tried with
+
+
+def norm_forward(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool, dim: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the normalised, scaled, shifted and (if ``relu``) rectified ``x``, with mean and 1/deviation."""
+    mean = x.mean(dim=dim, keepdim=True)
+    centred = x - mean
+    rstd = torch.rsqrt((centred * centred).mean(dim=dim, keepdim=True) + eps)  # var_mean is far slower here
+    y = centred * (weight.unsqueeze(dim) * rstd) + bias.unsqueeze(dim)
+    return (y.relu() if relu else y), mean, rstd
+
+
+def norm_backward(
+    dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, relu: bool, dim: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives with respect to ``x``, weight and bias."""
+    m = x.shape[dim]
+    dz, xh = _masked(dy, y, relu), (x - mean) * rstd
+    d_bias = dz.sum(dim=dim, keepdim=True)
+    d_weight = (dz * xh).sum(dim=dim, keepdim=True)
+    dx = (weight.unsqueeze(dim) * rstd) * (dz - d_bias / m - xh * (d_weight / m))
+    return dx, d_weight.squeeze(dim), d_bias.squeeze(dim)
+
+
+def norm_double_backward(
+    vx: Tensor, vw: Tensor, vb: Tensor, dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor,
+    weight: Tensor, relu: bool, dim: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return the derivatives of ``<v, norm_backward(...)>`` with respect to ``dy``, ``x`` and the weight."""
+    m = x.shape[dim]
+    vw, vb, w = vw.unsqueeze(dim), vb.unsqueeze(dim), weight.unsqueeze(dim)
+    dz, xh = _masked(dy, y, relu), (x - mean) * rstd
+    sum_z, sum_v = dz.sum(dim=dim, keepdim=True), vx.sum(dim=dim, keepdim=True)
+    z_xh, v_xh = (dz * xh).sum(dim=dim, keepdim=True), (vx * xh).sum(dim=dim, keepdim=True)
+    v_pz = (vx * dz).sum(dim=dim, keepdim=True) - (sum_v * sum_z + z_xh * v_xh) / m  # <vx, P(dz)>
+    scale = w * rstd
+    d_dy = _masked(scale * (vx - sum_v / m - xh * (v_xh / m)) + vw * xh + vb, y, relu)
+    # The derivative with respect to xh is g = from_v * vx + from_z * dz; back through xh it is rstd * P(g), and
+    # through rstd alone -rstd**2 * xh * w * <vx, P(dz)> / m.
+    from_v, from_z = -scale / m * z_xh, vw - scale / m * v_xh
+    mean_g = (from_v * sum_v + from_z * sum_z) / m
+    along_xh = (from_v * v_xh + from_z * z_xh + scale * v_pz) / m
+    dx = rstd * (from_v * vx + from_z * dz - mean_g - xh * along_xh)
+    return d_dy, dx, (rstd * v_pz).squeeze(dim)
+
+
+def _masked(u: Tensor, y: Tensor, relu: bool) -> Tensor:
+    return torch.where(y > 0, u, 0.0) if relu else u
+
+
+class Compiled:
+    """A kernel compiled for any T and m by ``torch.compile``: one version per C, type, device and setting.
+
+    Which version runs must not depend on which shapes came earlier, or a resumed run would differ in its last bits: T
+    and m are declared unknown in advance rather than learned from the first calls.
+
+    Args:
+        kinds: of the tensors that the kernel takes first: "x" full size, "s" a statistic, "p" a parameter ``[T, C]``.
+    """
+
+    def __init__(self, function: Callable[..., Any], kinds: str) -> None:
+        self._call = torch.compile(function, fullgraph=True)
+        self._kinds = kinds
+        self._ready: set[tuple[object, ...]] = set()
+
+    def __call__(self, *args: Any) -> Any:
+        """Return what the function returns, compiling it first for a width, type or setting not seen before."""
+        tensors = [tensor.detach().contiguous() for tensor in args[: len(self._kinds)]]
+        settings = args[len(self._kinds) :]
+        key = (tensors[0].shape[-1], tensors[0].dtype, tensors[0].device, *settings)
+        if key not in self._ready:
+            self._call(*(_stand_in(kind, settings[-1], tensors[0]) for kind in self._kinds), *settings)
+            self._ready.add(key)
+        return self._call(*tensors, *settings)
+
+
+def _stand_in(kind: str, dim: int, like: Tensor) -> Tensor:
+    """Return a tensor whose sizes, but for C, the compiler must not take for granted."""
+    shape = {"x": [8, 256], "s": [8, 1], "p": [8]}[kind]
+    tensor = like.new_ones(*(shape if dim == 1 else shape[::-1]), like.shape[-1])
+    for position, size in enumerate(tensor.shape[:-1]):
+        if size > 1:
+            torch._dynamo.decorators.mark_unbacked(tensor, position)
+    return tensor
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """The three functions above, as they are or compiled."""
+
+    forward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_forward
+    backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_backward
+    double_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_double_backward
+
+
+UNCOMPILED = Kernels()
+
+
+@functools.cache
+def compiled() -> Kernels:
+    """Return the kernels compiled by ``torch.compile``, each at its first call, from the compiler's cache if it can."""
+    torch._dynamo.config.recompile_limit = 64  # versions: a network may have many widths
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of missing GPUs
+    return Kernels(
+        Compiled(norm_forward, "xpp"),
+        Compiled(norm_backward, "xxxssp"),
+        Compiled(norm_double_backward, "xppxxxssp"),
+    )
+
+
+def available(device_type: str) -> str:
+    """Return COMPILED where ``torch.compile`` finds what it needs, else EAGER."""
+    if device_type == "cpu":
+        found = shutil.which(os.environ.get("CXX", "g++")) is not None
+    else:
+        found = importlib.util.find_spec("triton") is not None
+    return COMPILED if found else EAGER
+
+
+def choose(asked: str, device: torch.device) -> tuple[Kernels, str]:
+    """Return the kernels that were asked for and which they are; plain ones with a warning if compiling fails."""
+    if asked == EAGER:
+        return UNCOMPILED, EAGER
+    try:
+        x, parameter = torch.ones(2, 2, _WIDTH, device=device), torch.ones(2, _WIDTH, device=device)
+        compiled().forward(x, parameter, parameter, 1e-5, True, 1 if device.type == "cuda" else 0)
+    except Exception as error:  # whatever a compiler may raise
+        reason = str(error).strip().split("\n")[0][:200]
+        log.warning("normalisation runs uncompiled and slower: torch.compile failed (%s)", reason)
+        return UNCOMPILED, f"{EAGER} ({reason})"
+    return compiled(), COMPILED
