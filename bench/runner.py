@@ -43,12 +43,19 @@ class Place:
     command: str = ""
 
 
-def run_all(configs: Sequence[RunConfig], place: Place, fresh: bool, say: Callable[[str], None]) -> int:
+def run_all(
+    configs: Sequence[RunConfig],
+    place: Place,
+    fresh: bool,
+    say: Callable[[str], None],
+    describe: Callable[[Run], str] | None = None,
+) -> int:
     """Run what has not finished yet and return the exit status: 0 all ok, 1 some failed, 130 interrupted.
 
     Args:
         fresh: set finished runs aside and run again.
         say: called with one line per run.
+        describe: makes that line.
     """
     failed = False
     for number, config in enumerate(configs, start=1):
@@ -58,7 +65,7 @@ def run_all(configs: Sequence[RunConfig], place: Place, fresh: bool, say: Callab
             set_aside(folder, place.out / "set-aside")
         kept = finished(folder)
         run = kept or _run_one(config, place)
-        say(f"{place_of_run} {_line(run)}{' (kept; --fresh runs it again)' if kept else ''}")
+        say(f"{place_of_run} {(describe or _line)(run)}{' (kept; --fresh runs it again)' if kept else ''}")
         if run.row.status == "interrupted":
             return INTERRUPTED
         failed |= not run.ok
