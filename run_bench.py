@@ -67,7 +67,7 @@ def _main(argv: Sequence[str]) -> int:
     status = 0
     if not args.report or args.study is not None:
         plugins = tuple(path.resolve() for path in args.plugin)
-        place = Place(out, args.data_root.expanduser().resolve(), plugins, _command(argv))
+        place = Place(out, args.data_root.expanduser().resolve(), plugins, _command(argv), args.profile)
         if args.study is not None:
             return study(args, place)
         configs = plan(args, place)
@@ -358,6 +358,11 @@ def parser() -> Parser:
     )
     machine.add_argument(
         "--fresh", action="store_true", help="run again what has finished; older results are set aside, never lost"
+    )
+    machine.add_argument(
+        "--profile",
+        action="store_true",
+        help="trace some meta-steps of every run and sum up where their time goes, in runs/RUN_ID/profile/",
     )
     other = p.add_argument_group("instead of running")
     other.add_argument("--list", action="store_true", help="show algorithms, data sets, backbones, protocols, studies")
