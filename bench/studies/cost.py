@@ -318,7 +318,7 @@ def markdown(wanted: Sequence[Point], axes: Sequence[Axis], rows: Sequence[CostR
     chunked = any(point.timed.run_id != point.whole.run_id for point in wanted)
     fixed = (
         f"One setting is varied at a time; each figure names what the others are. {machine}, "
-        f"{config.threads} CPU threads, data set {config.dataset}. Every point is a process of its own: the median of "
+        f"CPU threads: {config.threads}, data set {config.dataset}. Every point is a process of its own: the median of "
         f"{config.meta_steps} meta-steps after warm-up, in {rounds} round{'s' if rounds > 1 else ''} over all points"
         f"{', median and highest memory over rounds' if rounds > 1 else ''}. An algorithm that takes minibatches gets "
         f"a {BASE['inner_steps']}th of a task's images in each, however many steps it takes."
@@ -398,8 +398,8 @@ def figure(axis: Axis, rows: Sequence[CostRow], slopes: Sequence[Slope]) -> Figu
                 fitted = Line(slope.per_unit, slope.at_zero, slope.r2)
                 right.plot(ends, [fitted.at(x) for x in ends], color=look[slope.algo].colour, lw=0.8, alpha=0.7)
     drawn.legend(
-        handles=handles, loc="outside lower center", ncols=2, fontsize=SMALL, frameon=False, handlelength=3.5,
-        title=literal(_others(axis, members[0])), title_fontsize=SMALL,
+        handles=handles, title=literal(_others(axis, members[0])), title_fontsize=SMALL, fontsize=SMALL,
+        loc="outside lower center", ncols=2 if axis.per else 3, frameon=False, handlelength=3.5,
     )  # fmt: skip
     return drawn
 
