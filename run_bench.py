@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import torch
 from tabulate import tabulate
 
-from bench.api import BenchError
+from bench.api import BenchError, ImageSet
 from bench.config import AUTO, RunConfig, coerce
 from bench.data import load_images
 from bench.kernels import available
@@ -26,12 +26,14 @@ from bench.records import load_runs
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, create_algorithm, hyperparameter_names, load_plugin, unknown
 from bench.report import comparison_table, write_report
 from bench.runner import Place, run_all
+from bench.study import STUDIES, Request
 from bench.tasks import check_episode
 from bench.worker import INTERRUPTED, build, stream_plan
 
 USAGE = 2
 WIDTH = 100  # of what is printed
 GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
+DEFAULT_PROTOCOL = protocol_names()[0]
 NOT_FLAGS = ("algo", "hyperparameters", "code")
 _TYPES = typing.get_type_hints(RunConfig)
 
@@ -64,13 +66,13 @@ def _main(argv: Sequence[str]) -> int:
         print(listing())
         return 0
     status = 0
-    if not args.report:
+    if not args.report or args.study is not None:
         plugins = tuple(path.resolve() for path in args.plugin)
-        place = Place(out, args.data_root.expanduser().resolve(), plugins, _command(argv))
+        place = Place(out, args.data_root.expanduser().resolve(), plugins, _command(argv), args.profile)
+        if args.study is not None:
+            return study(args, place)
         configs = plan(args, place)
-        cores = len(os.sched_getaffinity(0))
-        if (load := os.getloadavg()[0]) > cores:
-            warn(f"this machine is busy (load {load:.1f} on {cores} cores): times measured now will mean little.")
+        warn_if_busy()
         status = run_all(configs, place, args.fresh, say)
     runs = load_runs(out)
     if args.report and not runs:
@@ -87,14 +89,59 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
     Raises:
         BenchError: an unknown name, a value out of range, missing or damaged data, no GPU where one is asked for.
     """
-    algos = ALGORITHMS.names() if args.algos is None else _names("--algos", args.algos)
-    for name in algos:
-        ALGORITHMS.get(name)
-    protocol = load_protocol(args.protocol)
-    sets = [Override.parse(text) for text in args.set]
-    check_overrides(sets, algos)
-    given = {name: _values(name, text) for name in _flag_names() if (text := getattr(args, name)) is not None}
+    if args.vary:
+        raise BenchError(f"--vary {args.vary[0]!r}: only a study varies settings; add --study NAME")
+    asked = request(args, place)
+    algos = ALGORITHMS.names() if asked.algos is None else asked.algos
+    protocol = load_protocol(args.protocol or DEFAULT_PROTOCOL)
     defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+    grid = {name: asked.grid.get(name, [None]) for name in GRID}
+    configs = []
+    for values in itertools.product(*grid.values()):
+        cell = {name: value for name, value in zip(grid, values) if value is not None}
+        flags = {name: value for name, value in {**asked.flags, **cell}.items() if name not in IDENTITY}
+        shape = {name: cell.get(name, defaults[name]) for name in ("n_way", "k_shot", "seed")}
+        machine = {"device": asked.device, "dataset": asked.dataset, "threads": asked.threads}
+        configs += [resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets) for algo in algos]
+    images = load_images(args.dataset, place.data_root, place.out / "cache", warn)
+    configs = [dataclasses.replace(config, dataset=images.name) for config in configs]
+    check(configs, images)
+    return list({config.run_id: config for config in configs}.values())
+
+
+def study(args: argparse.Namespace, place: Place) -> int:
+    """Run the study that ``--study`` names, or only rebuild its tables for ``--report``; returns the exit status."""
+    chosen = STUDIES.get(args.study)()
+    if args.protocol is not None:
+        raise BenchError(f"--protocol {args.protocol!r}: a study has settings of its own; flags and --set change them")
+    place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
+    asked = request(args, place)
+    chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
+    images = load_images(args.dataset, place.data_root, place.out / "cache", warn)
+    asked = dataclasses.replace(asked, dataset=images.name)
+    configs = chosen.configs(asked)
+    check(configs, images)
+    status = 0
+    if not args.report:
+        warn_if_busy()
+        status = run_all(configs, place, args.fresh, say, chosen.line)
+    runs = {run.row.run_id: run for run in load_runs(place.out)}
+    say(f"\n{chosen.report(asked, runs, place.out)}")
+    return status
+
+
+def request(args: argparse.Namespace, place: Place) -> Request:
+    """Return what the command line asks for, its names and values checked one by one.
+
+    Raises:
+        BenchError: an unknown name, a value of the wrong kind, no GPU where one is asked for.
+    """
+    algos = None if args.algos is None else tuple(_names("--algos", args.algos))
+    for name in algos or ():
+        ALGORITHMS.get(name)
+    sets = [Override.parse(text) for text in args.set]
+    check_overrides(sets, algos or ALGORITHMS.names())
+    given = {name: _values(name, text) for name in _flag_names() if (text := getattr(args, name)) is not None}
     single = {name: values[0] for name, values in given.items() if name not in GRID}
     device = single.pop("device", AUTO)
     if device not in (AUTO, "cpu", "cuda"):
@@ -108,19 +155,24 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
     if "backbone" in single:
         BACKBONES.get(single["backbone"])
     _check_writable(place.out)
+    return Request(
+        algos=algos,
+        dataset=args.dataset,
+        device=device,
+        threads=single.pop("threads", None) or _default_threads(),
+        flags=single,
+        grid={name: values for name, values in given.items() if name in GRID},
+        sets=sets,
+        vary=dict(_varied(text) for text in args.vary),
+    )
 
-    grid = {name: given.get(name, [None]) for name in GRID}
-    configs = []
-    for values in itertools.product(*grid.values()):
-        cell = {name: value for name, value in zip(grid, values) if value is not None}
-        flags = {name: value for name, value in {**single, **cell}.items() if name not in IDENTITY}
-        shape = {name: cell.get(name, defaults[name]) for name in ("n_way", "k_shot", "seed")}
-        for algo in algos:
-            threads = single.get("threads") or _default_threads()
-            identity = {"algo": algo, **shape, "device": device, "dataset": args.dataset, "threads": threads}
-            configs.append(resolve(protocol, identity, flags, sets))
-    images = load_images(args.dataset, place.data_root, place.out / "cache", warn)
-    configs = [dataclasses.replace(config, dataset=images.name) for config in configs]
+
+def check(configs: Sequence[RunConfig], images: ImageSet) -> None:
+    """Build every run's network and look whether the data can fill its tasks, before anything is trained.
+
+    Raises:
+        BenchError: says which cannot.
+    """
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         BACKBONES.get(config.backbone)
@@ -131,7 +183,13 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
             build(config, algorithm, (1, height, width), torch.device("cpu"))
         except (TypeError, ValueError, RuntimeError) as error:  # from a plugin's or the user's values
             raise BenchError(f"{config.algo} on backbone {config.backbone} cannot be built: {error}") from error
-    return list({config.run_id: config for config in configs}.values())
+
+
+def warn_if_busy() -> None:
+    """Warn if other work on this machine will show in the times."""
+    cores = len(os.sched_getaffinity(0))
+    if (load := os.getloadavg()[0]) > cores:
+        warn(f"this machine is busy (load {load:.1f} on {cores} cores): times measured now will mean little.")
 
 
 def _default_threads() -> int:
@@ -150,6 +208,13 @@ def _values(name: str, text: str) -> list[Any]:
     parts = _names(flag, text) if name in GRID else [text]
     values = [coerce(flag, part, _TYPES[name]) for part in parts]
     return list(dict.fromkeys(values))
+
+
+def _varied(text: str) -> tuple[str, list[str]]:
+    name, equals, values = text.partition("=")
+    if not (name and equals and values):
+        raise BenchError(f"--vary {text!r}; accepted: setting=A,B,C, as in inner_steps=1,5")
+    return name, _names(f"--vary {name}", values)
 
 
 def _names(flag: str, text: str) -> list[str]:
@@ -187,7 +252,7 @@ def warn(line: str) -> None:
 
 
 def listing() -> str:
-    """Return the tables of ``--list``: algorithms, data sets, backbones and protocols with settings and papers."""
+    """Return the tables of ``--list``: what is registered and the protocols, with settings and papers."""
     algorithms = []
     for name in ALGORITHMS.names():
         cls = ALGORITHMS.get(name)
@@ -197,8 +262,10 @@ def listing() -> str:
     data = [(name, "", DATASETS.get(name).paper) for name in DATASETS.names()]
     networks = [(name, "", BACKBONES.get(name).paper) for name in BACKBONES.names()]
     protocols = [(name, load_protocol(name).summary, "") for name in protocol_names()]
+    studies = [(name, STUDIES.get(name).summary, "") for name in STUDIES.names()]
     parts = []
-    for title, rows in (("algorithm", algorithms), ("dataset", data), ("backbone", networks), ("protocol", protocols)):
+    tables = {"algorithm": algorithms, "dataset": data, "backbone": networks, "protocol": protocols, "study": studies}
+    for title, rows in tables.items():
         columns = [title, "settings", "paper"]
         kept = [i for i in range(3) if i == 0 or any(row[i] for row in rows)]
         table = [[row[i] for i in kept] for row in rows]
@@ -229,9 +296,20 @@ def parser() -> Parser:
     what.add_argument("--algos", metavar="A,B,C", help=_default("registered algorithms, run in this order", "all"))
     what.add_argument(
         "--protocol",
-        default="quick",
         metavar="NAME",
-        help=_default(f"budget and settings: {', '.join(protocol_names())}", "quick"),
+        help=_default(f"budget and settings: {', '.join(protocol_names())}", DEFAULT_PROTOCOL),
+    )
+    what.add_argument(
+        "--study",
+        metavar="NAME",
+        help="a question with runs of its own, in OUT/study-NAME, instead of the comparison; see --list",
+    )
+    what.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="SETTING=A,B,C",
+        help="let the study vary this alone, over these values; repeatable [all that it knows]",
     )
     what.add_argument(
         "--set",
@@ -284,8 +362,13 @@ def parser() -> Parser:
     machine.add_argument(
         "--fresh", action="store_true", help="run again what has finished; older results are set aside, never lost"
     )
+    machine.add_argument(
+        "--profile",
+        action="store_true",
+        help="trace some meta-steps of every run and sum up where their time goes, in runs/RUN_ID/profile/",
+    )
     other = p.add_argument_group("instead of running")
-    other.add_argument("--list", action="store_true", help="show algorithms, data sets, backbones and protocols")
+    other.add_argument("--list", action="store_true", help="show algorithms, data sets, backbones, protocols, studies")
     other.add_argument("--report", action="store_true", help="rebuild tables and plots from what is in --out")
     return p
 

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bench.api import Examples, InnerState, MetaAlgorithm, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights
+from bench.api import Examples, InnerState, MetaAlgorithm, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights, last
 from bench.registry import register_algorithm
 
 BETA2, EPS = 0.999, 1e-8  # torch's and TensorFlow's defaults, which the official code leaves as they are
@@ -49,7 +49,7 @@ class Reptile(MetaAlgorithm):
 
     def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
         """Return the mean over tasks of slow minus adapted weights; the official step size is then a meta_lr of 1."""
-        *_, end = self.adaptation(task_loss, slow, tasks.together(), self.inner_steps, tasks.carry)
+        end = last(self.adaptation(task_loss, slow, tasks.together(), self.inner_steps, tasks.carry))
         grads = {name: w.detach() - end.fast[name].detach().mean(dim=0) for name, w in slow.items()}
         assert end.loss is not None, "inner_steps is at least 1"
         return MetaGrad(grads, end.loss, {name: c.mean(dim=0) for name, c in end.carry.items()})

@@ -128,6 +128,13 @@ class InnerState:
     loss: Tensor | None = None
 
 
+def last(states: Iterator[InnerState]) -> InnerState:
+    """Return the last of ``states``, holding one at a time, so that memory does not grow with their number."""
+    for state in states:  # noqa: B007  # it is what is left over
+        pass
+    return state
+
+
 def stack(slow: Weights, n_tasks: int) -> dict[str, Tensor]:
     """Copy slow weights ``[...]`` to fast weights ``[T, ...]``; gradients flow back if ``slow`` requires them."""
     return {name: w.expand(n_tasks, *w.shape).clone() for name, w in slow.items()}
@@ -167,8 +174,7 @@ class MetaAlgorithm(ABC):
 
     def adapt(self, task_loss: TaskLoss, slow: Weights, support: Examples, carry: Weights | None = None) -> Weights:
         """Return fast weights ``[T, ...]`` after ``inner_steps`` steps on the support set of every task."""
-        *_, end = self.adaptation(task_loss, slow, support, self.inner_steps, carry)
-        return end.fast
+        return last(self.adaptation(task_loss, slow, support, self.inner_steps, carry)).fast
 
     def adaptation(
         self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None

@@ -43,9 +43,14 @@ class Style:
 
 
 def styles(arms: Iterable[Arm]) -> dict[str, Style]:
-    """Return a style per label, given out in the labels' sorted order over the whole table."""
+    """Return a style per arm's label, given out in the labels' sorted order over the whole table."""
+    return styles_of(arm.label for arm in arms)
+
+
+def styles_of(labels: Iterable[str]) -> dict[str, Style]:
+    """Return a style per label, given out in their sorted order."""
     found = {}
-    for i, label in enumerate(sorted({arm.label for arm in arms})):
+    for i, label in enumerate(sorted(set(labels))):
         turn = i // len(_COLOURS)  # after a whole turn, colours meet other dashes and markers
         found[label] = Style(
             _COLOURS[i % len(_COLOURS)],

@@ -36,8 +36,8 @@ def unknown(what: str, name: str, accepted: Iterable[str]) -> str:
 class Registry(Generic[T]):
     """Plugins of one kind by name."""
 
-    def __init__(self, kind: str, base: type[T]) -> None:
-        self.kind, self.base = kind, base
+    def __init__(self, kind: str, base: type[T], load: Callable[[], object] | None = None) -> None:
+        self.kind, self.base, self._load_plugins = kind, base, load
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -55,9 +55,12 @@ class Registry(Generic[T]):
 
         return add
 
+    def _load(self) -> None:
+        (self._load_plugins or load_built_in)()
+
     def names(self) -> list[str]:
         """Return the registered names in alphabetical order."""
-        load_built_in()
+        self._load()
         return sorted(self._classes)
 
     def get(self, name: str) -> type[T]:
@@ -66,7 +69,7 @@ class Registry(Generic[T]):
         Raises:
             BenchError: no such name; the message holds the accepted ones and the nearest.
         """
-        load_built_in()
+        self._load()
         if name not in self._classes:
             raise BenchError(unknown(self.kind, name, self.names()))
         return self._classes[name]
@@ -112,21 +115,31 @@ def hyperparameter_names(cls: type[MetaAlgorithm]) -> list[str]:
 def load_built_in() -> None:
     """Import every module of the built-in plugin packages and every installed plugin."""
     for package_name in BUILT_IN:
-        package = importlib.import_module(package_name)
-        for module in pkgutil.iter_modules(package.__path__):
-            name = f"{package_name}.{module.name}"
-            try:
-                importlib.import_module(name)
-            except BenchError:
-                raise
-            except Exception as error:  # somebody's file dropped in may raise anything
-                raise BenchError(f"module {name} failed on import: {type(error).__name__}: {error}") from error
+        load_package(package_name)
     for group in ENTRY_POINTS:
         for point in entry_points(group=group):
             try:
                 point.load()
             except Exception as error:  # a plugin may raise anything; the user needs to know which one did
                 raise BenchError(f"installed plugin {point.value!r} failed on import: {error!r}") from error
+
+
+@functools.cache
+def load_package(package_name: str) -> None:
+    """Import every module of a package of plugins.
+
+    Raises:
+        BenchError: one of them failed; the message names it.
+    """
+    package = importlib.import_module(package_name)
+    for module in pkgutil.iter_modules(package.__path__):
+        name = f"{package_name}.{module.name}"
+        try:
+            importlib.import_module(name)
+        except BenchError:
+            raise
+        except Exception as error:  # somebody's file dropped in may raise anything
+            raise BenchError(f"module {name} failed on import: {type(error).__name__}: {error}") from error
 
 
 def load_plugin(path: Path) -> ModuleType:

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.config import RunConfig
+from bench.profile import PROFILE_SUMMARY
 from bench.records import RUN_FILE, Run, load_run, write_run
 from bench.worker import INTERRUPTED, Job
 
@@ -30,6 +31,7 @@ WORKER_ENVIRONMENT = {
     "OMP_DYNAMIC": "FALSE",
     "MKL_DYNAMIC": "FALSE",
     "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "KINETO_LOG_LEVEL": "99",  # the profiler's own log, which calls a machine without a GPU an error
 }
 
 
@@ -41,14 +43,23 @@ class Place:
     data_root: Path
     plugins: tuple[Path, ...] = ()
     command: str = ""
+    profile: bool = False
+    """Whether to write a profile beside every run that has none."""
 
 
-def run_all(configs: Sequence[RunConfig], place: Place, fresh: bool, say: Callable[[str], None]) -> int:
+def run_all(
+    configs: Sequence[RunConfig],
+    place: Place,
+    fresh: bool,
+    say: Callable[[str], None],
+    describe: Callable[[Run], str] | None = None,
+) -> int:
     """Run what has not finished yet and return the exit status: 0 all ok, 1 some failed, 130 interrupted.
 
     Args:
         fresh: set finished runs aside and run again.
         say: called with one line per run.
+        describe: makes that line.
     """
     failed = False
     for number, config in enumerate(configs, start=1):
@@ -58,10 +69,18 @@ def run_all(configs: Sequence[RunConfig], place: Place, fresh: bool, say: Callab
             set_aside(folder, place.out / "set-aside")
         kept = finished(folder)
         run, stopped = (kept, False) if kept else _run_one(config, place)
-        say(f"{place_of_run} {_line(run)}{' (kept; --fresh runs it again)' if kept else ''}")
+        say(f"{place_of_run} {(describe or _line)(run)}{' (kept; --fresh runs it again)' if kept else ''}")
         if stopped or run.row.status == "interrupted":
             return INTERRUPTED
         failed |= not run.ok
+        if place.profile and run.ok and not (folder / PROFILE_SUMMARY).exists():
+            if (code := _start("bench.profile", _job(config, place))) == INTERRUPTED:
+                return INTERRUPTED
+            failed |= code != 0
+            if code == 0:
+                say((folder / PROFILE_SUMMARY).read_text().replace("\\", ""))  # Markdown's escapes
+            else:
+                say(f"{place_of_run} no profile: {_verdict(code)[1]}")
     return int(failed)
 
 
@@ -90,28 +109,38 @@ def _run_one(config: RunConfig, place: Place) -> tuple[Run, bool]:
 
     A process that dies without a record gets one here.
     """
+    job = _job(config, place)
+    code = _start("bench.worker", job)
+    try:
+        run = load_run(job.folder)
+        if run.row.started_at == job.started_at:
+            return run, code == INTERRUPTED
+    except (OSError, ValueError, RecursionError):
+        pass
+    status, error = _verdict(code)
+    details = {"config": dataclasses.asdict(config), "command": place.command}
+    write_run(job.folder, job.base_row(status, error), details, [], [], [])
+    return load_run(job.folder), code == INTERRUPTED
+
+
+def _job(config: RunConfig, place: Place) -> Job:
     started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    job = Job(config, place.out, place.data_root, place.plugins, place.command, started_at, time.monotonic())
+    return Job(config, place.out, place.data_root, place.plugins, place.command, started_at, time.monotonic())
+
+
+def _start(module: str, job: Job) -> int:
+    """Run a module on a job in a fresh process and return its exit status, INTERRUPTED if it was told to stop."""
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     with _forwarding_signals() as forwarding:
         worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", "bench.worker", job.to_json()],  # -P: no module of the current folder
+            [sys.executable, "-P", "-m", module, job.to_json()],  # -P: no module of the current folder
             env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": search_path},
             stdin=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C reaches it through us alone, once
         )
         forwarding.to(worker)
         code = worker.wait()
-    try:
-        run = load_run(job.folder)
-        if run.row.started_at == started_at:
-            return run, forwarding.stopped
-    except (OSError, ValueError, RecursionError):
-        pass
-    status, error = _verdict(INTERRUPTED if forwarding.stopped else code)
-    details = {"config": dataclasses.asdict(config), "command": place.command}
-    write_run(job.folder, job.base_row(status, error), details, [], [], [])
-    return load_run(job.folder), forwarding.stopped
+    return INTERRUPTED if forwarding.stopped else code
 
 
 def _verdict(code: int) -> tuple[str, str]:

@@ -134,3 +134,31 @@ def pareto_front(cost: Sequence[float], gain: Sequence[float]) -> list[int]:
         if cost[j] <= cost[i] and gain[j] >= gain[i] and (cost[j] < cost[i] or gain[j] > gain[i])
     }
     return sorted((i for i in known if i not in beaten), key=lambda i: (cost[i], i))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight line through points, and the share of their variance that it explains (None for two points)."""
+
+    slope: float
+    at_zero: float
+    r2: float | None
+
+    def at(self, x: float) -> float:
+        """Return the height of the line at ``x``."""
+        return self.at_zero + self.slope * x
+
+
+def least_squares(xs: Sequence[float], ys: Sequence[float]) -> Line | None:
+    """Return the line with the least squared vertical distances; None without two different ``xs``.
+
+    ``r2`` is 1 where every point lies on the line, a level one too, and not known for two points, which any line fits.
+    """
+    x, y = np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64)
+    if len(set(xs)) < 2:
+        return None
+    dx, dy = x - x.mean(), y - y.mean()
+    slope = float((dx * dy).sum() / (dx * dx).sum())
+    left, total = float(((dy - slope * dx) ** 2).sum()), float((dy * dy).sum())
+    r2 = None if x.size < 3 else 1 - left / total if total else 1.0
+    return Line(slope, float(y.mean() - slope * x.mean()), r2)

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.profiler import record_function
 
 from bench.api import BenchError, Examples, ImageSet, TaskBatch
 from bench.counter import below, distinct, key_from, permutations, random_bits
 
 ROTATIONS = ("pooled", "per_class", "none")
+DATA = "bench: data"  # what a profile calls the drawing of tasks
 
 _CLASSES, _ROTATIONS, _IMAGES, _ORDERS = range(4)  # purposes: one family of counters each; orders continue upwards
 _BLOCK = 256  # tasks drawn at once: enough that the cost of drawing does not show in the step time
@@ -121,6 +123,10 @@ class TaskStream:
         Support ``x [T, N*K, 1, H, W]`` float32 in [0, 1] and ``y [T, N*K]`` int64, classes in label order; query
         alike with N*Q.
         """
+        with record_function(DATA):
+            return self._batch(start, count)
+
+    def _batch(self, start: int, count: int) -> TaskBatch:
         tasks, shape = self.indices(start, count), self.episode
         row = torch.searchsorted(self.pool.classes, tasks.classes)[..., None]
         x = self.pool.images[row, tasks.rotations[..., None], tasks.images]  # [T, N, K+Q, H, W]
@@ -149,5 +155,6 @@ class TaskStream:
         return TaskIndices(pool.classes[row], turns, images.contiguous())
 
     def _orders(self, number: Tensor, passes: int, n: int) -> Tensor:
-        bits = [random_bits(self.key, _ORDERS + p, number, n) for p in range(passes)]
-        return permutations(torch.stack(bits, dim=1))  # [T, passes, n]
+        with record_function(DATA):
+            bits = [random_bits(self.key, _ORDERS + p, number, n) for p in range(passes)]
+            return permutations(torch.stack(bits, dim=1))  # [T, passes, n]

@@ -145,8 +145,8 @@ def main(text: str) -> int:
     return {"ok": 0, "interrupted": INTERRUPTED}.get(status, 1)
 
 
-def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
-    """Set up, train and test one run, noting in ``outcome`` whatever becomes known."""
+def set_up(job: Job, outcome: Outcome, checkpoint: Path) -> tuple[Training, TaskStream]:
+    """Return the training of a run before its first step, and the tasks to test it on."""
     config, facts = job.config, outcome.facts
     device = torch.device(config.device)
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
@@ -169,10 +169,15 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
     kernels, facts["kernels"] = choose(config.kernels, device)
     task_loss, slow = build(config, algorithm, streams["meta_train"].pool.shape, device, kernels)
 
-    training = Training(
-        config, algorithm, task_loss, slow, streams["meta_train"], streams["meta_val"], job.folder / "checkpoint.pt"
-    )
-    outcome.training = training
+    training = Training(config, algorithm, task_loss, slow, streams["meta_train"], streams["meta_val"], checkpoint)
+    return training, streams["meta_test"]
+
+
+def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
+    """Set up, train and test one run, noting in ``outcome`` whatever becomes known."""
+    config, facts = job.config, outcome.facts
+    training, test_stream = set_up(job, outcome, job.folder / "checkpoint.pt")
+    outcome.training, device = training, training.device
     training.warm_up()
     facts["setup_s"] = now_monotonic(device) - job.launched
 
@@ -195,7 +200,7 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
 
         began = now(device)
         outcome.test = evaluate(
-            algorithm, task_loss, training.progress.slow, training.progress.carry, streams["meta_test"],
+            training.algorithm, training.task_loss, training.progress.slow, training.progress.carry, test_stream,
             config.test_tasks, config.eval_inner_steps, advance=advance_test,
         )  # fmt: skip
         training.progress.eval_s += now(device) - began

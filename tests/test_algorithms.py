@@ -1,6 +1,7 @@
 """What each algorithm computes: closed forms, finite differences, plain per-task loops with ``higher``."""
 
 import copy
+import weakref
 
 import higher
 import pytest
@@ -222,3 +223,21 @@ def test_mamls_memory_of_the_inner_graph_is_not_kept_at_test(rng):
     in_training = list(maml.adaptation(task_loss, slow, tasks.support, 3))[-1].fast
     for name, w in at_test.items():
         torch.testing.assert_close(w, in_training[name])
+
+
+@pytest.mark.parametrize("name", ["fomaml", "reptile"])
+def test_first_order_inner_loops_let_go_of_the_weights_of_earlier_steps(name, rng, monkeypatch):
+    """Counted before every step: those that it starts from, and at most one more that is about to go."""
+    algorithm = create_algorithm(name, inner_steps=8)
+    step, made, alive = type(algorithm).inner_step, [], []
+
+    def counted(self, loss, fast, carry):
+        made.append(weakref.ref(fast["w"]))
+        alive.append(sum(ref() is not None for ref in made))
+        return step(self, loss, fast, carry)
+
+    monkeypatch.setattr(type(algorithm), "inner_step", counted)
+    s, q = torch.randn(2, 4, 3, generator=rng, dtype=torch.float64)
+    algorithm.meta_grad(quadratic_loss, {"w": torch.zeros(3, dtype=torch.float64)}, quadratic_tasks(s, q))
+    assert len(alive) == 8
+    assert max(alive) <= 2

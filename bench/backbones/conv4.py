@@ -1,5 +1,7 @@
 """Four convolutions: the networks of the Reptile and MAML papers, and of the Reptile tutorial."""
 
+from typing import ClassVar
+
 from torch import nn
 
 from bench.api import Backbone
@@ -25,15 +27,41 @@ class Conv4(Backbone):
     """
 
     paper = "Nichol et al. 2018, arXiv:1803.02999 (Omniglot)"
+    filters: ClassVar[int] = 64
 
     def build(self, image_shape: tuple[int, int, int], output_size: int) -> nn.Module:
         """Return the network; images shrink by two, rounded up, four times."""
         channels, height, width = image_shape
+        filters = self.filters
         layers: list[nn.Module] = []
         for _ in range(4):
-            layers += [nn.Conv2d(channels, 64, 3, stride=2, padding=1), nn.BatchNorm2d(64), nn.ReLU()]
-            channels, height, width = 64, (height + 1) // 2, (width + 1) // 2
-        return glorot(nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * height * width, output_size)))
+            layers += [nn.Conv2d(channels, filters, 3, stride=2, padding=1), nn.BatchNorm2d(filters), nn.ReLU()]
+            channels, height, width = filters, (height + 1) // 2, (width + 1) // 2
+        return glorot(nn.Sequential(*layers, nn.Flatten(), nn.Linear(filters * height * width, output_size)))
+
+
+@register_backbone("conv4-16")
+class Conv4x16(Conv4):
+    """``conv4`` with 16 filters."""
+
+    paper = "conv4, narrower"
+    filters = 16
+
+
+@register_backbone("conv4-32")
+class Conv4x32(Conv4):
+    """``conv4`` with 32 filters."""
+
+    paper = "conv4, narrower; 32 is what the MAML paper takes on miniImageNet"
+    filters = 32
+
+
+@register_backbone("conv4-128")
+class Conv4x128(Conv4):
+    """``conv4`` with 128 filters."""
+
+    paper = "conv4, wider"
+    filters = 128
 
 
 @register_backbone("conv4-pool")

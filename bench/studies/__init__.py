@@ -1,0 +1,1 @@
+"""Studies, one file each; every file here is imported by ``--study`` and ``--list`` and may register."""

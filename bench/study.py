@@ -1,0 +1,74 @@
+"""The contract of a study: a question that takes many runs, answered by tables and plots of its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from bench.config import RunConfig
+from bench.protocols import Override
+from bench.records import Run
+from bench.registry import Registry, load_package
+from bench.text import number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks for, each value checked by itself, before it is made into runs."""
+
+    algos: tuple[str, ...] | None
+    """As given by ``--algos``; None where the user leaves the choice."""
+    dataset: str
+    device: str
+    threads: int
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of RunConfig that take one value, those given."""
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Fields of RunConfig that take comma lists, those given."""
+    sets: Sequence[Override] = ()
+    vary: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """As given by ``--vary``: what a study varies, and over which values."""
+
+
+class Study(ABC):
+    """Which runs answer a question, and what is made of them; a file in ``bench/studies/`` registers one.
+
+    The runs are ordinary ones, each in a process of its own, under ``OUT/study-NAME/runs``; finished ones are kept.
+    """
+
+    summary: ClassVar[str] = ""
+    """One line for ``--list``."""
+
+    @abstractmethod
+    def configs(self, request: Request) -> list[RunConfig]:
+        """Return the runs in the order in which they are to be made.
+
+        Raises:
+            BenchError: the request holds something that this study cannot use.
+        """
+
+    @abstractmethod
+    def report(self, request: Request, runs: Mapping[str, Run], out: Path) -> str:
+        """Write tables and plots under ``out`` and return what to print.
+
+        Args:
+            runs: the finished runs under ``out`` by run_id; some or all of those wanted may be missing.
+        """
+
+    def line(self, run: Run) -> str:
+        """Return one line on a run that has just ended."""
+        row = run.row
+        what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot, {row.inner_steps} inner steps, {row.backbone}"
+        if not run.ok:
+            return f"{what}, meta-batch {row.meta_batch}: {row.status}: {row.error}"
+        chunk = "" if row.task_chunk == row.meta_batch else f" in chunks of {row.task_chunk}"
+        cost = f"{number(row.step_ms_median)} ms a step, {number(row.peak_mem_mib)} MiB"
+        return f"{what}, meta-batch {row.meta_batch}{chunk}: {cost}"
+
+
+# Loaded when asked for and not with the other plugins: studies draw, and a worker need not import matplotlib.
+STUDIES: Registry[Study] = Registry("study", Study, lambda: load_package("bench.studies"))  # type: ignore[type-abstract]  # the base is abstract
+register_study = STUDIES.register
