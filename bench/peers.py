@@ -7,8 +7,6 @@ tasks. The tasks of all but the project's, which draws its own anew at every ste
 
 from __future__ import annotations
 
-import copy
-import functools
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping
@@ -19,19 +17,15 @@ import higher
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call, grad, replace_all_batch_norm_modules_, vmap
+from torch.func import functional_call, grad, vmap
 
-from bench.api import SPLITS, Examples, ImageSet, TaskBatch
 from bench.config import RunConfig
-from bench.model import Classifier, build_network
-from bench.registry import BACKBONES, create_algorithm
-from bench.speedwork import BACKBONE, IMAGE, Work, hyperparameters
-from bench.tasks import Episode, ImagePool, TaskStream
+from bench.model import Classifier
+from bench.registry import create_algorithm
+from bench.speedwork import BACKBONE, BETA2, EPS, Problem, hyperparameters
 from bench.train import Training
 
 YARDSTICK_BATCH = 100
-_BETA2, _EPS = 0.999, 1e-8  # torch's defaults
-_CLASSES = {"meta_train": 1100, "meta_val": 100, "meta_test": 100}  # as many as Omniglot has to train on
 
 
 class NotAvailable(Exception):
@@ -44,68 +38,6 @@ class Runner:
 
     step: Callable[[], object]
     weights: Mapping[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One algorithm's work on one device in one precision; ``meta_lr`` belongs to ``meta_optimizer``, sgd or adam."""
-
-    work: Work
-    algo: str
-    device: torch.device
-    dtype: torch.dtype = torch.float32
-    meta_optimizer: str = "adam"
-    meta_lr: float = 1e-3
-
-    def network(self) -> nn.Module:
-        """Return the network with its initial weights, always the same."""
-        network = build_network(BACKBONES.get(BACKBONE)(), IMAGE, self.work.n_way, seed=0)
-        replace_all_batch_norm_modules_(network)
-        return network.to(self.device, self.dtype)
-
-    def stream(self, split: str = "meta_train", seed: int = 0) -> TaskStream:
-        """Return the tasks."""
-        kind = TaskStream if self.dtype == torch.float32 else _DoubleStream
-        episode = Episode(self.work.n_way, self.work.k_shot, self.work.k_query)
-        return kind(image_pool(split, self.device), episode, seed)
-
-    def tasks(self) -> TaskBatch:
-        """Return the first meta-batch of the stream."""
-        return self.stream().batch(0, self.work.meta_batch)
-
-    def minibatches(self, tasks: TaskBatch) -> list[Examples]:
-        """Return what the inner loop takes at each of its steps."""
-        source = tasks.together() if self.work.inner_batch else tasks.support
-        return list(source.minibatches(self.work.inner_batch, self.work.inner_steps))
-
-    def optimizer(self, weights: Mapping[str, Tensor]) -> torch.optim.Optimizer:
-        """Return the meta-optimizer over ``weights``."""
-        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[self.meta_optimizer]
-        return kind(list(weights.values()), lr=self.meta_lr)
-
-
-class _DoubleStream(TaskStream):
-    """The same tasks with images in float64."""
-
-    def batch(self, start: int, count: int) -> TaskBatch:
-        tasks = super().batch(start, count)
-        support, query = (Examples(e.x.double(), e.y, e.orders) for e in (tasks.support, tasks.query))
-        return TaskBatch(support, query, tasks.carry)
-
-
-@functools.cache
-def image_pool(split: str, device: torch.device) -> ImagePool:
-    """Return made-up characters in Omniglot's numbers: a random pattern for each, and 20 noisy copies of it."""
-    rng = torch.Generator().manual_seed(0)
-    classes, (_, height, width) = sum(_CLASSES.values()), IMAGE
-    pattern = torch.randint(0, 200, (classes, 1, height, width), generator=rng, dtype=torch.uint8)
-    images = pattern + torch.randint(0, 56, (classes, 20, height, width), generator=rng, dtype=torch.uint8)
-    splits, first = {}, 0
-    for name in SPLITS:
-        splits[name] = tuple(range(first, first + _CLASSES[name]))
-        first += _CLASSES[name]
-    names = tuple(f"class {i}" for i in range(classes))
-    return ImagePool(ImageSet("made-up", images, names, splits, "random", "none"), split, "pooled", device)
 
 
 def plain_loop(problem: Problem) -> Runner:
@@ -150,7 +82,7 @@ def _reptile_loop(problem: Problem) -> Runner:
         meta_optimizer.zero_grad()
         for t in range(n_tasks):
             learner.load_state_dict(network.state_dict())
-            optimizer = torch.optim.Adam(learner.parameters(), lr=problem.work.inner_lr, betas=(0.0, _BETA2), eps=_EPS)
+            optimizer = torch.optim.Adam(learner.parameters(), lr=problem.work.inner_lr, betas=(0.0, BETA2), eps=EPS)
             for batch in batches:
                 optimizer.zero_grad()
                 F.cross_entropy(learner(batch.x[t]), batch.y[t]).backward()
@@ -212,7 +144,7 @@ def vmap_of_grad(problem: Problem) -> Runner:
     for name, layer in list(network.named_children()):
         if isinstance(layer, nn.BatchNorm2d):
             setattr(network, name, _WrittenOutNorm(layer))
-    weights = dict(network.named_parameters())
+    weights: dict[str, Tensor] = dict(network.named_parameters())
     meta_optimizer = problem.optimizer(weights)
     batches = problem.minibatches(tasks)
     x, y = torch.stack([b.x for b in batches], dim=1), torch.stack([b.y for b in batches], dim=1)  # [T, steps, n, ...]
@@ -228,18 +160,16 @@ def vmap_of_grad(problem: Problem) -> Runner:
             if not work.inner_batch:
                 w = {name: p - work.inner_lr * grads[name] for name, p in w.items()}
                 continue
-            moment = {name: _BETA2 * m + (1 - _BETA2) * grads[name].square() for name, m in moment.items()}
-            root = (1 - _BETA2 ** (i + 1)) ** 0.5
-            change = {name: grads[name] / (m.sqrt() / root + _EPS) for name, m in moment.items()}
+            moment = {name: BETA2 * m + (1 - BETA2) * grads[name].square() for name, m in moment.items()}
+            root = (1 - BETA2 ** (i + 1)) ** 0.5
+            change = {name: grads[name] / (m.sqrt() / root + EPS) for name, m in moment.items()}
             w = {name: p - work.inner_lr * change[name] for name, p in w.items()}
         return w
 
     def query_loss(w: dict[str, Tensor], x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> Tensor:
         return loss(adapted(w, x, y), query_x, query_y)
 
-    def first_order(
-        w: dict[str, Tensor], x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor
-    ) -> dict[str, Tensor]:
+    def first_order(w: dict[str, Tensor], x: Tensor, y: Tensor, query_x: Tensor, query_y: Tensor) -> dict[str, Tensor]:
         end = adapted(w, x, y)
         if work.inner_batch:
             return {name: p - end[name] for name, p in w.items()}
@@ -262,7 +192,7 @@ def vmap_of_grad(problem: Problem) -> Runner:
 
 
 def project(problem: Problem) -> Runner:
-    """This project: the registered algorithm under the harness's own training step, fresh tasks at every step."""
+    """The registered algorithm under the harness's own training step, with fresh tasks at every step."""
     work, stream = problem.work, problem.stream()
     config = RunConfig(
         algo=problem.algo, hyperparameters=hyperparameters(work), dataset="made-up", n_way=work.n_way,
@@ -285,8 +215,8 @@ def supervised(problem: Problem) -> Runner:
 
     As many as a meta-iteration passes forward: every support image once for each inner step, every query image once.
     """
-    network, tasks = copy.deepcopy(problem.network()), problem.tasks()
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    network, tasks = problem.network(), problem.tasks()
+    network = network.to(memory_format=torch.channels_last)
     sets = problem.minibatches(tasks) + ([] if problem.work.inner_batch else [tasks.query])
     x = torch.cat([e.x.flatten(0, 1) for e in sets]).contiguous(memory_format=torch.channels_last)
     y = torch.cat([e.y.flatten() for e in sets])

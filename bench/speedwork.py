@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.func import replace_all_batch_norm_modules_
 
+from bench.api import SPLITS, Examples, ImageSet, TaskBatch
 from bench.model import build_network
 from bench.registry import BACKBONES
+from bench.tasks import Episode, ImagePool, TaskStream
 
 BACKBONE = "conv4"
 IMAGE = (1, 28, 28)
 MAML_LIKE = ("maml", "fomaml")
+BETA2, EPS = 0.999, 1e-8  # of S4's inner Adam: torch's defaults
+
+_CLASSES = {"meta_train": 1100, "meta_val": 100, "meta_test": 100}  # as many as Omniglot has to train on
 
 
 @dataclass(frozen=True)
@@ -54,6 +61,76 @@ SETTINGS: dict[str, Work] = {
     )
 }
 """Conv4 with BatchNorm on 28 x 28 images in float32; S4's inner rule is Adam with beta1 = 0."""
+
+
+def hyperparameters(work: Work) -> Mapping[str, object]:
+    """Return the settings of the registered algorithm that does this work."""
+    settings: dict[str, object] = {"inner_lr": work.inner_lr, "inner_steps": work.inner_steps}
+    if work.inner_batch:
+        settings |= {"inner_batch": work.inner_batch, "inner_optimizer": "adam"}
+    return settings
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One algorithm's work on one device in one precision; ``meta_lr`` belongs to ``meta_optimizer``, sgd or adam."""
+
+    work: Work
+    algo: str
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+    meta_optimizer: str = "adam"
+    meta_lr: float = 1e-3
+
+    def network(self) -> nn.Module:
+        """Return the network with its initial weights, always the same."""
+        network = build_network(BACKBONES.get(BACKBONE)(), IMAGE, self.work.n_way, seed=0)
+        replace_all_batch_norm_modules_(network)
+        return network.to(self.device, self.dtype)
+
+    def stream(self, split: str = "meta_train", seed: int = 0) -> TaskStream:
+        """Return the tasks."""
+        kind = TaskStream if self.dtype == torch.float32 else _DoubleStream
+        episode = Episode(self.work.n_way, self.work.k_shot, self.work.k_query)
+        return kind(image_pool(split, self.device), episode, seed)
+
+    def tasks(self) -> TaskBatch:
+        """Return the first meta-batch of the stream."""
+        return self.stream().batch(0, self.work.meta_batch)
+
+    def minibatches(self, tasks: TaskBatch) -> list[Examples]:
+        """Return what the inner loop takes at each of its steps."""
+        source = tasks.together() if self.work.inner_batch else tasks.support
+        return list(source.minibatches(self.work.inner_batch, self.work.inner_steps))
+
+    def optimizer(self, weights: Mapping[str, Tensor]) -> torch.optim.Optimizer:
+        """Return the meta-optimizer over ``weights``."""
+        kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[self.meta_optimizer]
+        return kind(list(weights.values()), lr=self.meta_lr)
+
+
+class _DoubleStream(TaskStream):
+    """The same tasks with images in float64."""
+
+    def batch(self, start: int, count: int) -> TaskBatch:
+        tasks = super().batch(start, count)
+        support, query = (Examples(e.x.double(), e.y, e.orders) for e in (tasks.support, tasks.query))
+        return TaskBatch(support, query, tasks.carry)
+
+
+@functools.cache
+def image_pool(split: str, device: torch.device) -> ImagePool:
+    """Return made-up characters in Omniglot's numbers: a random pattern for each, and 20 noisy copies of it."""
+    rng = torch.Generator().manual_seed(0)
+    classes, (_, height, width) = sum(_CLASSES.values()), IMAGE
+    pattern = torch.randint(0, 200, (classes, 1, height, width), generator=rng, dtype=torch.uint8)
+    images = pattern + torch.randint(0, 56, (classes, 20, height, width), generator=rng, dtype=torch.uint8)
+    splits, first = {}, 0
+    for name in SPLITS:
+        splits[name] = tuple(range(first, first + _CLASSES[name]))
+        first += _CLASSES[name]
+    names = tuple(f"class {i}" for i in range(classes))
+    return ImagePool(ImageSet("made-up", images, names, splits, "random", "none"), split, "pooled", device)
 
 
 @dataclass(frozen=True)
@@ -125,11 +202,3 @@ def gflop(work: Work, algo: str, least: bool = False) -> float:
 def supervised_gflop(work: Work) -> float:
     """Return the GFLOP of one forward and backward pass of as many images through one shared network."""
     return gflop(work, "supervised")
-
-
-def hyperparameters(work: Work) -> Mapping[str, object]:
-    """Return the settings of the registered algorithm that does this work."""
-    settings: dict[str, object] = {"inner_lr": work.inner_lr, "inner_steps": work.inner_steps}
-    if work.inner_batch:
-        settings |= {"inner_batch": work.inner_batch, "inner_optimizer": "adam"}
-    return settings
