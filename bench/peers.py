@@ -99,7 +99,7 @@ def _reptile_loop(problem: Problem) -> Runner:
 def learn2learn_loop(problem: Problem) -> Runner:
     """One task after the other through ``learn2learn.algorithms.MAML``, as its Omniglot example writes it."""
     if problem.work.inner_batch:
-        raise NotAvailable("its Reptile is the plain loop")
+        raise NotAvailable("as loop")  # its Reptile example is the same plain loop
     if importlib.util.find_spec("learn2learn") is None:
         raise NotAvailable("not installed")
     network, tasks = problem.network(), problem.tasks()

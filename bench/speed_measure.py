@@ -98,8 +98,7 @@ def agreement(work: Work, algo: str, device: torch.device) -> dict[str, float]:
 
 
 def seconds(step: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Return the mean time of ``repeats`` calls, from an idle device to an idle device, without earlier garbage."""
-    gc.collect()
+    """Return the mean time of ``repeats`` calls, from an idle device to an idle device."""
     began = now(device)
     for _ in range(repeats):
         step()
@@ -110,7 +109,12 @@ def repeated(step: Callable[[], object], device: torch.device) -> Callable[[], f
     """Warm ``step`` up and return a clock that reads its mean time over so many calls that the reading is steady."""
     step()
     repeats = min(MOST_REPEATS, max(1, math.ceil(LEAST_S / seconds(step, 1, device))))
-    return lambda: seconds(step, repeats, device)
+
+    def clock() -> float:
+        gc.collect()  # what another variant left behind is not to be swept up at this one's cost
+        return seconds(step, repeats, device)
+
+    return clock
 
 
 def interleaved(clocks: Mapping[Key, Callable[[], float]], rounds: int) -> dict[Key, list[float]]:

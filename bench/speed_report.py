@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import textwrap
 from dataclasses import dataclass, field
 from statistics import median
 
+import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.files import Columns
 from bench.panels import SMALL, TEXT, TITLE, thousands
@@ -19,8 +20,10 @@ FASTER, SHARE, TASK_SHARE, START_S = 1.5, 0.5, 0.02, 15.0
 SECOND_TO_FIRST = {"S1": 2.3, "S2": 1.8}
 FASTER_THAN_LOOP = {"S1": 100.0, "S2": 30.0}
 MET, MISSED = "met", "missed"
+WIDTH = 120  # of the page's text
 
-_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#BBBBBB")  # Okabe and Ito 2008, and grey for the yardstick
+_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#E69F00")  # Okabe and Ito 2008
+_GREY = "#BBBBBB"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,10 +147,10 @@ def markdown(results: Results) -> str:
         markdown_table(
             ["", *names, "fastest peer / project", "work, GFLOP (least)", "project, GFLOP/s (share)", "tasks/s"], times
         ),
-        _LEGEND.format(error=f"{results.error:.1e}", rates=rates),
+        textwrap.fill(_LEGEND.format(error=f"{results.error:.1e}", rates=rates), WIDTH),
     ]
     if any(row.peak_mem_mib is not None for row in results.rows):
-        lines += ["## Peak memory, MiB", markdown_table(["", *names], memory), _MEMORY]
+        lines += ["## Peak memory, MiB", markdown_table(["", *names], memory), textwrap.fill(_MEMORY, WIDTH)]
     if results.starts:
         starts = [(algo, number(cold), number(warm)) for algo, (cold, warm) in results.starts.items()]
         lines += [
@@ -185,25 +188,26 @@ def plot(results: Results) -> Figure:
     figure = Figure(figsize=(max(5.0, 1.6 + 1.45 * len(cases)), 4.2), layout="constrained")
     figure.suptitle(f"Time of a meta-iteration, {device.device_name}", fontsize=TITLE, weight="bold")
     axes = figure.add_subplot()
-    width = 0.84 / len(VARIANTS)
-    for i, (name, colour) in enumerate(zip(VARIANTS, _COLOURS, strict=True)):
-        rows = [(x, results.row(*case, name)) for x, case in enumerate(cases)]
-        bars = [(x - 0.42 + (i + 0.5) * width, row) for x, row in rows if row.ms_median]
-        heights = [row.ms_median or 0.0 for _, row in bars]
-        if not bars:
-            continue
-        whiskers = [[(r.ms_median or 0.0) - (r.ms_min or 0.0) for _, r in bars],
-                    [(r.ms_max or 0.0) - (r.ms_median or 0.0) for _, r in bars]]  # fmt: skip
-        axes.bar([x for x, _ in bars], heights, width, yerr=whiskers, color=colour, label=name, ecolor="#444444",
-                 error_kw={"lw": 0.8})  # fmt: skip
+    shown = [name for name in VARIANTS if any(results.row(*case, name).ms_median for case in cases)]
+    width = 0.84 / len(shown)
+    for i, name in enumerate(shown):
+        bars = [(x - 0.42 + (i + 0.5) * width, results.row(*case, name)) for x, case in enumerate(cases)]
+        bars = [(x, row) for x, row in bars if row.ms_median]
+        heights = np.array([row.ms_median for _, row in bars], dtype=float)
+        below = heights - np.array([row.ms_min for _, row in bars], dtype=float)
+        above = np.array([row.ms_max for _, row in bars], dtype=float) - heights
+        colour = _GREY if name == YARDSTICK else _COLOURS[i % len(_COLOURS)]
+        axes.bar([x for x, _ in bars], heights, width, color=colour, label=name)
+        axes.errorbar([x for x, _ in bars], heights, np.stack([below, above]), fmt="none", ecolor="#444444", lw=0.8)
         for x, row in bars:
             axes.annotate(
                 number(row.ms_median), (x, row.ms_max or 0.0), (0, 3), textcoords="offset points",
                 ha="center", va="bottom", rotation=90, fontsize=SMALL,
             )  # fmt: skip
     axes.set_yscale("log")
-    low, high = _ends(row.ms_median for row in results.rows if row.algo)
-    axes.set_ylim(low / 2, high * 3)  # room for the numbers above the bars
+    known = [row.ms_median for row in results.rows if row.algo and row.ms_median]
+    axes.set_ylim(min(known) / 2, max(known) * 3)  # room for the numbers above the bars
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(known) < 300 * min(known) else (1,)))
     axes.yaxis.set_major_formatter(FuncFormatter(thousands))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xticks(range(len(cases)), [f"{setting}\n{algo}" for setting, algo in cases], fontsize=TEXT)
@@ -212,13 +216,8 @@ def plot(results: Results) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, axis="y", color="#DDDDDD", lw=0.6)
     axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=len(VARIANTS), fontsize=SMALL, frameon=False)
+    figure.legend(loc="outside lower center", ncols=len(shown), fontsize=SMALL, frameon=False)
     return figure
-
-
-def _ends(values: Iterable[float | None]) -> tuple[float, float]:
-    known = [value for value in values if value]
-    return min(known), max(known)
 
 
 def ratio(above: list[float], below: list[float]) -> float:
