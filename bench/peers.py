@@ -192,7 +192,10 @@ def vmap_of_grad(problem: Problem) -> Runner:
 
 
 def project(problem: Problem) -> Runner:
-    """The registered algorithm under the harness's own training step, with fresh tasks at every step."""
+    """The registered algorithm under the harness's own training step, with fresh tasks at every step.
+
+    The one place here that reaches into ``Training``.
+    """
     work, stream = problem.work, problem.stream()
     config = RunConfig(
         algo=problem.algo, hyperparameters=hyperparameters(work), dataset="made-up", n_way=work.n_way,

@@ -88,6 +88,7 @@ def _measure(args: argparse.Namespace, command: str) -> None:
     said = os.environ.get("OMP_NUM_THREADS", "")
     threads = args.threads or (int(said) if said.isdecimal() and int(said) else len(os.sched_getaffinity(0)))
     settle(threads)
+    args.out.mkdir(parents=True, exist_ok=True)  # refused now rather than after minutes of measuring
     works = [SETTINGS[name] for name in dict.fromkeys(names)]
     facts = {
         "device": device.type, "device_name": device_name(device), "threads": threads, "rounds": args.rounds,

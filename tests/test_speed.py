@@ -178,7 +178,11 @@ def made_results(device, peer, share, drawing, second, warm):
             ratio = {"loop": peer, "vmap": 2 * peer, PROJECT: 1.0, "supervised": 0.5}.get(name)
             status = "ok" if ratio else "not installed"
             measured = {"ms_median": 10 * ratio, "ms_min": 9 * ratio, "ms_max": 11 * ratio} if ratio else {}
-            ours = {"share_of_matmul_rate": share, "task_share": drawing, "gflop": 1.0} if name == PROJECT else {}
+            ours = (
+                {"share_of_matmul_rate": share, "task_share": drawing, "gflop": 1.0, "gflop_least": 0.5}
+                if name == PROJECT
+                else {}
+            )
             rows.append(
                 SpeedRow(
                     setting="S1", algo=algo, variant=name, status=status, ratio_to_project=ratio, device=device,
@@ -194,6 +198,7 @@ def test_verdicts_on_a_cpu_turn_at_the_targets():
     assert [target for target, *_ in good] == [target for target, *_ in bad]
     assert len(good) == 2 * 3 + 2
     assert {verdict for *_, verdict in good} == {MET}
+    assert good[1][1] == "50% (25% counting the least work)"
     assert {verdict for *_, verdict in bad} == {MISSED}
 
 
