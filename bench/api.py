@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +40,9 @@ class TaskLoss(Protocol):
 
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
         """Map images ``[T, n, C, H, W]`` to the network's outputs ``[T, n, output_size]``."""
+
+    def outputs_alone(self, fast: Weights, support: Tensor, queries: Tensor) -> Tensor:
+        """Return ``outputs`` of each query image ``[T, q, C, H, W]`` in a batch of its own with the support images."""
 
 
 def _in_given_order(passes: int, n: int) -> Tensor:
@@ -140,6 +142,22 @@ def stack(slow: Weights, n_tasks: int) -> dict[str, Tensor]:
     return {name: w.expand(n_tasks, *w.shape).clone() for name, w in slow.items()}
 
 
+@dataclass(frozen=True)
+class Adapted:
+    """A network with fast weights as a predictor; plain evaluation shares what it can of the support set."""
+
+    task_loss: TaskLoss
+    fast: Weights
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map images ``[T, n, C, H, W]`` to scores ``[T, n, n_way]``."""
+        return self.task_loss.outputs(self.fast, x)
+
+    def alone(self, support: Tensor, queries: Tensor) -> Tensor:
+        """Return the scores ``[T, q, n_way]`` of each query image in a batch of its own with the support images."""
+        return self.task_loss.outputs_alone(self.fast, support, queries)
+
+
 class MetaAlgorithm(ABC):
     """A frozen set of hyperparameters that estimates meta-gradients; subclasses are frozen dataclasses.
 
@@ -213,7 +231,7 @@ class MetaAlgorithm(ABC):
         """
         steps = self.inner_steps if steps is None else steps
         for state in self.adaptation(task_loss, slow, support, steps, carry):
-            yield functools.partial(task_loss.outputs, state.fast)
+            yield Adapted(task_loss, state.fast)
 
     # State beyond the network's weights.
 

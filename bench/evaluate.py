@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.api import Examples, MetaAlgorithm, Predictor, TaskBatch, TaskLoss, Weights
+from bench.api import Adapted, Examples, MetaAlgorithm, Predictor, TaskBatch, TaskLoss, Weights
 from bench.tasks import TaskStream
 
 PLAIN, TRANSDUCTIVE = "plain", "transductive"
@@ -77,6 +77,8 @@ def _transductive(predictor: Predictor, tasks: TaskBatch) -> Tensor:
 
 @torch.no_grad()
 def _plain(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+    if isinstance(predictor, Adapted):
+        return _accuracy(predictor.alone(tasks.support.x, tasks.query.x), tasks.query)
     queries = tasks.query.x.split(1, dim=1)
     scores = [predictor(torch.cat([tasks.support.x, image], dim=1))[:, -1:] for image in queries]
     return _accuracy(torch.cat(scores, dim=1), tasks.query)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class Classifier:
     def __init__(self, network: nn.Module, kernels: Kernels = UNCOMPILED, form: type[Form] | None = None) -> None:
         replace_all_batch_norm_modules_(network)
         self.network = network.eval()  # no dropout: its random numbers would depend on what was drawn before
-        self.stages = _compile(network)
+        self.stages, self._shared = _compile(network)
         on_gpu = any(p.is_cuda for p in network.parameters())
         self.form = (form or (TasksOutside if on_gpu else TasksInside))(kernels)
 
@@ -51,9 +51,29 @@ class Classifier:
         if self.stages is None:
             own = {name: fast[name] for name, _ in self.network.named_parameters()}
             return vmap(lambda w, x: functional_call(self.network, w, (x,)))(own, x)
-        if x.dim() == 5:
-            x = self.form.enter(x)
-        for stage in self.stages:
+        return self._through(self.stages, fast, self.form.enter(x) if x.dim() == 5 else x)
+
+    def outputs_alone(self, fast: Weights, support: Tensor, queries: Tensor) -> Tensor:
+        """Return the outputs of each of the queries ``[T, q, C, H, W]`` in a batch of its own with the support images.
+
+        All layers in front of the first BatchNorm see the support images once; without any, the queries are enough.
+        """
+        if self.stages is None:
+            batches = [torch.cat([support, image], dim=1) for image in queries.split(1, dim=1)]
+            return torch.cat([self.outputs(fast, batch)[:, -1:] for batch in batches], dim=1)
+        if self._shared == len(self.stages):
+            return self.outputs(fast, queries)
+        x = torch.cat([support, queries], dim=1)
+        x = self._through(self.stages[: self._shared], fast, self.form.enter(x) if x.dim() == 5 else x)
+        dim = self.form.image_dim if x.dim() == 5 else 1
+        shared, *images = x.split([support.shape[1], *[1] * queries.shape[1]], dim=dim)
+        rest = self.stages[self._shared :]
+        return torch.cat(
+            [self._through(rest, fast, torch.cat([shared, image], dim=dim))[:, -1:] for image in images], dim=1
+        )
+
+    def _through(self, stages: Sequence[Stage], fast: Weights, x: Tensor) -> Tensor:
+        for stage in stages:
             x = stage(self.form, fast, x)
         return x
 
@@ -65,11 +85,15 @@ def build_network(backbone: Backbone, image_shape: tuple[int, int, int], output_
         return backbone.build(image_shape, output_size)
 
 
-def _compile(network: nn.Module) -> list[Stage] | None:
-    """Return the stacked form of a sequence of known layers, None where a layer is not known."""
+def _compile(network: nn.Module) -> tuple[list[Stage] | None, int]:
+    """Return the stacked form of a sequence of known layers, None where a layer is not known.
+
+    The number says how many stages come before the first that looks across its batch.
+    """
     layers = _layers(network, "")
     if layers is None:
-        return None
+        return None, 0
+    shared: int | None = None
     first_names: dict[nn.Module, str] = {}
     layers = [
         (first_names.setdefault(layer, name), layer) for name, layer in layers
@@ -82,10 +106,12 @@ def _compile(network: nn.Module) -> list[Stage] | None:
         make = _STAGES.get(type(layer))
         stage = make(name, layer, following) if make else None
         if stage is None:
-            return None
+            return None, 0
+        if shared is None and type(layer) in _NORMS:
+            shared = len(stages)
         stages.append(stage)
         position += 2 if type(layer) in _NORMS and type(following) is nn.ReLU else 1
-    return stages
+    return stages, len(stages) if shared is None else shared
 
 
 def _layers(module: nn.Module, name: str) -> list[tuple[str, nn.Module]] | None:

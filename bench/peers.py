@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from bench.config import RunConfig
+from bench.kernels import available, choose
 from bench.model import Classifier
 from bench.registry import create_algorithm
 from bench.speedwork import BACKBONE, BETA2, EPS, Problem, hyperparameters
@@ -203,7 +204,8 @@ def project(problem: Problem) -> Runner:
         meta_optimizer=problem.meta_optimizer, meta_lr=problem.meta_lr, meta_lr_schedule="constant",
         device=problem.device.type,
     )  # fmt: skip
-    task_loss = Classifier(problem.network())
+    kernels, _ = choose(available(problem.device.type), problem.device)
+    task_loss = Classifier(problem.network(), kernels)
     weights = task_loss.weights
     algorithm = create_algorithm(problem.algo, **hyperparameters(work))
     training = Training(

@@ -43,6 +43,9 @@ def batch_norm(
 class Form(ABC):
     """How the images of T tasks lie in memory, and the layers on them; weights are ``[T, O, C, kh, kw]``."""
 
+    image_dim: int
+    """Which dimension counts the images of a task."""
+
     def __init__(self, kernels: Kernels = UNCOMPILED) -> None:
         self.kernels = kernels
 
@@ -73,6 +76,8 @@ class Form(ABC):
 
 class TasksInside(Form):
     """``[n, T, C, H, W]`` in the memory order n, H, W, T, C: for all tasks one grouped convolution, T groups."""
+
+    image_dim = 0
 
     def enter(self, x: Tensor) -> Tensor:
         """Bring images ``[T, n, C, H, W]`` into this form."""
@@ -111,6 +116,8 @@ class TasksInside(Form):
 
 class TasksOutside(Form):
     """``[T, n, H, W, C]``: convolution is patches times a batched matrix product."""
+
+    image_dim = 1
 
     def enter(self, x: Tensor) -> Tensor:
         """Bring images ``[T, n, C, H, W]`` into this form."""

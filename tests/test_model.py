@@ -56,6 +56,16 @@ def test_stacked_networks_agree_with_torch_to_second_order(name, rng):
         assert distance(got, expected) < 1e-12
 
 
+@pytest.mark.parametrize("name", [*sorted(SIZES), "residual"])
+def test_queries_alone_are_those_in_batches_of_their_own(name, rng):
+    classifier = Classifier(Residual().double() if name == "residual" else build(name))
+    fast = {n: w + 0.1 * torch.randn(2, *w.shape, generator=rng, dtype=w.dtype) for n, w in classifier.weights.items()}
+    support, queries = (torch.rand(2, n, 1, 28, 28, generator=rng, dtype=torch.float64) for n in (5, 3))
+    got = classifier.outputs_alone(fast, support, queries)
+    expected = [classifier.outputs(fast, torch.cat([support, queries[:, q : q + 1]], dim=1))[:, -1:] for q in range(3)]
+    torch.testing.assert_close(got, torch.cat(expected, dim=1), rtol=1e-12, atol=1e-12)
+
+
 class Residual(nn.Module):
     """A user's own network: not a sequence, with BatchNorm that keeps running statistics."""
 
