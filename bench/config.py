@@ -61,7 +61,7 @@ class RunConfig:
     task_chunk: int | None = _option(None, "tasks in memory at once; none: by the device", least=1)
     kernels: str = _option(
         AUTO,
-        "normalisation: compiled by torch.compile or eager; auto compiles where a compiler is found",
+        "normalisation: compiled by torch.compile, or eager; auto compiles on a GPU with Triton",
         choices=(AUTO, "compiled", "eager"),
     )
     device: str = _option(AUTO, "auto takes the GPU if there is one", choices=(AUTO, "cpu", "cuda"))

@@ -11,8 +11,6 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
-import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -51,15 +49,17 @@ def norm_backward(
 
 
 def norm_double_backward(
-    vx: Tensor, vw: Tensor, vb: Tensor, dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor,
-    weight: Tensor, relu: bool, dim: int,
+    vx: Tensor, dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor,
+    weight: Tensor, vw: Tensor, vb: Tensor, d_weight: Tensor, d_bias: Tensor, relu: bool, dim: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Return the derivatives of ``<v, norm_backward(...)>`` with respect to ``dy``, ``x`` and the weight."""
+    """Return the derivatives of ``<v, norm_backward(...)>`` with respect to ``dy``, ``x`` and the weight.
+
+    ``d_weight`` and ``d_bias`` are what ``norm_backward`` returned: sums that need not be taken again.
+    """
     m = x.shape[dim]
-    vw, vb, w = vw.unsqueeze(dim), vb.unsqueeze(dim), weight.unsqueeze(dim)
+    vw, vb, w, z_xh, sum_z = (p.unsqueeze(dim) for p in (vw, vb, weight, d_weight, d_bias))
     dz, xh = _masked(dy, y, relu), (x - mean) * rstd
-    sum_z, sum_v = dz.sum(dim=dim, keepdim=True), vx.sum(dim=dim, keepdim=True)
-    z_xh, v_xh = (dz * xh).sum(dim=dim, keepdim=True), (vx * xh).sum(dim=dim, keepdim=True)
+    sum_v, v_xh = vx.sum(dim=dim, keepdim=True), (vx * xh).sum(dim=dim, keepdim=True)
     v_pz = (vx * dz).sum(dim=dim, keepdim=True) - (sum_v * sum_z + z_xh * v_xh) / m  # <vx, P(dz)>
     scale = w * rstd
     d_dy = _masked(scale * (vx - sum_v / m - xh * (v_xh / m)) + vw * xh + vb, y, relu)
@@ -74,6 +74,65 @@ def norm_double_backward(
 
 def _masked(u: Tensor, y: Tensor, relu: bool) -> Tensor:
     return torch.where(y > 0, u, 0.0) if relu else u
+
+
+def native_forward(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool, dim: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what ``norm_forward`` does, by torch's own kernel where the rows come first."""
+    if dim != 0:
+        return norm_forward(x, weight, bias, eps, relu, dim)
+    y, mean, rstd = torch.native_batch_norm(x.flatten(1), weight.flatten(), bias.flatten(), None, None, True, 0.0, eps)
+    shape = (1, *weight.shape)
+    return (y.relu_() if relu else y).view_as(x), mean.view(shape), rstd.view(shape)
+
+
+def native_backward(
+    dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, relu: bool, dim: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return what ``norm_backward`` does, by torch's own kernel where the rows come first."""
+    if dim != 0:
+        return norm_backward(dy, x, y, mean, rstd, weight, relu, dim)
+    dz = torch.ops.aten.threshold_backward(dy, y, 0) if relu else dy
+    return _native_backward(dz, x, weight, mean, rstd, [True, True, True])
+
+
+def _native_backward(
+    dz: Tensor, x: Tensor, weight: Tensor, mean: Tensor, rstd: Tensor, wanted: list[bool]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return weight * rstd * P(dz), the sums of dz * xh and of dz; empty tensors for those that are not wanted."""
+    results = torch.ops.aten.native_batch_norm_backward(
+        dz.flatten(1), x.flatten(1), weight.flatten(), None, None, mean.flatten(), rstd.flatten(), True, 0.0, wanted
+    )
+    shapes = (x.shape, weight.shape, weight.shape)
+    dx, d_weight, d_bias = (r.view(shape) if ok else r for r, shape, ok in zip(results, shapes, wanted))
+    return dx, d_weight, d_bias
+
+
+def native_double_backward(
+    vx: Tensor, dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor,
+    weight: Tensor, vw: Tensor, vb: Tensor, d_weight: Tensor, d_bias: Tensor, relu: bool, dim: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Return what ``norm_double_backward`` does, in whole passes of torch's own kernels where the rows come first."""
+    if dim != 0:
+        return norm_double_backward(vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias, relu, dim)
+    m, z_xh, sum_z = x.shape[0], d_weight, d_bias
+    dz = torch.ops.aten.threshold_backward(dy, y, 0) if relu else dy
+    d_dy, v_xh, sum_v = _native_backward(vx, x, weight, mean, rstd, [True, True, True])
+    # The sum of vx * dz in one pass: it is what a weight's derivative would be.
+    _, v_z, _ = _native_backward(dz, vx, weight, torch.zeros_like(mean), torch.ones_like(rstd), [False, True, False])
+    mean, rstd = mean[0], rstd[0]
+    v_pz = v_z - (sum_v * sum_z + z_xh * v_xh) / m
+    scale = weight * rstd
+    from_v, from_z = -scale / m * z_xh, vw - scale / m * v_xh
+    mean_g = (from_v * sum_v + from_z * sum_z) / m
+    along_x = rstd * (from_v * v_xh + from_z * z_xh + scale * v_pz) / m
+    d_dy.addcmul_(x, vw * rstd).add_(vb - vw * rstd * mean)
+    if relu:
+        d_dy = torch.ops.aten.threshold_backward(d_dy, y, 0)
+    dx = torch.addcmul(rstd * (along_x * mean - mean_g), vx, rstd * from_v)
+    dx.addcmul_(dz, rstd * from_z).addcmul_(x, -rstd * along_x)
+    return d_dy, dx, rstd * v_pz
 
 
 class Compiled:
@@ -121,7 +180,7 @@ class Kernels:
     double_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_double_backward
 
 
-UNCOMPILED = Kernels()
+UNCOMPILED = Kernels(native_forward, native_backward, native_double_backward)
 
 
 @functools.cache
@@ -132,17 +191,13 @@ def compiled() -> Kernels:
     return Kernels(
         Compiled(norm_forward, "xpp"),
         Compiled(norm_backward, "xxxssp"),
-        Compiled(norm_double_backward, "xppxxxssp"),
+        Compiled(norm_double_backward, "xxxxssppppp"),
     )
 
 
 def available(device_type: str) -> str:
-    """Return COMPILED where ``torch.compile`` finds what it needs, else EAGER."""
-    if device_type == "cpu":
-        found = shutil.which(os.environ.get("CXX", "g++")) is not None
-    else:
-        found = importlib.util.find_spec("triton") is not None
-    return COMPILED if found else EAGER
+    """Return COMPILED on a GPU where Triton is found, else EAGER: on a CPU compiling gained nothing over torch's own."""
+    return COMPILED if device_type == "cuda" and importlib.util.find_spec("triton") is not None else EAGER
 
 
 def choose(asked: str, device: torch.device) -> tuple[Kernels, str]:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.kernels import UNCOMPILED, Kernels
+from bench.kernels import UNCOMPILED, Kernels, norm_backward, norm_double_backward
 
 Pair = tuple[int, int]
 
@@ -323,16 +323,20 @@ class _BatchNormBackward(torch.autograd.Function):
         eps: float, relu: bool, dim: int, kernels: Kernels,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         ctx.settings = (eps, relu, dim, kernels)
-        ctx.save_for_backward(dy, x, weight, y, mean, rstd)
-        return kernels.backward(dy, x, y, mean, rstd, weight, relu, dim)
+        dx, d_weight, d_bias = kernels.backward(dy, x, y, mean, rstd, weight, relu, dim)
+        ctx.save_for_backward(dy, x, weight, y, mean, rstd, d_weight, d_bias)
+        return dx, d_weight, d_bias
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
-        dy, x, weight, y, mean, rstd = ctx.saved_tensors
-        eps, relu, dim, kernels = ctx.settings
-        if torch.is_grad_enabled():  # third order and above: by autograd, with the statistics in the graph
+        dy, x, weight, y, mean, rstd, d_weight, d_bias = ctx.saved_tensors
+        (vx, vw, vb), (eps, relu, dim, kernels) = v, ctx.settings
+        if torch.is_grad_enabled():  # third order and above: by autograd, with all that depends on x in the graph
             mean = x.mean(dim=dim, keepdim=True)
             rstd = torch.rsqrt((x - mean).square().mean(dim=dim, keepdim=True) + eps)
-            kernels = UNCOMPILED
-        d_dy, d_x, d_weight = kernels.double_backward(*v, dy, x, y, mean, rstd, weight, relu, dim)
-        return (d_dy, d_x, d_weight, *[None] * 7)
+            _, d_weight, d_bias = norm_backward(dy, x, y, mean, rstd, weight, relu, dim)
+            double_backward = norm_double_backward
+        else:
+            double_backward = kernels.double_backward
+        d_dy, d_x, d_w = double_backward(vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias, relu, dim)
+        return (d_dy, d_x, d_w, *[None] * 7)

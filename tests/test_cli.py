@@ -20,7 +20,6 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PLUGINS = REPOSITORY / "tests" / "plugins"
 SMALL = [
     *("--plugin", str(PLUGINS / "toy_data.py"), "--dataset", "toy", "--backbone", "one-layer", "--device", "cpu"),
-    *("--kernels", "eager"),
     *("--meta-steps", "12", "--meta-batch", "4", "--test-tasks", "60", "--val-tasks", "20", "--val-points", "3"),
 ]
 SPEC_COLUMNS = """

@@ -1,5 +1,7 @@
 """Fused normalisation against torch's own, two derivatives deep, plain and compiled; and the two forms of images."""
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,7 @@ from bench.kernels import UNCOMPILED, available, choose, compiled
 from bench.stacked import TasksInside, TasksOutside, _BatchNorm
 
 EPS = 1e-5
-needs_compiler = pytest.mark.skipif(available("cpu") == "eager", reason="needs a C++ compiler")
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
 
 def inputs(rng, dim, n_tasks=3, m=7, channels=4, dtype=torch.float64):
@@ -84,7 +86,6 @@ def test_without_a_compiler_it_says_so_and_runs_eager(monkeypatch, caplog):
     assert choose("compiled", torch.device("cpu")) == (UNCOMPILED, "eager (no header)")
     assert "torch.compile failed (no header)" in caplog.text
     assert choose("eager", torch.device("cpu")) == (UNCOMPILED, "eager")
-    monkeypatch.setenv("CXX", "no-such-compiler")
     assert available("cpu") == "eager"
 
 

@@ -218,7 +218,7 @@ def test_studies_are_listed(capsys):
 def test_a_small_study_from_end_to_end(tmp_path, capsys):
     flags = [
         *("--study", "cost", "--algos", "fomaml", "--vary", "inner_steps=1,2", "--meta-batch", "4"),
-        *("--meta-steps", "4", "--device", "cpu", "--kernels", "eager", "--set", "backbone=conv4-16"),
+        *("--meta-steps", "4", "--device", "cpu", "--set", "backbone=conv4-16"),
         *("--plugin", str(PLUGINS / "toy_data.py"), "--dataset", "toy"),
         *("--out", str(tmp_path)),
     ]
