@@ -21,11 +21,18 @@ class Classifier:
     A network made of the usual layers in ``nn.Sequential`` runs on ``bench.stacked``; any other ``nn.Module`` through
     ``torch.func.vmap`` of its forward pass, differentiated from outside (vmap of a gradient over batch normalisation
     gives a wrong second order). BatchNorm uses batch statistics, never running ones, in training and evaluation alike.
+
+    Args:
+        product: the type in which the inputs of matrix products are handed over; None for that of the weights. Weights,
+            biases, normalisation and loss keep the type of the weights.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, product: torch.dtype | None = None) -> None:
         replace_all_batch_norm_modules_(network)
         self.network = network.eval()  # no dropout: its random numbers would depend on what was drawn before
+        self.product = product
+        layers = network.named_modules(remove_duplicate=False)
+        self._factors = {f"{name}.weight" if name else "weight" for name, m in layers if type(m) in _PRODUCTS}
         self.stages = _compile(network)
 
     @property
@@ -43,7 +50,11 @@ class Classifier:
         """Map images ``[T, n, C, H, W]`` to the network's outputs ``[T, n, output_size]``."""
         if self.stages is None:
             own = {name: fast[name] for name, _ in self.network.named_parameters()}
-            return vmap(lambda w, x: functional_call(self.network, w, (x,)))(own, x)
+            with torch.autocast(x.device.type, self.product, enabled=self.product is not None, cache_enabled=False):
+                y: Tensor = vmap(lambda w, x: functional_call(self.network, w, (x,)))(own, x)
+            return y.to(next(iter(own.values())).dtype)
+        if self.product is not None:  # ``stacked.linear``, through which all products go, follows its weight
+            fast = {name: w.to(self.product) if name in self._factors else w for name, w in fast.items()}
         x = x.movedim(2, -1) if x.dim() == 5 else x
         for stage in self.stages:
             x = stage(fast, x)
@@ -137,6 +148,7 @@ def _flatten(name: str, layer: nn.Flatten, following: nn.Module | None) -> Stage
 
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_PRODUCTS = (nn.Conv2d, nn.Linear)
 _STAGES: dict[type[nn.Module], Callable[..., Stage | None]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,

@@ -26,7 +26,13 @@ def conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Map ``x [T, n, I]`` by every task's own ``weight [T, O, I]`` and ``bias [T, O]`` to ``[T, n, O]``."""
+    """Map ``x [T, n, I]`` by every task's own ``weight [T, O, I]`` and ``bias [T, O]`` to ``[T, n, O]``.
+
+    A weight of another type than ``x`` decides in which the product's inputs are; the result has that of ``x``.
+    """
+    if weight.dtype != x.dtype:
+        y = torch.bmm(x.to(weight.dtype), weight.transpose(1, 2)).to(x.dtype)
+        return y if bias is None else y + bias[:, None]
     if bias is None:
         return torch.bmm(x, weight.transpose(1, 2))
     return torch.baddbmm(bias[:, None], x, weight.transpose(1, 2))
