@@ -29,6 +29,14 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)
 
 
+def release(device: torch.device) -> None:
+    """Hand freed memory back to the system and the device."""
+    gc.collect()
+    _trim()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
 def now(device: torch.device) -> float:
     """Return monotonic seconds once the device has done all it was given."""
     if device.type == "cuda":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import io
 import logging
@@ -23,7 +22,7 @@ from bench.chunks import default_chunk, measured_chunk
 from bench.config import AUTO, RunConfig
 from bench.evaluate import TRANSDUCTIVE, evaluate
 from bench.files import write_atomic
-from bench.measure import Memory, StepTimes, is_out_of_memory, now
+from bench.measure import Memory, StepTimes, is_out_of_memory, now, release
 from bench.metastep import MetaStep
 from bench.records import CurvePoint
 from bench.stats import mean_ci95
@@ -226,9 +225,7 @@ class Training:
                 raise
             text = " ".join(str(error).split())[:200]
         # Here the exception is gone, and with its frames the tensors that they held.
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+        release(self.device)
         p.oom_retries += 1
         log.warning("out of memory with %d tasks at once; going on with %d (%s)", p.chunk, p.chunk // 2, text)
         p.chunk = self.step.chunk = p.chunk // 2
