@@ -456,7 +456,7 @@ def test_on_a_gpu_the_captured_run_equals_the_one_that_runs_line_by_line(
     name, hyper, outer, backbone, toy_images, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("bench.tasks._BLOCK", {"cpu": 32, "cuda": 32})  # the window moves every six meta-steps
-    settings = {"meta_steps": 20, "backbone": backbone, "meta_lr_schedule": "linear", "device": "cuda", **outer}
+    settings = {"meta_steps": 20, "backbone": backbone, "meta_lr_schedule": "linear", **outer}
     graph = make_training(toy_images, tmp_path / "graph", name, hyper, device=GPU, **settings)
     eager = make_training(toy_images, tmp_path / "eager", name, hyper, device=GPU, cuda_graph="off", **settings)
     graph.run()
@@ -529,7 +529,7 @@ def test_on_a_gpu_a_step_that_waits_for_the_device_falls_back(found, toy_images,
 
 @on_gpu
 def test_on_a_gpu_the_chunk_follows_the_free_memory(toy_images, tmp_path, monkeypatch):
-    settings = {"backbone": "conv4", "meta_batch": 32, "device": "cuda"}
+    settings = {"backbone": "conv4", "meta_batch": 32}
     roomy = make_training(toy_images, tmp_path / "roomy", "maml", device=GPU, **settings)
     roomy.warm_up()
     assert roomy.progress.chunk == 32
