@@ -348,7 +348,9 @@ def parser() -> Parser:
     groups: dict[str, Callable[..., Any]] = dict.fromkeys(
         ("n_way", "k_shot", "k_query", "seed", "eval_k_query", "train_rotation", "test_rotation"), data.add_argument
     )
-    groups |= dict.fromkeys(("device", "threads", "task_chunk", "kernels"), machine.add_argument)
+    groups |= dict.fromkeys(
+        ("device", "threads", "precision", "task_chunk", "cuda_graph", "kernels"), machine.add_argument
+    )
     for f in dataclasses.fields(RunConfig):
         if f.name in _flag_names():
             flag = "--seeds" if f.name == "seed" else "--" + f.name.replace("_", "-")
@@ -391,8 +393,8 @@ def _effective(f: dataclasses.Field[Any]) -> str:
         general = [p.values[f.name] for p in load_protocol(name).presets if not p.where and f.name in p.values]
         values[name] = general[-1] if general else f.default
     if len(set(values.values())) == 1:
-        return str(f.default if f.default is not None else "none")
-    return ", ".join(f"{'none' if value is None else value} in {name}" for name, value in values.items())
+        return str(f.default if f.default is not None else f.metadata["none"])
+    return ", ".join(f"{f.metadata['none'] if value is None else value} in {name}" for name, value in values.items())
 
 
 if __name__ == "__main__":

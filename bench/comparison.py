@@ -19,7 +19,7 @@ _MACHINE = ("device", "device_name", "threads")
 # What, with the seed, makes two runs of one algorithm the same experiment; its hyperparameters come on top.
 _IDENTITY = (
     *("meta_batch", "meta_steps", "meta_optimizer", "meta_lr", "inner_steps", "inner_lr", "inner_optimizer"),
-    *("eval_inner_steps", "train_rotation", "task_chunk", *_MACHINE),
+    *("eval_inner_steps", "train_rotation", "step_mode", *_MACHINE),
 )
 
 

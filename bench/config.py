@@ -16,12 +16,15 @@ from bench.api import BenchError
 from bench.tasks import ROTATIONS
 
 META_OPTIMIZERS = ("sgd", "adam")
+PRECISIONS = ("float32", "tf32", "bf16")
 SCHEDULES = ("constant", "linear", "cosine")
 AUTO = "auto"
 
 
-def _option(default: Any, text: str, *, least: float | None = None, choices: tuple[str, ...] | None = None) -> Any:
-    return field(default=default, metadata={"help": text, "least": least, "choices": choices})
+def _option(
+    default: Any, text: str, *, least: float | None = None, choices: tuple[str, ...] | None = None, none: str = "none"
+) -> Any:
+    return field(default=default, metadata={"help": text, "least": least, "choices": choices, "none": none})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,17 @@ class RunConfig:
         choices=ROTATIONS,
     )
     test_rotation: str = _option("none", "the same for meta-validation and meta-test", choices=ROTATIONS)
-    task_chunk: int | None = _option(None, "tasks in memory at once; none: by the device", least=1)
+    precision: str = _option(
+        "float32",
+        "of matrix products: float32, tf32 (GPU: float32 rounded to 10 bits) or bf16; all else is float32",
+        choices=PRECISIONS,
+    )
+    task_chunk: int | None = _option(
+        None, "tasks in memory at once; auto: what a CPU's caches or a GPU's free memory hold", least=1, none=AUTO
+    )
+    cuda_graph: str = _option(
+        AUTO, "auto: on a GPU capture the meta-step once and replay it, where that can be done", choices=(AUTO, "off")
+    )
     kernels: str = _option(
         AUTO,
         "normalisation: compiled by torch.compile, or eager; auto compiles on a GPU with Triton",
@@ -73,6 +86,8 @@ class RunConfig:
         for f in dataclasses.fields(self):
             check_range(f.name, getattr(self, f.name), **{k: f.metadata.get(k) for k in ("least", "choices")})
         check_range("seed", self.seed, most=2**32 - 1)
+        if self.precision == "tf32" and self.device == "cpu":
+            raise BenchError("precision 'tf32' is something only a GPU has; accepted on a CPU: float32, bf16")
         for name, value in self.hyperparameters.items():
             least = 1 if name.endswith(("_steps", "_batch")) else 0 if name.endswith("_lr") else None
             check_range(f"{self.algo}.{name}", value, least=least)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -10,7 +11,10 @@ import torch
 from torch import Tensor
 
 from bench.api import Adapted, Examples, MetaAlgorithm, Predictor, TaskBatch, TaskLoss, Weights
+from bench.measure import is_out_of_memory, release
 from bench.tasks import TaskStream
+
+log = logging.getLogger("bench")
 
 PLAIN, TRANSDUCTIVE = "plain", "transductive"
 PLAIN_STEPS = frozenset({0, 1, 3, 10, 50})  # plain mode costs N*K+1 images per query, so not at every step
@@ -50,24 +54,53 @@ def evaluate(
         along_the_way: also before adaptation and after each step (in plain mode at PLAIN_STEPS).
         advance: called with the number of tasks done since the last call.
     """
-    modes_by_name = {PLAIN: _plain, TRANSDUCTIVE: _transductive}
     parts: dict[str, dict[int, list[Tensor]]] = {mode: {} for mode in modes}
-    size = _chunk(stream)
-    for start in range(0, n_tasks, size):
+    size, start = _chunk(stream), 0
+    while start < n_tasks:
         tasks = stream.batch(start, min(size, n_tasks - start))
-        step = -1
-        for step, predictor in enumerate(algorithm.predictors(task_loss, slow, tasks.support, steps, carry)):
-            for mode in modes if along_the_way else ():
-                if mode == TRANSDUCTIVE or step in PLAIN_STEPS:
-                    parts[mode].setdefault(step, []).append(modes_by_name[mode](predictor, tasks))
-        for mode in modes:
-            by_step = parts[mode]
-            if not along_the_way or (mode == PLAIN and step not in PLAIN_STEPS):
-                by_step.setdefault(step, []).append(modes_by_name[mode](predictor, tasks))
-        advance(tasks.support.n_tasks)
+        n = tasks.support.n_tasks
+        try:
+            answers = _answers(algorithm, task_loss, slow, carry, tasks, steps, modes, along_the_way)
+        except Exception as error:  # judged by what it says: not all that mean "no memory" are of one class
+            if not is_out_of_memory(error) or n == 1:
+                raise
+            size = n // 2
+        else:
+            for mode, by_step in answers.items():
+                for step, accuracy in by_step.items():
+                    parts[mode].setdefault(step, []).append(accuracy)
+            advance(n)
+            start += n
+            continue
+        release(tasks.support.x.device)  # here, where the exception and what its frames held are gone
+        log.warning("out of memory: evaluation goes on with %d tasks at once", size)
     return Evaluation(
         {mode: {s: torch.cat(a).double().cpu().numpy() for s, a in by_step.items()} for mode, by_step in parts.items()}
     )
+
+
+def _answers(
+    algorithm: MetaAlgorithm,
+    task_loss: TaskLoss,
+    slow: Weights,
+    carry: Weights,
+    tasks: TaskBatch,
+    steps: int | None,
+    modes: Collection[str],
+    along_the_way: bool,
+) -> dict[str, dict[int, Tensor]]:
+    """Return the accuracies ``[T]`` by test mode and number of adaptation steps."""
+    modes_by_name = {PLAIN: _plain, TRANSDUCTIVE: _transductive}
+    found: dict[str, dict[int, Tensor]] = {mode: {} for mode in modes}
+    step = -1
+    for step, predictor in enumerate(algorithm.predictors(task_loss, slow, tasks.support, steps, carry)):
+        for mode in modes if along_the_way else ():
+            if mode == TRANSDUCTIVE or step in PLAIN_STEPS:
+                found[mode][step] = modes_by_name[mode](predictor, tasks)
+    for mode in modes:
+        if not along_the_way or (mode == PLAIN and step not in PLAIN_STEPS):
+            found[mode][step] = modes_by_name[mode](predictor, tasks)
+    return found
 
 
 @torch.no_grad()

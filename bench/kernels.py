@@ -196,7 +196,7 @@ def compiled() -> Kernels:
 
 
 def available(device_type: str) -> str:
-    """Return COMPILED on a GPU where Triton is found, else EAGER: on a CPU compiling gained nothing over torch's own."""
+    """Return COMPILED on a GPU with Triton, else EAGER: on a CPU compiling gained nothing over torch's own kernels."""
     return COMPILED if device_type == "cuda" and importlib.util.find_spec("triton") is not None else EAGER
 
 

@@ -20,6 +20,21 @@ import torch
 MIB = 2**20
 LEAK_SAMPLES = 3  # this many segments in a row must each end higher than the last
 LEAK_FLOOR = {"cpu": 64 * MIB, "cuda": MIB}  # growth below this is an allocator's noise
+AHEAD = 16  # steps that a GPU may have before it: enough to be kept busy, few enough that a signal stops the run soon
+_OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")  # torch raises these as plain RuntimeErrors
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an exception means that there was not enough memory."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in _OUT_OF_MEMORY)
+
+
+def release(device: torch.device) -> None:
+    """Hand freed memory back to the system and the device."""
+    gc.collect()
+    _trim()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
 
 
 def now(device: torch.device) -> float:
@@ -44,6 +59,8 @@ class StepTimes:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
             self._events.append(event)
+            if len(self._events) > AHEAD:
+                self._events[-AHEAD].synchronize()
         else:
             self._times.append(time.perf_counter())
 
@@ -59,11 +76,12 @@ class Memory:
 
     GPU: peak allocated and reserved, reset at the start of every segment. CPU: peak resident size of the process above
     what it was when this object was made, after the warm-up and just before training; None where the system does not
-    tell. ``earlier`` is the ``state`` of the parts of the run before this one.
+    tell. ``earlier`` is the ``state`` of the parts of the run before this one. ``replay`` is what a captured step takes
+    in bytes: the allocator gave that out while it was captured and sees nothing of it when it is replayed.
     """
 
-    def __init__(self, device: torch.device, earlier: Mapping[str, Any] | None = None) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, earlier: Mapping[str, Any] | None = None, replay: int = 0) -> None:
+        self.device, self.replay = device, replay
         gc.collect()
         _trim()
         self._before = _status("VmRSS")
@@ -97,9 +115,10 @@ class Memory:
     def close(self) -> None:
         """End a segment."""
         if self.device.type == "cuda":
-            self.peak = max(self.peak or 0, torch.cuda.max_memory_allocated(self.device))
+            held = torch.cuda.memory_allocated(self.device)
+            self.peak = max(self.peak or 0, torch.cuda.max_memory_allocated(self.device), held + self.replay)
             self.reserved = max(self.reserved or 0, torch.cuda.max_memory_reserved(self.device))
-            self.held.append(torch.cuda.memory_allocated(self.device))
+            self.held.append(held)
         elif self._known and self._before:
             self.peak = max(self.peak or 0, _status("VmHWM") - self._before)
             _trim()

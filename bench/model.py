@@ -26,11 +26,22 @@ class Classifier:
 
     Args:
         form: how the images of T tasks lie in memory; by the device of the network unless given.
+        product: the type in which the inputs of matrix products are handed over; None for that of the weights. Weights,
+            biases, normalisation and loss keep the type of the weights.
     """
 
-    def __init__(self, network: nn.Module, kernels: Kernels = UNCOMPILED, form: type[Form] | None = None) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        kernels: Kernels = UNCOMPILED,
+        form: type[Form] | None = None,
+        product: torch.dtype | None = None,
+    ) -> None:
         replace_all_batch_norm_modules_(network)
         self.network = network.eval()  # no dropout: its random numbers would depend on what was drawn before
+        self.product = product
+        layers = network.named_modules(remove_duplicate=False)
+        self._factors = {f"{name}.weight" if name else "weight" for name, m in layers if type(m) in _PRODUCTS}
         self.stages, self._shared = _compile(network)
         on_gpu = any(p.is_cuda for p in network.parameters())
         self.form = (form or (TasksOutside if on_gpu else TasksInside))(kernels)
@@ -50,8 +61,10 @@ class Classifier:
         """Map images ``[T, n, C, H, W]`` to the network's outputs ``[T, n, output_size]``."""
         if self.stages is None:
             own = {name: fast[name] for name, _ in self.network.named_parameters()}
-            return vmap(lambda w, x: functional_call(self.network, w, (x,)))(own, x)
-        return self._through(self.stages, fast, self.form.enter(x) if x.dim() == 5 else x)
+            with torch.autocast(x.device.type, self.product, enabled=self.product is not None, cache_enabled=False):
+                y: Tensor = vmap(lambda w, x: functional_call(self.network, w, (x,)))(own, x)
+            return y.to(next(iter(own.values())).dtype)
+        return self._through(self.stages, self._cast(fast), self.form.enter(x) if x.dim() == 5 else x)
 
     def outputs_alone(self, fast: Weights, support: Tensor, queries: Tensor) -> Tensor:
         """Return the outputs of each of the queries ``[T, q, C, H, W]`` in a batch of its own with the support images.
@@ -63,7 +76,7 @@ class Classifier:
             return torch.cat([self.outputs(fast, batch)[:, -1:] for batch in batches], dim=1)
         if self._shared == len(self.stages):
             return self.outputs(fast, queries)
-        x = torch.cat([support, queries], dim=1)
+        fast, x = self._cast(fast), torch.cat([support, queries], dim=1)
         x = self._through(self.stages[: self._shared], fast, self.form.enter(x) if x.dim() == 5 else x)
         dim = self.form.image_dim if x.dim() == 5 else 1
         shared, *images = x.split([support.shape[1], *[1] * queries.shape[1]], dim=dim)
@@ -71,6 +84,12 @@ class Classifier:
         return torch.cat(
             [self._through(rest, fast, torch.cat([shared, image], dim=dim))[:, -1:] for image in images], dim=1
         )
+
+    def _cast(self, fast: Weights) -> Weights:
+        """Return the weights, those that products follow in the type of these."""
+        if self.product is None:
+            return fast
+        return {name: w.to(self.product) if name in self._factors else w for name, w in fast.items()}
 
     def _through(self, stages: Sequence[Stage], fast: Weights, x: Tensor) -> Tensor:
         for stage in stages:
@@ -176,6 +195,7 @@ def _flatten(name: str, layer: nn.Flatten, following: nn.Module | None) -> Stage
 
 
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_PRODUCTS = (nn.Conv2d, nn.Linear)
 _STAGES: dict[type[nn.Module], Callable[..., Stage | None]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,

@@ -201,7 +201,7 @@ def project(problem: Problem) -> Runner:
     config = RunConfig(
         algo=problem.algo, hyperparameters=hyperparameters(work), dataset="made-up", n_way=work.n_way,
         k_shot=work.k_shot, k_query=work.k_query, meta_batch=work.meta_batch, backbone=BACKBONE,
-        meta_optimizer=problem.meta_optimizer, meta_lr=problem.meta_lr, meta_lr_schedule="constant",
+        meta_optimizer=problem.meta_optimizer, meta_lr=problem.meta_lr, meta_lr_schedule="constant", meta_steps=100_000,
         device=problem.device.type,
     )  # fmt: skip
     kernels, _ = choose(available(problem.device.type), problem.device)

@@ -88,6 +88,9 @@ class SummaryRow(Columns):
     data_pipeline: str | None = None
     task_chunk: int | None = None
     resumed: int | None = None
+    precision: str | None = None
+    step_mode: str | None = None
+    oom_retries: int | None = None
     kernels: str | None = None
 
     def __post_init__(self) -> None:

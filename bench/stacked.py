@@ -25,8 +25,11 @@ _FEW_POSITIONS = (
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Map ``x [T, n, I]`` by every task's own ``weight [T, O, I]`` and ``bias [T, O]`` to ``[T, n, O]``."""
-    y: Tensor = _Linear.apply(x, weight)
+    """Map ``x [T, n, I]`` by every task's own ``weight [T, O, I]`` and ``bias [T, O]`` to ``[T, n, O]``.
+
+    A weight of another type than ``x`` decides in which the product's inputs are; the result has that of ``x``.
+    """
+    y: Tensor = _Linear.apply(x.to(weight.dtype), weight).to(x.dtype)
     return y if bias is None else y + bias[:, None]
 
 
@@ -91,8 +94,8 @@ class TasksInside(Form):
             y = _by_patches(x.permute(1, 0, 3, 4, 2), weight, bias, stride, padding)
             return y.permute(1, 0, 4, 2, 3)
         geometry = (stride, padding, n_tasks)
-        y = _Convolution.apply(x.flatten(1, 2), weight.flatten(0, 1), geometry)
-        y = y.unflatten(1, (n_tasks, out))
+        y = _Convolution.apply(x.flatten(1, 2).to(weight.dtype), weight.flatten(0, 1), geometry)
+        y = y.to(x.dtype).unflatten(1, (n_tasks, out))
         return y if bias is None else y + bias[..., None, None]
 
     def batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Tensor:

@@ -11,16 +11,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from bench.api import BenchError, MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
-from bench.config import RunConfig
+from bench.api import BenchError, MetaAlgorithm, MetaGrad, TaskLoss, Weights
+from bench.capture import CannotCapture, CudaRecorder, Recorder, Replay, capture
+from bench.chunks import default_chunk, measured_chunk
+from bench.config import AUTO, RunConfig
 from bench.evaluate import TRANSDUCTIVE, evaluate
 from bench.files import write_atomic
-from bench.measure import Memory, StepTimes, now
+from bench.measure import Memory, StepTimes, is_out_of_memory, now, release
+from bench.metastep import MetaStep
 from bench.records import CurvePoint
 from bench.stats import mean_ci95
 from bench.tasks import TaskStream
@@ -28,13 +31,9 @@ from bench.tasks import TaskStream
 log = logging.getLogger("bench")
 
 CHECKPOINT_EVERY_S = 60.0
-_HASH_TASKS = 4096  # tasks per read-back when hashing a stream
+_COUNTERS = ("chunk", "oom_retries", "meta_step", "train_s", "eval_s", "parts", "step_ms", "losses")
 
-SCHEDULES: dict[str, Callable[[float], float]] = {
-    "constant": lambda done: 1.0,
-    "linear": lambda done: 1.0 - done,
-    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
-}
+T = TypeVar("T")
 
 
 class Diverged(Exception):
@@ -47,6 +46,8 @@ class Progress:
 
     slow: dict[str, Tensor]
     carry: Weights
+    chunk: int
+    oom_retries: int = 0
     meta_step: int = 0
     train_s: float = 0.0
     eval_s: float = 0.0
@@ -63,6 +64,7 @@ class Training:
         slow: initial weights, network's and the algorithm's own, on the device; changed in place.
         stream, val_stream: tasks to train on and to validate on.
         checkpoint: where to save and whence to continue.
+        recorder: what captures the meta-step; left out, CUDA graphs on a GPU unless the configuration says off.
     Raises:
         Diverged: a loss or gradient became NaN or infinite.
         BenchError: the algorithm breaks its contract.
@@ -77,27 +79,50 @@ class Training:
         stream: TaskStream,
         val_stream: TaskStream,
         checkpoint: Path,
+        recorder: Recorder | None = None,
     ) -> None:
         self.config, self.algorithm, self.task_loss = config, algorithm, task_loss
         self.stream, self.val_stream, self.checkpoint = stream, val_stream, checkpoint
         self.device = stream.pool.images.device
-        self.chunk = config.task_chunk or default_chunk(stream, config.meta_batch)
-        self.progress = Progress(slow, algorithm.initial_carry(slow))
-        optimizer = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[config.meta_optimizer]
-        self.optimizer = optimizer(list(slow.values()), lr=config.meta_lr)
+        on_gpu = self.device.type == "cuda"
+        chunk = min(config.task_chunk or default_chunk(stream, config.meta_batch), config.meta_batch)
+        self.step = MetaStep(
+            config, algorithm, task_loss, slow, algorithm.initial_carry(slow), stream, chunk, captured=on_gpu
+        )
+        self.progress = Progress(slow, self.step.carry, chunk)
+        self.recorder = recorder
+        self.reason = "CPU" if not on_gpu else "--cuda-graph off" if config.cuda_graph != AUTO else ""
+        """Why meta-steps run line by line; empty if they are replayed, or if that is not known yet."""
+        if recorder is None and not self.reason:
+            self.recorder = CudaRecorder(self.device)
+        self._replay: Replay | None = None
         self.memory: Memory | None = None
         self._earlier_memory: dict[str, Any] = {}
         self.resumed = self._resume()
 
+    @property
+    def mode(self) -> str:
+        """Say how meta-steps run: ``graph`` if they are replayed, ``eager`` if line by line."""
+        return "eager" if self.reason else "graph"
+
     def warm_up(self) -> None:
-        """Run one meta-step without keeping anything of it, and hold its result against the contract.
+        """Run meta-steps without keeping anything of them, hold the first against the contract, capture if possible.
 
         Raises:
             BenchError: names, shapes or values are not what the contract asks for.
         """
-        p = self.progress
-        check_contract(self.config.algo, p.slow, p.carry, self.config.meta_batch, self._estimate(0))
-        self.memory = Memory(self.device, self._earlier_memory)
+        config, p = self.config, self.progress
+        if config.task_chunk is None and self.device.type == "cuda" and not self.resumed:
+            self.step.go_to(0)
+            p.chunk = self.step.chunk = measured_chunk(self.step)
+        self.step.go_to(0)
+        result = self._sparing(self.step.estimate)
+        check_contract(config.algo, p.slow, p.carry, config.meta_batch, result)
+        del result  # of which a capture would count the memory twice
+        if self.recorder is not None:
+            self._capture(self.recorder)
+        self.step.go_to(p.meta_step)
+        self.memory = Memory(self.device, self._earlier_memory, self._replay.peak if self._replay else 0)
 
     def run(self, advance: Callable[[int], object] = lambda steps: None) -> None:
         """Train to the end of the budget, validating on the way.
@@ -118,6 +143,9 @@ class Training:
             if point not in {seen.meta_step for seen in progress.curve}:
                 self._validate()
                 self.save()
+        self._replay = None  # whose memory the test may need
+        assert self.memory is not None, "warm_up() has made it"
+        self.memory.clear()
 
     def save(self) -> None:
         """Write a checkpoint in one step."""
@@ -126,8 +154,8 @@ class Training:
             "run_id": self.config.run_id,
             "slow": p.slow,
             "carry": dict(p.carry),
-            "optimizer": self.optimizer.state_dict(),
-            "counters": {k: getattr(p, k) for k in ("meta_step", "train_s", "eval_s", "parts", "step_ms", "losses")},
+            "optimizer": self.step.optimizer.torch.state_dict(),
+            "counters": {k: getattr(p, k) for k in _COUNTERS},
             "curve": [asdict(point) for point in p.curve],
             "memory": self.memory.state if self.memory else self._earlier_memory,
         }
@@ -139,64 +167,69 @@ class Training:
         """Return a hash over the indices of every training task consumed so far, in order."""
         digest = hashlib.sha256()
         total = self.progress.meta_step * self.config.meta_batch
-        for start in range(0, total, _HASH_TASKS):
-            self.stream.indices(start, min(_HASH_TASKS, total - start)).digest_into(digest)
+        for start in range(0, total, self.stream.block):
+            self.stream.indices(start, min(self.stream.block, total - start)).digest_into(digest)
         return digest.hexdigest()
 
     def _segment(self, end: int, advance: Callable[[int], object]) -> None:
         """Train until meta-step ``end``, or until a checkpoint is due; the clock of training runs only here."""
         progress, times = self.progress, StepTimes(self.device)
-        losses: list[Tensor] = []
         assert self.memory is not None, "run() has made it"
         self.memory.clear()
-        self._estimate(progress.meta_step * self.config.meta_batch)  # warm again, off the clock, after an evaluation
+        first = progress.meta_step
+        self.step.hold(first)
+        if self._replay is None:
+            self._sparing(self.step.estimate)  # warm again, off the clock, after an evaluation
         self.memory.open()
         due = time.monotonic() + CHECKPOINT_EVERY_S
         began = now(self.device)
         times.mark()
         try:
             while progress.meta_step < end and time.monotonic() < due:
-                losses.append(self._meta_step())
+                self._meta_step()
                 times.mark()
                 advance(1)
         finally:
             progress.train_s += now(self.device) - began
             times.close()
             progress.step_ms += times.ms
-            progress.losses += torch.stack(losses).tolist() if losses else []
+            progress.losses += self.step.losses[first : progress.meta_step].tolist()
             self.memory.close()
         self._check_finite()
 
-    def _meta_step(self) -> Tensor:
-        config, progress = self.config, self.progress
-        result = self._estimate(progress.meta_step * config.meta_batch)
-        for name, w in progress.slow.items():
-            w.grad = result.grads[name]
-        lr = config.meta_lr * SCHEDULES[config.meta_lr_schedule](progress.meta_step / config.meta_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        self.optimizer.step()
-        progress.carry = result.carry
+    def _meta_step(self) -> None:
+        progress = self.progress
+        self.step.hold(progress.meta_step)
+        if self._replay is not None:
+            self._replay.run()
+        else:
+            self.step.apply(self._sparing(self.step.estimate))
         progress.meta_step += 1
-        return result.query_loss.mean()
 
-    def _estimate(self, first: int) -> MetaGrad:
-        """Return the algorithm's estimate on one meta-batch, walking the task axis in chunks and averaging."""
-        config, progress = self.config, self.progress
-        slow = {name: w.detach() for name, w in progress.slow.items()}
-        parts = []
-        for start in range(0, config.meta_batch, self.chunk):
-            size = min(self.chunk, config.meta_batch - start)
-            tasks = self.stream.batch(first + start, size)
-            tasks = TaskBatch(tasks.support, tasks.query, progress.carry)
-            parts.append((size / config.meta_batch, self.algorithm.meta_grad(self.task_loss, slow, tasks)))
-        if len(parts) == 1:
-            return parts[0][1]
-        return MetaGrad(
-            _weighted_sum([(share, part.grads) for share, part in parts]),
-            torch.cat([part.query_loss for _, part in parts]),
-            _weighted_sum([(share, part.carry) for share, part in parts]),
-        )
+    def _capture(self, recorder: Recorder) -> None:
+        """Have the step captured, or say why it is not."""
+        try:
+            self._replay = self._sparing(lambda: capture(self.step, recorder))
+            self.reason = ""
+        except CannotCapture as error:
+            self.reason = str(error)
+            log.warning("%s: the meta-step is not captured and runs line by line: %s", self.config.algo, error)
+
+    def _sparing(self, work: Callable[[], T]) -> T:
+        """Return ``work()``, which changes nothing if it fails, on half the chunk if memory runs out; once per run."""
+        p = self.progress
+        try:
+            return work()
+        except Exception as error:
+            if not is_out_of_memory(error) or p.oom_retries or p.chunk == 1:
+                raise
+            text = " ".join(str(error).split())[:200]
+        # Here the exception is gone, and with its frames the tensors that they held.
+        release(self.device)
+        p.oom_retries += 1
+        log.warning("out of memory with %d tasks at once; going on with %d (%s)", p.chunk, p.chunk // 2, text)
+        p.chunk = self.step.chunk = p.chunk // 2
+        return work()
 
     def _validate(self) -> None:
         config, progress = self.config, self.progress
@@ -228,11 +261,11 @@ class Training:
             if state["run_id"] != self.config.run_id:
                 return False
             curve = [CurvePoint(**point) for point in state["curve"]]
-            carry = {name: c.to(self.device) for name, c in state["carry"].items()}
-            progress = Progress(self.progress.slow, carry, curve=curve, **state["counters"])
+            carry = {name: state["carry"][name].reshape(c.shape) for name, c in self.step.carry.items()}
+            progress = Progress(self.progress.slow, self.step.carry, curve=curve, **state["counters"])
             memory = dict(state["memory"])
             weights = [state["slow"][name].reshape(w.shape) for name, w in self.progress.slow.items()]
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.step.optimizer.load(state["optimizer"])
         except FileNotFoundError:
             return False
         except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
@@ -241,17 +274,12 @@ class Training:
         with torch.no_grad():
             for w, saved in zip(self.progress.slow.values(), weights):
                 w.copy_(saved)
+            for name, c in self.step.carry.items():
+                c.copy_(carry[name])
+        self.step.chunk = progress.chunk
         self.progress, self._earlier_memory = progress, memory
         self.progress.parts += 1
         return True
-
-
-def default_chunk(stream: TaskStream, meta_batch: int) -> int:
-    """Return how many tasks to hold at once: on a CPU what its caches hold, on a GPU the whole meta-batch."""
-    if stream.pool.images.is_cuda:
-        return meta_batch
-    images = stream.episode.n_way * (stream.episode.k_shot + stream.episode.k_query)
-    return min(meta_batch, max(1, 400 // images))
 
 
 def check_contract(algo: str, slow: Weights, carry: Weights, meta_batch: int, result: MetaGrad) -> None:
@@ -278,12 +306,10 @@ def check_contract(algo: str, slow: Weights, carry: Weights, meta_batch: int, re
         raise BenchError(
             f"algorithm {algo!r}: query_loss has shape {got}; it must hold one loss per task, ({meta_batch},)"
         )
-    if {n: c.shape for n, c in result.carry.items()} != {n: c.shape for n, c in carry.items()}:
-        raise BenchError(f"algorithm {algo!r}: carry must keep the names and shapes of initial_carry: {sorted(carry)}")
+    if {n: (c.shape, c.dtype) for n, c in result.carry.items()} != {n: (c.shape, c.dtype) for n, c in carry.items()}:
+        raise BenchError(
+            f"algorithm {algo!r}: carry must keep the names and shapes of initial_carry, and its types: {sorted(carry)}"
+        )
     held = {"query_loss": result.query_loss, **result.grads, **result.carry}
     if attached := [name for name, tensor in held.items() if tensor.requires_grad]:
         raise BenchError(f"algorithm {algo!r}: {attached[0]} still holds its graph; return detached tensors")
-
-
-def _weighted_sum(parts: list[tuple[float, Weights]]) -> dict[str, Tensor]:
-    return {name: sum((share * part[name] for share, part in parts), torch.zeros(())) for name in parts[0][1]}

@@ -25,7 +25,7 @@ from bench.config import RunConfig
 from bench.data import load_images
 from bench.evaluate import PLAIN, TRANSDUCTIVE, Evaluation, evaluate
 from bench.kernels import UNCOMPILED, Kernels, choose
-from bench.measure import device_name, environment, git_commit, now
+from bench.measure import device_name, environment, git_commit, is_out_of_memory, now
 from bench.model import Classifier, build_network
 from bench.records import AdaptationPoint, SummaryRow, TestTask, write_run
 from bench.registry import BACKBONES, create_algorithm, load_plugin
@@ -33,7 +33,6 @@ from bench.stats import mean_ci95
 from bench.tasks import Episode, ImagePool, TaskStream
 from bench.train import Diverged, Training
 
-OUT_OF_MEMORY = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")  # torch raises these as plain RuntimeErrors
 INTERRUPTED = 130  # exit status, as a shell reports SIGINT
 
 
@@ -135,11 +134,11 @@ def main(text: str) -> int:
             outcome.training.save()
     except Diverged as problem:
         status, error = "diverged", str(problem)
-    except (MemoryError, torch.OutOfMemoryError) as problem:
-        status, error = "oom", f"out of memory: {problem}; try a smaller --task-chunk"
     except Exception as problem:  # a plugin may raise anything; the row says what, the details where
-        status = "oom" if any(text in str(problem) for text in OUT_OF_MEMORY) else "failed"
+        status = "oom" if is_out_of_memory(problem) else "failed"
         error = str(problem) if isinstance(problem, BenchError) else f"{type(problem).__name__}: {problem}"
+        if status == "oom":
+            error = f"out of memory: {problem}; try a smaller --task-chunk"
         outcome.details["traceback"] = traceback.format_exc()
     _record(job, outcome, status, error)
     return {"ok": 0, "interrupted": INTERRUPTED}.get(status, 1)
@@ -150,8 +149,8 @@ def set_up(job: Job, outcome: Outcome, checkpoint: Path) -> tuple[Training, Task
     config, facts = job.config, outcome.facts
     device = torch.device(config.device)
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
+    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     facts.update(device_name=device_name(device), threads=torch.get_num_threads())
     outcome.details["environment"] = environment(device)
 
@@ -179,6 +178,7 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
     training, test_stream = set_up(job, outcome, job.folder / "checkpoint.pt")
     outcome.training, device = training, training.device
     training.warm_up()
+    outcome.details["meta_step"] = {"mode": training.mode, "reason": training.reason}
     facts["setup_s"] = now_monotonic(device) - job.launched
 
     quiet = not sys.stderr.isatty()
@@ -231,7 +231,8 @@ def build(
     """
     backbone = BACKBONES.get(config.backbone)()
     network = build_network(backbone, image_shape, algorithm.output_size(config.n_way), config.seed).to(device)
-    task_loss = Classifier(network, kernels)
+    product = torch.bfloat16 if config.precision == "bf16" else None
+    task_loss = Classifier(network, kernels, product=product)
     weights = task_loss.weights
     extra = dict(algorithm.extra_weights(weights))
     if misnamed := [name for name in extra if "/" not in name]:
@@ -274,8 +275,10 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
             tasks_per_s=seen / progress.train_s if progress.train_s else None,
             peak_mem_mib=training.memory.peak_mib if training.memory else None,
             peak_mem_reserved_mib=training.memory.reserved_mib if training.memory else None,
-            task_chunk=training.chunk,
+            task_chunk=progress.chunk,
             resumed=progress.parts - 1,
+            step_mode=training.mode if training.memory else None,
+            oom_retries=progress.oom_retries,
         )
     if outcome.test is not None:
         plain, transductive = outcome.test.final(PLAIN), outcome.test.final(TRANSDUCTIVE)

@@ -154,17 +154,23 @@ def test_report_rebuilds_tables_and_plots_without_running(finished, tmp_path):
 
 def test_failed_runs_are_recorded_and_the_others_finish(tmp_path):
     plugin = ["--plugin", str(PLUGINS / "troubled.py")]
-    done = run_bench(*SMALL, *plugin, "--algos", "raises,nan,killed,misnamed,fomaml", "--out", tmp_path)
+    done = run_bench(*SMALL, *plugin, "--algos", "raises,nan,killed,misnamed,hungry,fomaml", "--out", tmp_path)
     assert done.returncode == 1
     rows = {r["algo"]: r for r in table(tmp_path / "summary.csv")}
     assert {name: row["status"] for name, row in rows.items()} == {
-        "raises": "failed", "nan": "diverged", "killed": "oom", "misnamed": "failed", "fomaml": "ok",
+        "raises": "failed", "nan": "diverged", "killed": "oom", "misnamed": "failed", "hungry": "ok", "fomaml": "ok",
     }  # fmt: skip
     assert "boom" in rows["raises"]["error"]
     assert "query loss is nan" in rows["nan"]["error"]
     assert "SIGKILL" in rows["killed"]["error"]
     assert "named like the slow weights" in rows["misnamed"]["error"]
     assert (tmp_path / "plots" / "accuracy_vs_tasks.png").exists()
+    columns = ("task_chunk", "oom_retries", "precision", "step_mode")
+    assert [rows["hungry"][c] for c in columns] == ["2", "1", "float32", "eager"]
+    assert [rows["fomaml"][c] for c in columns] == ["4", "0", "float32", "eager"]
+    assert "out of memory with 4 tasks at once; going on with 2" in done.stderr
+    record = json.loads((tmp_path / "runs" / rows["fomaml"]["run_id"] / "run.json").read_text())
+    assert record["meta_step"] == {"mode": "eager", "reason": "CPU"}
 
 
 def test_an_interrupted_run_is_saved_and_continued_to_the_same_bits(tmp_path):
@@ -259,6 +265,9 @@ WRONG = [
     (["--plugin", "nowhere.py"], "is not a file"),
     (["--report", "--out", "nothing-here"], "no finished run"),
     (["--device", "gpu"], "unknown device 'gpu'; accepted: auto, cpu, cuda"),
+    (["--precision", "tf32"], "precision 'tf32' is something only a GPU has; accepted on a CPU: float32, bf16"),
+    (["--precision", "fp16"], "precision 'fp16'; accepted: float32, tf32, bf16"),
+    (["--cuda-graph", "on"], "cuda_graph 'on'; accepted: auto, off"),
     (["--data-root", "nowhere", "--dataset", "toy2"], "unknown dataset 'toy2'"),
 ]
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench import stacked
 from bench.api import Examples
 from bench.model import Classifier, build_network
 from bench.registry import BACKBONES
@@ -64,6 +65,52 @@ def test_queries_alone_are_those_in_batches_of_their_own(name, rng):
     got = classifier.outputs_alone(fast, support, queries)
     expected = [classifier.outputs(fast, torch.cat([support, queries[:, q : q + 1]], dim=1))[:, -1:] for q in range(3)]
     torch.testing.assert_close(got, torch.cat(expected, dim=1), rtol=1e-12, atol=1e-12)
+
+
+def apart(got, expected):
+    """Norm of the difference over the norm of what is expected, over all tensors."""
+    difference = sum((g - e).square().sum() for g, e in zip(got, expected, strict=True)).sqrt()
+    return (difference / sum(e.square().sum() for e in expected).sqrt()).item()
+
+
+@pytest.mark.parametrize("kind", ["sequence", "module"])
+def test_bf16_products_give_derivatives_near_those_in_float32_to_second_order(kind, rng):
+    """Without kinks: those of ReLU and max-pooling turn rounding of 2**-9 into some percent of a deep gradient."""
+    torch.manual_seed(0)
+    layers = [nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8 * 14 * 14, 5)]
+    if kind == "module":
+        layers.insert(2, nn.Softsign())
+    network = nn.Sequential(*layers)
+    exact, rounded = Classifier(network), Classifier(network, torch.bfloat16)
+    assert bool(exact.stages) is (kind == "sequence")
+    fast = {n: w.expand(2, *w.shape).clone().requires_grad_() for n, w in exact.weights.items()}
+    examples = Examples(torch.rand(2, 10, 1, 28, 28, generator=rng), torch.arange(10).expand(2, 10) % 5)
+    for got, expected in zip(derivatives(rounded, fast, examples), derivatives(exact, fast, examples)):
+        got, expected = (list(v) if isinstance(v, tuple) else [v] for v in (got, expected))
+        assert {g.dtype for g in got} == {torch.float32}
+        assert 1e-5 < apart(got, expected) < 2e-2
+
+
+@pytest.mark.parametrize("name", sorted(SIZES))
+def test_bf16_gradients_are_as_far_from_float32_as_torchs_autocast_is(name, rng):
+    network = build(name).float()
+    exact, rounded = Classifier(network), Classifier(network, torch.bfloat16)
+    fast = {n: w[None].requires_grad_() for n, w in exact.weights.items()}
+    x, y = torch.rand(1, 10, 1, 28, 28, generator=rng), torch.arange(10)[None] % 5
+    losses = [classifier(fast, Examples(x, y)).sum() for classifier in (exact, rounded)]
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = torch.func.functional_call(network, {n: w[0] for n, w in fast.items()}, (x[0],))
+    losses.append(nn.functional.cross_entropy(outputs.float(), y[0]))
+    expected, got, autocast = (torch.autograd.grad(v, list(fast.values()), materialize_grads=True) for v in losses)
+    assert 0 < apart(got, expected) < 1.5 * apart(autocast, expected)
+
+
+def test_a_bf16_product_is_that_of_rounded_factors():
+    """1 + 2**-9 is 1 in bfloat16, and so is its square; the bias keeps its digits."""
+    x = torch.full((1, 1, 1), 1 + 2.0**-9)
+    weight, bias = torch.full((1, 1, 1), 1 + 2.0**-9), torch.full((1, 1), 2.0**-9)
+    assert stacked.linear(x, weight.bfloat16(), bias).item() == 1 + 2.0**-9
+    assert stacked.linear(x, weight, bias).item() == (1 + 2.0**-9) ** 2 + 2.0**-9
 
 
 class Residual(nn.Module):

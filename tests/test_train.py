@@ -9,22 +9,23 @@ import torch
 from bench.api import MetaGrad
 from bench.config import RunConfig
 from bench.measure import LEAK_SAMPLES, MIB, Memory, StepTimes, now
+from bench.outer import SCHEDULES
 from bench.registry import create_algorithm
 from bench.tasks import Episode, ImagePool, TaskStream
-from bench.train import SCHEDULES, Diverged, Training
+from bench.train import Diverged, Training
 from bench.worker import build
 
 CPU = torch.device("cpu")
 
 
-def make_training(images, tmp_path, name="reptile", hyper=None, device=CPU, **settings):
+def make_training(images, tmp_path, name="reptile", hyper=None, device=CPU, recorder=None, **settings):
     settings = {"meta_steps": 6, "meta_batch": 5, "val_points": 2, "val_tasks": 10, "backbone": "one-layer"} | settings
     config = RunConfig(algo=name, dataset="toy", k_query=3, hyperparameters=hyper or {}, **settings)
     algorithm = create_algorithm(name, **config.hyperparameters)
     task_loss, slow = build(config, algorithm, (1, 28, 28), device)
     train = TaskStream(ImagePool(images, "meta_train", "pooled", device), Episode(5, 1, 3), config.seed)
     val = TaskStream(ImagePool(images, "meta_val", "none", device), Episode(5, 1, 1), config.seed)
-    return Training(config, algorithm, task_loss, slow, train, val, tmp_path / "checkpoint.pt")
+    return Training(config, algorithm, task_loss, slow, train, val, tmp_path / "checkpoint.pt", recorder)
 
 
 ADAM = {"inner_optimizer": "adam", "inner_lr": 1e-3}
@@ -111,22 +112,20 @@ def test_validating_more_often_changes_neither_tasks_nor_weights(toy_images, tmp
 
 def test_the_stream_hash_is_that_of_the_tasks_that_were_trained_on(toy_images, tmp_path, monkeypatch):
     training = make_training(toy_images, tmp_path, task_chunk=2)
-    used = []
-    batch, step = training.stream.batch, training._meta_step
-    monkeypatch.setattr(training.stream, "batch", lambda start, n: used.append((start, n)) or batch(start, n))
-    consumed = []
+    used, consumed = [], []
+    batch, apply = training.step.window.batch, training.step.apply
+    monkeypatch.setattr(training.step.window, "batch", lambda number: used.append(number.tolist()) or batch(number))
 
-    def counted():
-        used.clear()
-        loss = step()
-        consumed.extend(used)
-        return loss
+    def counted(result):
+        consumed.extend(number for part in used[-3:] for number in part)  # chunks of 2, 2 and 1
+        apply(result)
 
-    monkeypatch.setattr(training, "_meta_step", counted)
+    monkeypatch.setattr(training.step, "apply", counted)
     training.run()
+    assert consumed == list(range(30))
     digest = hashlib.sha256()
-    for start, n in consumed:
-        training.stream.indices(start, n).digest_into(digest)
+    for number in consumed:
+        training.stream.indices(number, 1).digest_into(digest)
     assert digest.hexdigest() == training.stream_sha256()
 
 
@@ -168,7 +167,7 @@ def test_schedules_start_at_one_and_fall_to_zero():
 def test_the_learning_rate_follows_its_schedule(toy_images, tmp_path):
     training = make_training(toy_images, tmp_path, meta_lr=0.6, meta_lr_schedule="linear", meta_optimizer="sgd")
     rates = []
-    training.run(lambda steps: rates.append(training.optimizer.param_groups[0]["lr"]))
+    training.run(lambda steps: rates.append(training.step.optimizer.torch.param_groups[0]["lr"]))
     assert rates[1:] == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
 
 
@@ -180,13 +179,13 @@ def test_divergence_ends_the_run_with_a_reason(toy_images, tmp_path):
 def test_a_gradient_that_is_nan_in_the_last_step_is_caught(toy_images, tmp_path, monkeypatch):
     training = make_training(toy_images, tmp_path, meta_steps=1, val_points=1, meta_optimizer="sgd")
     training.warm_up()
-    estimate = training._estimate
+    estimate = training.step.estimate
 
-    def broken(first):
-        result = estimate(first)
+    def broken():
+        result = estimate()
         return MetaGrad({n: g * math.nan for n, g in result.grads.items()}, result.query_loss)
 
-    monkeypatch.setattr(training, "_estimate", broken)
+    monkeypatch.setattr(training.step, "estimate", broken)
     with pytest.raises(Diverged, match=r"weight 1\.weight is not finite at meta-step 1"):
         training.run()
 

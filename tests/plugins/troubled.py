@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from algorithms.fomaml import FirstOrderMAML
 from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.registry import register_algorithm
 
@@ -61,6 +62,17 @@ class Killed(Troubled):
     def trouble(self, result: MetaGrad) -> MetaGrad:
         os.kill(os.getpid(), signal.SIGKILL)
         return result
+
+
+@register_algorithm("hungry")
+@dataclass(frozen=True)
+class Hungry(FirstOrderMAML):
+    """Has memory for two tasks at once."""
+
+    def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
+        if tasks.support.n_tasks > 2:
+            raise torch.OutOfMemoryError("no room\nfor more")
+        return super().meta_grad(task_loss, slow, tasks)
 
 
 @register_algorithm("misnamed")

@@ -1,0 +1,51 @@
+"""How many tasks to hold at once: what fits the caches of a CPU or the memory of a card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from bench.metastep import MetaStep
+from bench.tasks import TaskStream
+
+SHARE = 0.8  # of a card's free memory: the rest is for what an allocator cannot fill
+
+
+def default_chunk(stream: TaskStream, meta_batch: int) -> int:
+    """Return how many tasks to hold at once: on a CPU what its caches hold, on a GPU the whole meta-batch."""
+    if stream.pool.images.is_cuda:
+        return meta_batch
+    images = stream.episode.n_way * (stream.episode.k_shot + stream.episode.k_query)
+    return min(meta_batch, max(1, 400 // images))
+
+
+def measured_chunk(step: MetaStep) -> int:
+    """Return how many tasks fit into the free memory of the card, from the peaks of small chunks of the next step."""
+    device = step.done.device
+
+    def peak(n: int) -> int:
+        held = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step.estimate_of(0, n)
+        return torch.cuda.max_memory_allocated(device) - held
+
+    peak(1)  # libraries take their workspaces at the first call
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    return fitting_chunk(peak, int(SHARE * free), step.config.meta_batch)
+
+
+def fitting_chunk(peak: Callable[[int], int], budget: int, meta_batch: int) -> int:
+    """Return the size of the fewest equal chunks of a meta-batch of which one fits into ``budget`` bytes.
+
+    Args:
+        peak: the memory in bytes that a chunk of 1 or 2 tasks takes; more are taken to cost the same each.
+    """
+    if meta_batch == 1:
+        return 1
+    one, two = peak(1), peak(2)
+    each = max(two - one, 1)
+    most = min(max((budget - (one - each)) // each, 1), meta_batch)
+    chunks = -(-meta_batch // most)
+    return -(-meta_batch // chunks)
