@@ -64,7 +64,17 @@ class Classifier:
             with torch.autocast(x.device.type, self.product, enabled=self.product is not None, cache_enabled=False):
                 y: Tensor = vmap(lambda w, x: functional_call(self.network, w, (x,)))(own, x)
             return y.to(next(iter(own.values())).dtype)
-        return self._through(self.stages, self._cast(fast), self.form.enter(x) if x.dim() == 5 else x)
+        fast, n_tasks = self._cast(fast), x.shape[0]
+        size = max(1, self.form.images_at_once // x.shape[1]) if self.form.images_at_once else n_tasks
+        if size >= n_tasks:
+            return self._through(self.stages, fast, x)
+        parts = {name: w.split(size) for name, w in fast.items() if "/" not in name}
+        return torch.cat(
+            [
+                self._through(self.stages, {name: w[i] for name, w in parts.items()}, images)
+                for i, images in enumerate(x.split(size))
+            ]
+        )
 
     def outputs_alone(self, fast: Weights, support: Tensor, queries: Tensor) -> Tensor:
         """Return the outputs of each of the queries ``[T, q, C, H, W]`` in a batch of its own with the support images.
@@ -77,13 +87,12 @@ class Classifier:
         if self._shared == len(self.stages):
             return self.outputs(fast, queries)
         fast, x = self._cast(fast), torch.cat([support, queries], dim=1)
-        x = self._through(self.stages[: self._shared], fast, self.form.enter(x) if x.dim() == 5 else x)
+        x = self._through(self.stages[: self._shared], fast, x)
         dim = self.form.image_dim if x.dim() == 5 else 1
         shared, *images = x.split([support.shape[1], *[1] * queries.shape[1]], dim=dim)
         rest = self.stages[self._shared :]
-        return torch.cat(
-            [self._through(rest, fast, torch.cat([shared, image], dim=dim))[:, -1:] for image in images], dim=1
-        )
+        together = (torch.cat([shared, image], dim=dim) for image in images)
+        return torch.cat([self._through(rest, fast, batch, entered=True)[:, -1:] for batch in together], dim=1)
 
     def _cast(self, fast: Weights) -> Weights:
         """Return the weights, those that products follow in the type of these."""
@@ -91,7 +100,10 @@ class Classifier:
             return fast
         return {name: w.to(self.product) if name in self._factors else w for name, w in fast.items()}
 
-    def _through(self, stages: Sequence[Stage], fast: Weights, x: Tensor) -> Tensor:
+    def _through(self, stages: Sequence[Stage], fast: Weights, x: Tensor, entered: bool = False) -> Tensor:
+        """Run some stages on images ``[T, n, C, H, W]``, or on what is in the form already."""
+        if x.dim() == 5 and not entered:
+            x = self.form.enter(x)
         for stage in stages:
             x = stage(self.form, fast, x)
         return x

@@ -112,10 +112,7 @@ class Problem:
 class _DoubleStream(TaskStream):
     """The same tasks with images in float64."""
 
-    def batch(self, start: int, count: int) -> TaskBatch:
-        tasks = super().batch(start, count)
-        support, query = (Examples(e.x.double(), e.y, e.orders) for e in (tasks.support, tasks.query))
-        return TaskBatch(support, query, tasks.carry)
+    dtype = torch.float64
 
 
 @functools.cache

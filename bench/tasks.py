@@ -105,6 +105,9 @@ class TaskStream:
         BenchError: more ways than classes, or more images per class than there are.
     """
 
+    dtype = torch.float32
+    """Of the images."""
+
     def __init__(self, pool: ImagePool, episode: Episode, seed: int) -> None:
         self.pool, self.episode = pool, episode
         n_classes, _, n_images = pool.images.shape[:3]
@@ -210,7 +213,7 @@ class TaskWindow:
 
             def part(places: Tensor, labels: Tensor) -> Examples:
                 images = self.stream.pool.images.flatten(0, 2)[places[local]]  # [T, n, H, W]
-                x = images.unsqueeze(2).float().div_(255)
+                x = images.unsqueeze(2).to(self.stream.dtype).div_(255)
                 return Examples(x, labels.expand(len(number), -1), orders)
 
             support, query = map(part, self._places, self._labels)

@@ -8,6 +8,7 @@ from bench import stacked
 from bench.api import Examples
 from bench.model import Classifier, build_network
 from bench.registry import BACKBONES
+from bench.stacked import TasksInside, TasksOutside
 
 SIZES = {"conv4": 113_221, "conv4-pool": 112_261, "conv4-gap": 111_749, "mlp": 247_621}
 
@@ -43,10 +44,12 @@ def distance(got, expected):
     return max(((a - b).norm() / (b.norm() + 1e-30)).item() for a, b in zip(got, expected) if b.norm() > 1e-9)
 
 
+@pytest.mark.parametrize("form", [TasksInside, TasksOutside])
 @pytest.mark.parametrize("name", sorted(SIZES))
-def test_stacked_networks_agree_with_torch_to_second_order(name, rng):
+def test_stacked_networks_agree_with_torch_to_second_order(name, form, rng, monkeypatch):
     network = build(name)
-    classifier = Classifier(network)
+    classifier = Classifier(network, form=form)
+    monkeypatch.setattr(TasksInside, "images_at_once", 6)  # so that the tasks are taken one by one
     assert classifier.stages, "falls back to vmap"
     fast = {n: w + 0.1 * torch.randn(2, *w.shape, generator=rng, dtype=w.dtype) for n, w in classifier.weights.items()}
     fast = {n: w.requires_grad_() for n, w in fast.items()}
@@ -81,7 +84,7 @@ def test_bf16_products_give_derivatives_near_those_in_float32_to_second_order(ki
     if kind == "module":
         layers.insert(2, nn.Softsign())
     network = nn.Sequential(*layers)
-    exact, rounded = Classifier(network), Classifier(network, torch.bfloat16)
+    exact, rounded = Classifier(network), Classifier(network, product=torch.bfloat16)
     assert bool(exact.stages) is (kind == "sequence")
     fast = {n: w.expand(2, *w.shape).clone().requires_grad_() for n, w in exact.weights.items()}
     examples = Examples(torch.rand(2, 10, 1, 28, 28, generator=rng), torch.arange(10).expand(2, 10) % 5)
@@ -94,7 +97,7 @@ def test_bf16_products_give_derivatives_near_those_in_float32_to_second_order(ki
 @pytest.mark.parametrize("name", sorted(SIZES))
 def test_bf16_gradients_are_as_far_from_float32_as_torchs_autocast_is(name, rng):
     network = build(name).float()
-    exact, rounded = Classifier(network), Classifier(network, torch.bfloat16)
+    exact, rounded = Classifier(network), Classifier(network, product=torch.bfloat16)
     fast = {n: w[None].requires_grad_() for n, w in exact.weights.items()}
     x, y = torch.rand(1, 10, 1, 28, 28, generator=rng), torch.arange(10)[None] % 5
     losses = [classifier(fast, Examples(x, y)).sum() for classifier in (exact, rounded)]
