@@ -155,10 +155,12 @@ class Compiled:
         tensors = [tensor.detach().contiguous() for tensor in args[: len(self._kinds)]]
         settings = args[len(self._kinds) :]
         key = (tensors[0].shape[-1], tensors[0].dtype, tensors[0].device, *settings)
-        if key not in self._ready:
-            self._call(*(_stand_in(kind, settings[-1], tensors[0]) for kind in self._kinds), *settings)
-            self._ready.add(key)
-        return self._call(*tensors, *settings)
+        with torch.no_grad():  # else a call outside of autograd's functions would be compiled apart
+            if key not in self._ready:
+                torch._dynamo.config.recompile_limit = 64  # here: it may be a thread's own, and autograd has threads
+                self._call(*(_stand_in(kind, settings[-1], tensors[0]) for kind in self._kinds), *settings)
+                self._ready.add(key)
+            return self._call(*tensors, *settings)
 
 
 def _stand_in(kind: str, dim: int, like: Tensor) -> Tensor:
@@ -186,7 +188,6 @@ UNCOMPILED = Kernels(native_forward, native_backward, native_double_backward)
 @functools.cache
 def compiled() -> Kernels:
     """Return the kernels compiled by ``torch.compile``, each at its first call, from the compiler's cache if it can."""
-    torch._dynamo.config.recompile_limit = 64  # versions: a network may have many widths
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of missing GPUs
     return Kernels(
         Compiled(norm_forward, "xpp"),
@@ -205,8 +206,11 @@ def choose(asked: str, device: torch.device) -> tuple[Kernels, str]:
     if asked == EAGER:
         return UNCOMPILED, EAGER
     try:
-        x, parameter = torch.ones(2, 2, _WIDTH, device=device), torch.ones(2, _WIDTH, device=device)
-        compiled().forward(x, parameter, parameter, 1e-5, True, 1 if device.type == "cuda" else 0)
+        x, p = torch.ones(2, 2, _WIDTH, device=device), torch.ones(2, _WIDTH, device=device)
+        settings = (True, 1 if device.type == "cuda" else 0)
+        y, mean, rstd = compiled().forward(x, p, p, 1e-5, *settings)
+        _, d_weight, d_bias = compiled().backward(x, x, y, mean, rstd, p, *settings)
+        compiled().double_backward(x, x, x, y, mean, rstd, p, p, p, d_weight, d_bias, *settings)
     except Exception as error:  # whatever a compiler may raise
         reason = str(error).strip().split("\n")[0][:200]
         log.warning("normalisation runs uncompiled and slower: torch.compile failed (%s)", reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,6 +36,8 @@ class MetaOptimizer:
         weights = list(slow.values())
         self._sgd = config.meta_optimizer == "sgd"
         if captured:
+            # torch warns of every step of such an optimizer that is not captured, as those of the warm-up are.
+            warnings.filterwarnings("ignore", message=".*capturable=True.*", category=UserWarning)
             self._rates = torch.tensor(self.rates, dtype=torch.float32, device=weights[0].device)
             self._rate = self._rates[0].clone()
         self.torch: torch.optim.Optimizer

@@ -39,6 +39,8 @@ class Runner:
 
     step: Callable[[], object]
     weights: Mapping[str, Tensor]
+    how: str = ""
+    """What the variant chose at run time, for the table."""
 
 
 def plain_loop(problem: Problem) -> Runner:
@@ -126,7 +128,10 @@ def learn2learn_loop(problem: Problem) -> Runner:
 
 
 class _WrittenOutNorm(nn.Module):
-    """BatchNorm from elementary operations: vmap of a gradient through ``F.batch_norm`` is wrong in second order."""
+    """BatchNorm from elementary operations: vmap of a gradient through ``F.batch_norm`` is wrong in second order.
+
+    In first order it is right and faster than this.
+    """
 
     def __init__(self, norm: nn.BatchNorm2d) -> None:
         super().__init__()
@@ -143,7 +148,7 @@ def vmap_of_grad(problem: Problem) -> Runner:
     """All tasks at once by ``vmap`` over a task's inner loop with ``torch.func.grad`` in it, as functorch's example."""
     network, tasks, work = problem.network(), problem.tasks(), problem.work
     for name, layer in list(network.named_children()):
-        if isinstance(layer, nn.BatchNorm2d):
+        if isinstance(layer, nn.BatchNorm2d) and problem.algo == "maml":
             setattr(network, name, _WrittenOutNorm(layer))
     weights: dict[str, Tensor] = dict(network.named_parameters())
     meta_optimizer = problem.optimizer(weights)
@@ -204,7 +209,7 @@ def project(problem: Problem) -> Runner:
         meta_optimizer=problem.meta_optimizer, meta_lr=problem.meta_lr, meta_lr_schedule="constant", meta_steps=100_000,
         device=problem.device.type,
     )  # fmt: skip
-    kernels, _ = choose(available(problem.device.type), problem.device)
+    kernels, chosen = choose(available(problem.device.type), problem.device)
     task_loss = Classifier(problem.network(), kernels)
     weights = task_loss.weights
     algorithm = create_algorithm(problem.algo, **hyperparameters(work))
@@ -212,7 +217,7 @@ def project(problem: Problem) -> Runner:
         config, algorithm, task_loss, weights, stream, problem.stream("meta_val"), Path("no-checkpoint-here.pt")
     )
     training.warm_up()
-    return Runner(training._meta_step, weights)
+    return Runner(training._meta_step, weights, f"{training.mode} ({training.reason or 'captured'}), {chosen} kernels")
 
 
 def supervised(problem: Problem) -> Runner:

@@ -42,7 +42,7 @@ from bench.speed_measure import (
 from bench.speed_report import Results, SpeedRow, markdown, plot, ratio
 from bench.speedwork import SETTINGS, Work, gflop, supervised_gflop
 
-FAILED, USAGE = 1, 2
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 Case = tuple[str, str]  # algorithm and variant
 
@@ -59,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (BenchError, OSError) as error:
         print(f"bench.speed: {error}", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        print("bench.speed: interrupted; nothing was written", file=sys.stderr)
+        return INTERRUPTED
     return 0
 
 
@@ -99,8 +102,8 @@ def _measure(args: argparse.Namespace, command: str) -> None:
     print(f"meta-gradients agree in float64: relative errors up to {max(errors):.1e}", flush=True)
     results = Results([], max(errors), command, load)
     for work in works:
-        times, reasons = time_variants(work, device, args.rounds)
-        results.rows.extend(rows_of(work, device, times, reasons, facts, args.memory))
+        times, reasons, choices = time_variants(work, device, args.rounds)
+        results.rows.extend(rows_of(work, device, times, reasons, choices, facts, args.memory))
         if "maml" in work.algos:
             results.second_to_first[work.name] = ratio(times["maml", PROJECT], times["fomaml", PROJECT])
     if args.start:
@@ -113,21 +116,25 @@ def _measure(args: argparse.Namespace, command: str) -> None:
     print(f"\n{page}\nIn {args.out}: speed.md, speed.csv, speed.png")
 
 
-def time_variants(work: Work, device: torch.device, rounds: int) -> tuple[dict[Case, list[float]], dict[Case, str]]:
-    """Return seconds per round by algorithm and variant, and why the others could not run.
+def time_variants(
+    work: Work, device: torch.device, rounds: int
+) -> tuple[dict[Case, list[float]], dict[Case, str], dict[Case, str]]:
+    """Return seconds per round by algorithm and variant, why the others could not run, and what variants chose.
 
     The matrix products, interleaved with the rest, go under an empty algorithm.
     """
     clocks: dict[Case, Callable[[], float]] = {}
     reasons: dict[Case, str] = {}
+    choices: dict[Case, str] = {}
     for algo in work.algos:
         for name, make in VARIANTS.items():
             try:
-                clocks[algo, name] = repeated(make(problem(work, algo, device)).step, device)
+                runner = make(problem(work, algo, device))
+                clocks[algo, name], choices[algo, name] = repeated(runner.step, device), runner.how
             except NotAvailable as reason:
                 reasons[algo, name] = str(reason)
     clocks |= {("", str(product)): product.clock(device) for product in products(device)}
-    return interleaved(clocks, rounds), reasons
+    return interleaved(clocks, rounds), reasons, choices
 
 
 def rows_of(
@@ -135,6 +142,7 @@ def rows_of(
     device: torch.device,
     times: Mapping[Case, list[float]],
     reasons: Mapping[Case, str],
+    choices: Mapping[Case, str],
     facts: Mapping[str, Any],
     memory: bool,
 ) -> list[SpeedRow]:
@@ -160,6 +168,7 @@ def rows_of(
                 gflop_per_s=amount / median(seconds),
                 share_of_matmul_rate=median(amount / s / rate for s, rate in zip(seconds, rates)),
                 peak_mem_mib=peak_mib(work, algo, name, device, facts["threads"]) if memory else None,
+                how=choices[algo, name] or None,
                 task_share=task_seconds(problem(work, algo, device)) / median(seconds) if name == PROJECT else None,
                 **facts,
             )

@@ -25,13 +25,13 @@ from bench.peers import VARIANTS, YARDSTICK, NotAvailable
 from bench.records import load_runs
 from bench.runner import ROOT, WORKER_ENVIRONMENT
 from bench.speedwork import Problem, Work
+from bench.tasks import TaskWindow
 
 AGREEMENT = 1e-9
 AGREEMENT_TASKS = 3
 LEAST_S = 0.2  # a variant is timed over as many iterations as fill this
 MOST_REPEATS = 200
 MATMUL_TRIES = 3
-_DRAWN_TASKS = 1024
 _MEMORY_ITERATIONS = 2
 
 Key = TypeVar("Key")
@@ -157,12 +157,17 @@ def products(device: torch.device) -> list[Product]:
 
 
 def task_seconds(case: Problem) -> float:
-    """Return the time in which this project makes the tasks of one meta-step, over enough of them to draw afresh."""
+    """Return the time in which this project makes the tasks of one meta-step, over enough of them to draw afresh.
+
+    Line by line: on a GPU, where a captured step launches the gathering at once, this is an upper bound.
+    """
     work, stream = case.work, case.stream(seed=1)
-    steps = max(1, _DRAWN_TASKS // work.meta_batch)
+    window = TaskWindow(stream, max(stream.block, work.meta_batch))
+    steps = 4 * stream.block // work.meta_batch
 
     def make(first: int) -> None:
-        tasks = stream.batch(first, work.meta_batch)
+        window.hold(first, work.meta_batch)
+        tasks = window.batch(stream.numbers(first, work.meta_batch))
         if work.inner_batch:
             case.minibatches(tasks)
 

@@ -19,9 +19,8 @@ from bench.kernels import UNCOMPILED, Kernels, norm_backward, norm_double_backwa
 
 Pair = tuple[int, int]
 
-_FEW_POSITIONS = (
-    4  # of an image behind a convolution: up to here patches beat oneDNN on a CPU by up to 1.8, from 16 on not
-)
+# Of an image behind a convolution: up to here patches beat oneDNN on a CPU, by up to 1.8; with 16 they do not.
+_FEW_POSITIONS = 4
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -214,6 +214,8 @@ class Training:
         except CannotCapture as error:
             self.reason = str(error)
             log.warning("%s: the meta-step is not captured and runs line by line: %s", self.config.algo, error)
+        if self.reason:
+            release(self.device)  # here the exception is gone, and with it what its frames held
 
     def _sparing(self, work: Callable[[], T]) -> T:
         """Return ``work()``, which changes nothing if it fails, on half the chunk if memory runs out; once per run."""

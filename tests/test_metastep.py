@@ -162,7 +162,7 @@ class Forgetful(FakeRecorder):
     ("recorder", "words"),
     [
         (Waiting(), "RuntimeError: CUDA error: operation not permitted when stream is capturing"),
-        (Forgetful(), "differs after 2 meta-steps"),
+        (Forgetful(), "differ after 2 meta-steps"),
     ],
 )
 def test_a_step_that_cannot_be_captured_runs_line_by_line_and_says_why(recorder, words, toy_images, tmp_path, caplog):

@@ -218,7 +218,6 @@ def test_the_whole_script_on_tiny_work(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(speed, "SETTINGS", TINY)
     monkeypatch.setattr(speed_measure, "LEAST_S", 0.0)
     monkeypatch.setattr(speed_measure.gc, "collect", lambda: None)  # slow among the objects of a test run
-    monkeypatch.setattr(speed_measure, "_DRAWN_TASKS", 4)
     monkeypatch.setattr(speed, "products", lambda device: [Product(1, 64), Product(4, 32)])
     monkeypatch.setattr(speed, "start_seconds", lambda algos, device, threads: dict.fromkeys(algos, (9.0, 3.0)))
     monkeypatch.setattr(speed, "peak_mib", lambda *_: 7.0)

@@ -250,11 +250,16 @@ def cost_rows(wanted: Sequence[Point], runs: Mapping[str, Run]) -> list[CostRow]
             int(config.hyperparameters["inner_steps"]), config.backbone, config.device,
             first.device_name if first else None, config.threads, len(times),
             statistics.median(times) if times else None, min(times, default=None), max(times, default=None),
-            first.task_chunk if first else None, _peak(timed), _peak(whole), _status([*timed, *whole]),
+            first.task_chunk if first else None, _peak(timed), _peak(_at_once(whole)), _status([*timed, *whole]),
             " ".join(ids),
         )  # fmt: skip
         rows.append(row)
     return rows
+
+
+def _at_once(runs: Sequence[Run | None]) -> list[Run | None]:
+    """Leave out runs that had to halve the meta-batch for want of memory."""
+    return [r for r in runs if r is not None and r.row.task_chunk == r.row.meta_batch]
 
 
 def _peak(runs: Sequence[Run | None]) -> float | None:
