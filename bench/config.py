@@ -67,7 +67,10 @@ class RunConfig:
         choices=PRECISIONS,
     )
     task_chunk: int | None = _option(
-        None, "tasks in memory at once; auto: what a CPU's caches or a GPU's free memory hold", least=1, none=AUTO
+        None,
+        "tasks in memory at once; auto: on a CPU some 2,000 images, on a GPU what its free memory holds",
+        least=1,
+        none=AUTO,
     )
     cuda_graph: str = _option(
         AUTO, "auto: on a GPU capture the meta-step once and replay it, where that can be done", choices=(AUTO, "off")

@@ -64,17 +64,7 @@ class Classifier:
             with torch.autocast(x.device.type, self.product, enabled=self.product is not None, cache_enabled=False):
                 y: Tensor = vmap(lambda w, x: functional_call(self.network, w, (x,)))(own, x)
             return y.to(next(iter(own.values())).dtype)
-        fast, n_tasks = self._cast(fast), x.shape[0]
-        size = max(1, self.form.images_at_once // x.shape[1]) if self.form.images_at_once else n_tasks
-        if size >= n_tasks:
-            return self._through(self.stages, fast, x)
-        parts = {name: w.split(size) for name, w in fast.items() if "/" not in name}
-        return torch.cat(
-            [
-                self._through(self.stages, {name: w[i] for name, w in parts.items()}, images)
-                for i, images in enumerate(x.split(size))
-            ]
-        )
+        return self._through(self.stages, self._cast(fast), x)
 
     def outputs_alone(self, fast: Weights, support: Tensor, queries: Tensor) -> Tensor:
         """Return the outputs of each of the queries ``[T, q, C, H, W]`` in a batch of its own with the support images.

@@ -47,8 +47,6 @@ class Form(ABC):
 
     image_dim: int
     """Which dimension counts the images of a task."""
-    images_at_once: int | None = None
-    """Up to how many images, of all tasks together, one layer is best given; None: as many as there are."""
 
     def __init__(self, kernels: Kernels = UNCOMPILED) -> None:
         self.kernels = kernels
@@ -82,7 +80,6 @@ class TasksInside(Form):
     """``[n, T, C, H, W]`` in the memory order n, H, W, T, C: for all tasks one grouped convolution, T groups."""
 
     image_dim = 0
-    images_at_once = 320  # more leave a CPU's caches between two layers; measured with conv4, 200 to 640 alike
 
     def enter(self, x: Tensor) -> Tensor:
         """Bring images ``[T, n, C, H, W]`` into this form."""
