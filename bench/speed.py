@@ -23,7 +23,7 @@ from bench.api import BenchError
 from bench.config import check_range
 from bench.files import write_atomic, write_csv
 from bench.measure import device_name, git_commit
-from bench.peers import PROJECT, VARIANTS, YARDSTICK, NotAvailable
+from bench.peers import PROJECT, VARIANTS, YARDSTICK
 from bench.plots import png
 from bench.registry import unknown
 from bench.runner import WORKER_ENVIRONMENT
@@ -31,18 +31,19 @@ from bench.speed_measure import (
     Disagreement,
     agreement,
     interleaved,
-    peak_mib,
     problem,
     products,
-    repeated,
     settle,
     start_seconds,
     task_seconds,
 )
 from bench.speed_report import Results, SpeedRow, markdown, plot, ratio
+from bench.speed_variant import Variant, VariantProcess
 from bench.speedwork import SETTINGS, Work, gflop, supervised_gflop
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+start_variant: Callable[..., Variant | VariantProcess] = VariantProcess
 
 Case = tuple[str, str]  # algorithm and variant
 
@@ -102,8 +103,8 @@ def _measure(args: argparse.Namespace, command: str) -> None:
     print(f"meta-gradients agree in float64: relative errors up to {max(errors):.1e}", flush=True)
     results = Results([], max(errors), command, load)
     for work in works:
-        times, reasons, choices = time_variants(work, device, args.rounds)
-        results.rows.extend(rows_of(work, device, times, reasons, choices, facts, args.memory))
+        times, variants = time_variants(work, device, args.rounds, threads, args.memory)
+        results.rows.extend(rows_of(work, device, times, variants, facts))
         if "maml" in work.algos:
             results.second_to_first[work.name] = ratio(times["maml", PROJECT], times["fomaml", PROJECT])
     if args.start:
@@ -117,42 +118,39 @@ def _measure(args: argparse.Namespace, command: str) -> None:
 
 
 def time_variants(
-    work: Work, device: torch.device, rounds: int
-) -> tuple[dict[Case, list[float]], dict[Case, str], dict[Case, str]]:
-    """Return seconds per round by algorithm and variant, why the others could not run, and what variants chose.
+    work: Work, device: torch.device, rounds: int, threads: int, memory: bool
+) -> tuple[dict[Case, list[float]], dict[Case, Variant | VariantProcess]]:
+    """Return seconds per round by algorithm and variant, and the variants for what else is known of them.
 
     The matrix products, interleaved with the rest, go under an empty algorithm.
     """
-    clocks: dict[Case, Callable[[], float]] = {}
-    reasons: dict[Case, str] = {}
-    choices: dict[Case, str] = {}
-    for algo in work.algos:
-        for name, make in VARIANTS.items():
-            try:
-                runner = make(problem(work, algo, device))
-                clocks[algo, name], choices[algo, name] = repeated(runner.step, device), runner.how
-            except NotAvailable as reason:
-                reasons[algo, name] = str(reason)
-    clocks |= {("", str(product)): product.clock(device) for product in products(device)}
-    return interleaved(clocks, rounds), reasons, choices
+    cases = [(algo, name) for algo in work.algos for name in VARIANTS]
+    variants: dict[Case, Variant | VariantProcess] = {}
+    try:
+        for algo, name in cases:
+            variants[algo, name] = start_variant(work, algo, name, device, threads, memory)
+        clocks: dict[Case, Callable[[], float]] = {case: v for case, v in variants.items() if not v.reason}
+        clocks |= {("", str(product)): product.clock(device) for product in products(device)}
+        return interleaved(clocks, rounds), variants
+    finally:
+        for variant in variants.values():
+            variant.close()
 
 
 def rows_of(
     work: Work,
     device: torch.device,
     times: Mapping[Case, list[float]],
-    reasons: Mapping[Case, str],
-    choices: Mapping[Case, str],
+    variants: Mapping[Case, Variant | VariantProcess],
     facts: Mapping[str, Any],
-    memory: bool,
 ) -> list[SpeedRow]:
     """Return the rows of a setting, saying a line for each as it comes."""
     rates = [max(p.gflop / times["", str(p)][i] for p in products(device)) for i in range(facts["rounds"])]
     rows = []
     for algo in work.algos:
         for name in VARIANTS:
-            if (algo, name) in reasons:
-                rows.append(SpeedRow(setting=work.name, algo=algo, variant=name, status=reasons[algo, name], **facts))
+            if reason := variants[algo, name].reason:
+                rows.append(SpeedRow(setting=work.name, algo=algo, variant=name, status=reason, **facts))
                 continue
             seconds, supervised = times[algo, name], name == YARDSTICK
             amount = supervised_gflop(work) if supervised else gflop(work, algo)
@@ -167,8 +165,8 @@ def rows_of(
                 gflop_least=amount if supervised else gflop(work, algo, least=True),
                 gflop_per_s=amount / median(seconds),
                 share_of_matmul_rate=median(amount / s / rate for s, rate in zip(seconds, rates)),
-                peak_mem_mib=peak_mib(work, algo, name, device, facts["threads"]) if memory else None,
-                how=choices[algo, name] or None,
+                peak_mem_mib=variants[algo, name].peak,
+                how=variants[algo, name].how or None,
                 task_share=task_seconds(problem(work, algo, device)) / median(seconds) if name == PROJECT else None,
                 **facts,
             )

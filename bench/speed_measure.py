@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import gc
 import itertools
-import json
 import math
 import os
 import subprocess
@@ -29,7 +28,7 @@ from bench.tasks import TaskWindow
 
 AGREEMENT = 1e-9
 AGREEMENT_TASKS = 3
-LEAST_S = 0.2  # a variant is timed over as many iterations as fill this
+LEAST_S = 0.3  # a variant is timed over as many iterations as fill this
 MOST_REPEATS = 200
 MATMUL_TRIES = 3
 _MEMORY_ITERATIONS = 2
@@ -111,7 +110,8 @@ def repeated(step: Callable[[], object], device: torch.device) -> Callable[[], f
     repeats = min(MOST_REPEATS, max(1, math.ceil(LEAST_S / seconds(step, 1, device))))
 
     def clock() -> float:
-        gc.collect()  # what another variant left behind is not to be swept up at this one's cost
+        gc.collect()
+        step()  # off the clock: other variants have used the caches since
         return seconds(step, repeats, device)
 
     return clock
@@ -176,20 +176,6 @@ def task_seconds(case: Problem) -> float:
     return seconds(lambda: make(next(numbers) * work.meta_batch), steps, case.device)
 
 
-def peak_mib(work: Work, algo: str, variant: str, device: torch.device, threads: int) -> float | None:
-    """Return the peak memory of a variant in a process of its own, above what it held before; None if not known."""
-    job = {"work": dataclasses.asdict(work), "algo": algo, "variant": variant, "device": device.type}
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "bench.speed_memory", json.dumps({**job, "threads": threads})],
-        env=_environment(), capture_output=True, text=True,
-    )  # fmt: skip
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]
-        raise BenchError(f"{work.name} {algo} {variant}: the process that measures memory failed: {last}")
-    peak: float | None = json.loads(done.stdout)
-    return peak
-
-
 def peak_here(case: Problem, variant: str) -> float | None:
     """Return the peak memory of some meta-iterations in this process, after one to warm up."""
     runner = VARIANTS[variant](case)
@@ -216,7 +202,7 @@ def start_seconds(algos: list[str], device: torch.device, threads: int) -> dict[
             "--threads", str(threads), "--meta-steps", "1", "--test-tasks", "2", "--val-tasks", "2", "--fresh",
         ]  # fmt: skip
         for _ in range(2):
-            done = subprocess.run(command, env=_environment(), capture_output=True, text=True)
+            done = subprocess.run(command, env=child_environment(), capture_output=True, text=True)
             if done.returncode:
                 raise BenchError(f"run_bench.py failed: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
             rows = [run.row for run in load_runs(Path(folder, "out"))]
@@ -224,6 +210,7 @@ def start_seconds(algos: list[str], device: torch.device, threads: int) -> dict[
     return {algo: (found[0][algo], found[1][algo]) for algo in algos}
 
 
-def _environment() -> dict[str, str]:
+def child_environment() -> dict[str, str]:
+    """Return the environment of a worker, for all that is measured in a process of its own."""
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     return {**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": search_path}

@@ -165,16 +165,17 @@ def markdown(results: Results) -> str:
     return "\n\n".join(lines) + "\n"
 
 
-_LEGEND = """Medians over rounds; lowest and highest are in `speed.csv`. Every round runs every variant of all
-algorithms of its setting, each over as many meta-iterations as fill 0.2 s, each round beginning with another; ratios
-and shares are taken round by round, then their median. `loop`: one task after the other through `higher`, for reptile
-with `torch.optim.Adam`. `vmap`: `torch.func`. `project` makes its tasks anew at every step; the others find theirs
-ready. `supervised`: forward and backward of as many images (each support image once per inner step, each query image
-once) through one network, channels last, batches of 100, no optimizer. Work: convolutions and linear layers as torch's
-own operators execute them in the plain loop; in brackets without what they compute and throw away in second order
-(`bench/speedwork.py`). Share: of the faster of two float32 matrix products in the same round, best of three tries;
-best of all rounds: {rates}. Before anything was timed, the variants' meta-gradients agreed in float64 to a relative
-{error}."""
+_LEGEND = """\
+Medians over rounds; lowest and highest are in `speed.csv`. Every round runs every variant of all algorithms of its
+setting, each in a process of its own, over as many meta-iterations as fill 0.3 s after one that is not timed; each
+round begins with another. Ratios and shares are taken round by round, then their median. `loop`: one task after the
+other through `higher`, for reptile with `torch.optim.Adam`. `vmap`: `torch.func`. `project` makes its tasks anew at
+every step; the others find theirs ready. `supervised`: forward and backward of as many images (each support image
+once per inner step, each query image once) through one network, channels last, batches of 100, no optimizer. Work:
+convolutions and linear layers as torch's own operators execute them in the plain loop; in brackets without what they
+compute and throw away in second order (`bench/speedwork.py`). Share: of the faster of two float32 matrix products in
+the same round, best of three tries; best of all rounds: {rates}. Before anything was timed, the variants' meta-
+gradients agreed in float64 to a relative {error}."""
 
 _MEMORY = """Each in a process of its own over two meta-iterations after one to warm up. On a CPU: peak resident size
 above that before; on a GPU: peak that tensors took, all of them."""

@@ -12,12 +12,14 @@ from torch import nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import speed, speed_measure, speed_report
+from bench import speed, speed_measure, speed_report, speed_variant
+from bench.api import BenchError
 from bench.files import read_rows
 from bench.peers import PROJECT, VARIANTS, Runner, vmap_of_grad
 from bench.runner import WORKER_ENVIRONMENT
-from bench.speed_measure import Disagreement, Product, agreement, interleaved, peak_mib, seconds, start_seconds
+from bench.speed_measure import Disagreement, Product, agreement, interleaved, seconds, start_seconds
 from bench.speed_report import MET, MISSED, Results, SpeedRow, markdown, verdicts
+from bench.speed_variant import Variant, VariantProcess
 from bench.speedwork import SETTINGS, Problem, Work, gflop, layers, supervised_gflop
 
 CPU = torch.device("cpu")
@@ -220,7 +222,8 @@ def test_the_whole_script_on_tiny_work(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(speed_measure.gc, "collect", lambda: None)  # slow among the objects of a test run
     monkeypatch.setattr(speed, "products", lambda device: [Product(1, 64), Product(4, 32)])
     monkeypatch.setattr(speed, "start_seconds", lambda algos, device, threads: dict.fromkeys(algos, (9.0, 3.0)))
-    monkeypatch.setattr(speed, "peak_mib", lambda *_: 7.0)
+    monkeypatch.setattr(speed, "start_variant", Variant)
+    monkeypatch.setattr(speed_variant, "peak_here", lambda *_: 7.0)
     threads = torch.get_num_threads()
     try:
         status = speed.main(["--settings", "S1,S4", "--rounds", "2", "--threads", "1", "--out", str(tmp_path)])
@@ -251,7 +254,18 @@ def test_peak_memory_is_taken_in_a_process_of_its_own():
     """Two inner steps keep at least the first layer's outputs: 64 channels of 14 x 14 for 3 images of 32 tasks."""
     work = dataclasses.replace(TINY["S1"], meta_batch=32)
     least = 2 * 32 * 3 * 64 * 14 * 14 * 4 / 2**20
-    assert least < peak_mib(work, "maml", "vmap", CPU, 1) < 100 * least
+    process = VariantProcess(work, "maml", "vmap", CPU, 1, memory=True)
+    try:
+        assert least < process.peak < 100 * least
+        assert process() > 0
+    finally:
+        process.close()
+
+
+def test_a_variant_whose_process_dies_is_said_in_a_line():
+    broken = dataclasses.replace(TINY["S1"], inner_steps=-1, n_way=10**6)
+    with pytest.raises(BenchError, match=r"S1 maml vmap: its process failed: .*accepted: 2 to"):
+        VariantProcess(broken, "maml", "vmap", CPU, 1, memory=False)
 
 
 def test_a_second_start_is_reported_beside_the_first(monkeypatch, tmp_path):
