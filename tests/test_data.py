@@ -72,7 +72,20 @@ def test_a_named_data_set_is_loaded_or_its_name_answered(tmp_path):
 def test_the_whole_command_runs_on_both_data_sets_and_names_them(dataset, request, tmp_path):
     root = request.getfixturevalue("omniglot_root") if dataset == "omniglot" else tmp_path / "nothing"
     command = [sys.executable, str(REPOSITORY / "run_bench.py"), "--algos", "reptile,maml", "--meta-steps", "3"]
-    flags = ["--dataset", dataset, "--test-tasks", "10", "--val-tasks", "10", "--val-points", "1", "--device", "cpu"]
+    flags = [
+        "--dataset",
+        dataset,
+        "--meta-batch",
+        "2",
+        "--test-tasks",
+        "10",
+        "--val-tasks",
+        "10",
+        "--val-points",
+        "1",
+        "--device",
+        "cpu",
+    ]
     environment = {name: value for name, value in os.environ.items() if name != "BENCH_DATA"}
     done = subprocess.run(
         [*command, *flags, "--data-root", str(root), "--out", str(tmp_path / "out")],
