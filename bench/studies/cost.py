@@ -334,7 +334,7 @@ def markdown(wanted: Sequence[Point], axes: Sequence[Axis], rows: Sequence[CostR
     )
     if chunked:
         memory += (
-            " A run walks the task axis in chunks that fit the caches, which is faster and takes less: the step times "
+            " A run walks the task axis in chunks where a meta-batch is large, which takes less: the step times "
             "are of such runs, and the last columns are their memory."
         )
     parts = ["# What a meta-step costs", fixed, memory]
