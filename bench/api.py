@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,9 +133,7 @@ class InnerState:
 
 def last(states: Iterator[InnerState]) -> InnerState:
     """Return the last of ``states``, holding one at a time, so that memory does not grow with their number."""
-    for state in states:  # noqa: B007  # it is what is left over
-        pass
-    return state
+    return deque(states, maxlen=1).pop()
 
 
 def stack(slow: Weights, n_tasks: int) -> dict[str, Tensor]:

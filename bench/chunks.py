@@ -1,4 +1,4 @@
-"""How many tasks to hold at once: what fits the caches of a CPU or the memory of a card."""
+"""How many tasks to hold at once: some thousand images on a CPU, what the memory of a card holds on a GPU."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,12 @@ from bench.tasks import ROTATIONS
 
 META_OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("float32", "tf32", "bf16")
-SCHEDULES = ("constant", "linear", "cosine")
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "constant": lambda done: 1.0,
+    "linear": lambda done: 1.0 - done,
+    "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
+}
+"""The share of meta_lr by the share of the meta-steps that is done."""
 AUTO = "auto"
 
 
@@ -53,7 +58,7 @@ class RunConfig:
     eval_inner_steps: int | None = _option(None, "adaptation steps at test; none: as in training", least=0)
     meta_optimizer: str = _option("adam", "rule of the meta-step", choices=META_OPTIMIZERS)
     meta_lr: float = _option(1e-3, "its learning rate", least=0)
-    meta_lr_schedule: str = _option("constant", "its course over the run, down to 0", choices=SCHEDULES)
+    meta_lr_schedule: str = _option("constant", "its course over the run, down to 0", choices=tuple(SCHEDULES))
     train_rotation: str = _option(
         "pooled",
         "rotations as classes in meta-train: all in one pool (twins of a"

@@ -41,7 +41,7 @@ class Columns:
             ValueError: a column is missing, or its cell is not of the column's type.
         """
         values: dict[str, Any] = {}
-        for name, (kind, optional) in _columns(cls).items():  # type: ignore[arg-type]
+        for name, (kind, optional) in _columns(cls).items():  # type: ignore[arg-type]  # as above
             if name not in cells:
                 raise ValueError(f"column {name!r} is missing")
             try:
@@ -53,7 +53,7 @@ class Columns:
     @classmethod
     def table(cls, rows: Iterable[Columns]) -> pd.DataFrame:
         """Return ``rows`` as a table: nullable strings and integers, and floats that are NaN where not known."""
-        dtypes = {name: _DTYPES[kind] for name, (kind, _) in _columns(cls).items()}  # type: ignore[arg-type]
+        dtypes = {name: _DTYPES[kind] for name, (kind, _) in _columns(cls).items()}  # type: ignore[arg-type]  # as above
         return pd.DataFrame([vars(row) for row in rows], columns=list(dtypes), dtype=object).astype(dtypes)
 
 
@@ -159,7 +159,7 @@ def read_table(path: Path, kind: type[Columns]) -> pd.DataFrame:
         OSError, ValueError: as ``read_rows``.
         OverflowError: an integer of more than 64 bits.
     """
-    types = {name: number for name, (number, _) in _columns(kind).items()}  # type: ignore[arg-type]
+    types = {name: number for name, (number, _) in _columns(kind).items()}  # type: ignore[arg-type]  # as in Columns
     return pd.read_csv(_whole(path), usecols=list(types), dtype=types, keep_default_na=False, na_values=["nan"])
 
 

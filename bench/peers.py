@@ -52,7 +52,7 @@ def _higher_loop(problem: Problem) -> Runner:
     network, tasks = problem.network(), problem.tasks()
     weights = dict(network.named_parameters())
     meta_optimizer = problem.optimizer(weights)
-    second_order, n_tasks = problem.algo == "maml", problem.work.meta_batch
+    second_order, n_tasks = problem.second_order, problem.work.meta_batch
     support = problem.minibatches(tasks)
 
     def step() -> None:
@@ -109,7 +109,7 @@ def learn2learn_loop(problem: Problem) -> Runner:
     weights = dict(network.named_parameters())
     meta_optimizer = problem.optimizer(weights)
     library = importlib.import_module("learn2learn")
-    maml = library.algorithms.MAML(network, lr=problem.work.inner_lr, first_order=problem.algo == "fomaml")
+    maml = library.algorithms.MAML(network, lr=problem.work.inner_lr, first_order=not problem.second_order)
     n_tasks, support = problem.work.meta_batch, problem.minibatches(tasks)
 
     def step() -> None:
@@ -148,7 +148,7 @@ def vmap_of_grad(problem: Problem) -> Runner:
     """All tasks at once by ``vmap`` over a task's inner loop with ``torch.func.grad`` in it, as functorch's example."""
     network, tasks, work = problem.network(), problem.tasks(), problem.work
     for name, layer in list(network.named_children()):
-        if isinstance(layer, nn.BatchNorm2d) and problem.algo == "maml":
+        if isinstance(layer, nn.BatchNorm2d) and problem.second_order:
             setattr(network, name, _WrittenOutNorm(layer))
     weights: dict[str, Tensor] = dict(network.named_parameters())
     meta_optimizer = problem.optimizer(weights)
@@ -185,7 +185,7 @@ def vmap_of_grad(problem: Problem) -> Runner:
 
     def step() -> None:
         meta_optimizer.zero_grad()
-        if problem.algo == "maml":
+        if problem.second_order:
             vmap(query_loss, tasks_axis)(weights, *tensors).mean().backward()
         else:
             with torch.no_grad():

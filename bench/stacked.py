@@ -2,7 +2,7 @@
 
 Everything here is closed under differentiation, so second order is exact. Images come in one of two forms. On a CPU the
 task axis lies inside, ``[n, T, C, H, W]`` in the memory order n, H, W, T, C: there a convolution of all tasks is one
-grouped convolution of oneDNN, measured 1.3 to 2 times as fast as patches. On a GPU it lies outside, ``[T, n, H, W,
+grouped convolution of oneDNN, which was faster there than patches. On a GPU it lies outside, ``[T, n, H, W,
 C]``, and a convolution is patches times a batched matrix product. What has no height and width is ``[T, n, I]``.
 """
 
@@ -19,7 +19,7 @@ from bench.kernels import UNCOMPILED, Kernels, norm_backward, norm_double_backwa
 
 Pair = tuple[int, int]
 
-# Of an image behind a convolution: up to here patches beat oneDNN on a CPU, by up to 1.8; with 16 they do not.
+# Of an image behind a convolution: up to here patches were faster than oneDNN on a CPU; with 16 they were not.
 _FEW_POSITIONS = 4
 
 

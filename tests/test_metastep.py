@@ -11,10 +11,10 @@ import torch
 from bench.api import BenchError, MetaGrad, TaskBatch
 from bench.capture import CannotCapture, Replay, capture
 from bench.chunks import fitting_chunk
-from bench.config import RunConfig
+from bench.config import SCHEDULES, RunConfig
 from bench.evaluate import evaluate
 from bench.measure import AHEAD, Memory, StepTimes, is_out_of_memory
-from bench.outer import SCHEDULES, MetaOptimizer
+from bench.outer import MetaOptimizer
 from bench.registry import create_algorithm
 from bench.tasks import Episode, ImagePool, TaskStream
 from bench.worker import build

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from bench.api import MetaGrad
-from bench.config import RunConfig
+from bench.config import SCHEDULES, RunConfig
 from bench.measure import LEAK_SAMPLES, MIB, Memory, StepTimes, now
-from bench.outer import SCHEDULES
 from bench.registry import create_algorithm
 from bench.tasks import Episode, ImagePool, TaskStream
 from bench.train import Diverged, Training

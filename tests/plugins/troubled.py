@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +30,9 @@ class Troubled(MetaAlgorithm):
         grads = {name: torch.zeros_like(w) for name, w in slow.items()}
         return self.trouble(MetaGrad(grads, loss)) if type(self).calls > 3 else MetaGrad(grads, loss)
 
+    @abstractmethod
     def trouble(self, result: MetaGrad) -> MetaGrad:
-        raise NotImplementedError
+        """Return what goes wrong, or raise it."""
 
 
 @register_algorithm("raises")
