@@ -165,15 +165,24 @@ class _Forwarding:
     def __init__(self) -> None:
         self.stopped = False
         self._worker: subprocess.Popen[bytes] | None = None
+        self._early: list[int] = []
 
     def to(self, worker: subprocess.Popen[bytes]) -> None:
-        """Let signals in from here on, those that came while the worker was being started first."""
+        """Let signals in from here on, those that came while the worker was being started first.
+
+        Blocking holds a signal back from this thread alone: another one, of a library's pool, may take it, and Python
+        then calls the handler here all the same.
+        """
         self._worker = worker
         signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
+        for place, number in enumerate(self._early):
+            worker.send_signal(signal.SIGKILL if place else number)
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """Hand on the first signal, and kill at the second: no handler of Python's runs in the middle of a kernel."""
-        if self._worker is not None:
+        if self._worker is None:
+            self._early.append(number)
+        else:
             self._worker.send_signal(signal.SIGKILL if self.stopped else number)
         self.stopped = True
 
