@@ -21,9 +21,18 @@ from bench.api import BenchError, ImageSet
 from bench.config import AUTO, RunConfig, coerce
 from bench.data import load_images
 from bench.kernels import available
-from bench.protocols import IDENTITY, Override, check_overrides, load_protocol, protocol_names, resolve
+from bench.protocols import IDENTITY, Override, check_overrides, check_taken, load_protocol, protocol_names, resolve
 from bench.records import load_runs
-from bench.registry import ALGORITHMS, BACKBONES, DATASETS, create_algorithm, hyperparameter_names, load_plugin, unknown
+from bench.registry import (
+    ALGORITHMS,
+    BACKBONES,
+    DATASETS,
+    create_algorithm,
+    create_backbone,
+    hyperparameter_names,
+    load_plugin,
+    unknown,
+)
 from bench.report import comparison_table, write_report
 from bench.runner import Place, run_all
 from bench.study import STUDIES, Request
@@ -34,7 +43,7 @@ USAGE = 2
 WIDTH = 100  # of what is printed
 GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
 DEFAULT_PROTOCOL = protocol_names()[0]
-NOT_FLAGS = ("algo", "hyperparameters", "code")
+NOT_FLAGS = ("algo", "hyperparameters", "backbone_options", "code")
 _TYPES = typing.get_type_hints(RunConfig)
 
 
@@ -103,6 +112,7 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
         shape = {name: cell.get(name, defaults[name]) for name in ("n_way", "k_shot", "seed")}
         machine = {"device": asked.device, "dataset": asked.dataset, "threads": asked.threads}
         configs += [resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets) for algo in algos]
+    check_taken(asked.sets, configs)
     images = load_images(args.dataset, place.data_root, place.out / "cache", warn)
     configs = [dataclasses.replace(config, dataset=images.name) for config in configs]
     check(configs, images)
@@ -175,7 +185,6 @@ def check(configs: Sequence[RunConfig], images: ImageSet) -> None:
     """
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
-        BACKBONES.get(config.backbone)
         for split, (rotation, episode) in stream_plan(config).items():
             n_images, height, width = images.images.shape[1:]
             check_episode(episode, f"{images.name}/{split}", rotation, len(images.splits[split]), n_images)
@@ -253,14 +262,9 @@ def warn(line: str) -> None:
 
 def listing() -> str:
     """Return the tables of ``--list``: what is registered and the protocols, with settings and papers."""
-    algorithms = []
-    for name in ALGORITHMS.names():
-        cls = ALGORITHMS.get(name)
-        defaults = create_algorithm(name)
-        settings = ", ".join(f"{field}={getattr(defaults, field)}" for field in hyperparameter_names(cls))
-        algorithms.append((name, settings, cls.paper))
+    algorithms = [(name, _settings(create_algorithm(name)), ALGORITHMS.get(name).paper) for name in ALGORITHMS.names()]
     data = [(name, "", DATASETS.get(name).paper) for name in DATASETS.names()]
-    networks = [(name, "", BACKBONES.get(name).paper) for name in BACKBONES.names()]
+    networks = [(name, _settings(create_backbone(name)), BACKBONES.get(name).paper) for name in BACKBONES.names()]
     protocols = [(name, load_protocol(name).summary, "") for name in protocol_names()]
     studies = [(name, STUDIES.get(name).summary, "") for name in STUDIES.names()]
     parts = []
@@ -274,6 +278,10 @@ def listing() -> str:
         )
     parts.append("Settings are the defaults of the class; protocols, flags and --set override them (bench/protocols/).")
     return "\n\n".join(parts)
+
+
+def _settings(plugin: object) -> str:
+    return ", ".join(f"{field}={getattr(plugin, field)}" for field in hyperparameter_names(type(plugin)))
 
 
 class Parser(argparse.ArgumentParser):

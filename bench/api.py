@@ -210,7 +210,10 @@ class MetaAlgorithm(ABC):
         return {name: w.detach().requires_grad_() for name, w in stack(slow, n_tasks).items()}
 
     def adapted(self, slow: Weights) -> list[str]:
-        """Name the weights that the inner loop changes; all of the network's unless overridden."""
+        """Name the weights that the inner loop changes; unless overridden, all but those with a slash in their names.
+
+        These are an algorithm's extra weights and what a network learns in the outer loop alone.
+        """
         return [name for name in slow if "/" not in name]
 
     def inner_step(self, loss: Tensor, fast: Weights, carry: Weights) -> tuple[Weights, Weights]:
@@ -241,7 +244,7 @@ class MetaAlgorithm(ABC):
     def extra_weights(self, network: Weights) -> Weights:
         """Return further meta-learned tensors (learned inner rates, say), which join ``slow``.
 
-        Their names hold a slash, as in ``"rate/conv1.weight"``, which no name of a network's parameter does.
+        Their names hold a slash, as in ``"rate/conv1.weight"``.
         """
         return {}
 
@@ -287,7 +290,11 @@ class Dataset(ABC):
 
 
 class Backbone(ABC):
-    """How to build a network: any ``nn.Module`` that maps ``[n, C, H, W]`` to ``[n, output_size]``."""
+    """How to build a network: any ``nn.Module`` that maps ``[n, C, H, W]`` to ``[n, output_size]``.
+
+    A subclass that is a frozen dataclass has its fields as options, which protocols and ``--set`` override. The inner
+    loop leaves parameters alone whose names hold a slash (``bench.layers.BatchNormShift2d``).
+    """
 
     paper: ClassVar[str] = ""
 

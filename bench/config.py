@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.api import BenchError
+from bench.registry import create_backbone
 from bench.tasks import ROTATIONS
 
 META_OPTIMIZERS = ("sgd", "adam")
@@ -49,6 +50,7 @@ class RunConfig:
     k_query: int = _option(9, "query images per class in training", least=1)
     seed: int = _option(0, "decides initial weights and tasks", least=0)
     backbone: str = _option("conv4", "network")
+    backbone_options: Mapping[str, Any] = field(default_factory=dict)
     meta_steps: int = _option(1000, "meta-steps", least=1)
     meta_batch: int = _option(16, "tasks per meta-step", least=1)
     test_tasks: int = _option(1000, "meta-test tasks", least=2)
@@ -56,6 +58,9 @@ class RunConfig:
     val_points: int = _option(10, "meta-validations along a run, besides the one before it", least=1)
     eval_k_query: int = _option(1, "query images per class in meta-validation and meta-test", least=1)
     eval_inner_steps: int | None = _option(None, "adaptation steps at test; none: as in training", least=0)
+    adaptation_tasks: int = _option(
+        200, "meta-test tasks on which accuracy is followed up to 50 steps; 0: none", least=0
+    )
     meta_optimizer: str = _option("adam", "rule of the meta-step", choices=META_OPTIMIZERS)
     meta_lr: float = _option(1e-3, "its learning rate", least=0)
     meta_lr_schedule: str = _option("constant", "its course over the run, down to 0", choices=tuple(SCHEDULES))
@@ -99,6 +104,17 @@ class RunConfig:
         for name, value in self.hyperparameters.items():
             least = 1 if name.endswith(("_steps", "_batch")) else 0 if name.endswith("_lr") else None
             check_range(f"{self.algo}.{name}", value, least=least)
+
+    @property
+    def network(self) -> str:
+        """Return the backbone's name, followed by the options that are not its defaults: ``conv4 (filters=32)``."""
+        try:
+            defaults = create_backbone(self.backbone)
+        except BenchError:  # a plugin's, which failed to load: the row that says so needs no more
+            return self.backbone
+        chosen = {n: v for n, v in self.backbone_options.items() if v != getattr(defaults, n)}
+        text = ", ".join(f"{name}={value}" for name, value in chosen.items())
+        return f"{self.backbone} ({text})" if text else self.backbone
 
     @property
     def run_id(self) -> str:

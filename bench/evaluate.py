@@ -17,7 +17,8 @@ from bench.tasks import TaskStream
 log = logging.getLogger("bench")
 
 PLAIN, TRANSDUCTIVE = "plain", "transductive"
-PLAIN_STEPS = frozenset({0, 1, 3, 10, 50})  # plain mode costs N*K+1 images per query, so not at every step
+ADAPTATION_STEPS = (0, 1, 2, 3, 5, 10, 20, 50)
+"""Where an adaptation curve is measured, whatever number of steps an algorithm is tested with."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ def evaluate(
     n_tasks: int,
     steps: int | None,
     modes: Collection[str] = (PLAIN, TRANSDUCTIVE),
-    along_the_way: bool = True,
+    at: Collection[int] = (0,),
     advance: Callable[[int], object] = lambda tasks: None,
 ) -> Evaluation:
     """Adapt to the first ``n_tasks`` tasks of a stream and count correct answers on their query images.
@@ -51,7 +52,7 @@ def evaluate(
 
     Args:
         steps: adaptation steps; None for the algorithm's own number.
-        along_the_way: also before adaptation and after each step (in plain mode at PLAIN_STEPS).
+        at: numbers of steps after which to measure, 0 being before adaptation, besides the last.
         advance: called with the number of tasks done since the last call.
     """
     parts: dict[str, dict[int, list[Tensor]]] = {mode: {} for mode in modes}
@@ -60,7 +61,7 @@ def evaluate(
         tasks = stream.batch(start, min(size, n_tasks - start))
         n = tasks.support.n_tasks
         try:
-            answers = _answers(algorithm, task_loss, slow, carry, tasks, steps, modes, along_the_way)
+            answers = _answers(algorithm, task_loss, slow, carry, tasks, steps, modes, at)
         except Exception as error:  # judged by what it says: not all that mean "no memory" are of one class
             if not is_out_of_memory(error) or n == 1:
                 raise
@@ -87,19 +88,17 @@ def _answers(
     tasks: TaskBatch,
     steps: int | None,
     modes: Collection[str],
-    along_the_way: bool,
+    at: Collection[int],
 ) -> dict[str, dict[int, Tensor]]:
     """Return the accuracies ``[T]`` by test mode and number of adaptation steps."""
     modes_by_name = {PLAIN: _plain, TRANSDUCTIVE: _transductive}
     found: dict[str, dict[int, Tensor]] = {mode: {} for mode in modes}
     step = -1
     for step, predictor in enumerate(algorithm.predictors(task_loss, slow, tasks.support, steps, carry)):
-        for mode in modes if along_the_way else ():
-            if mode == TRANSDUCTIVE or step in PLAIN_STEPS:
-                found[mode][step] = modes_by_name[mode](predictor, tasks)
-    for mode in modes:
-        if not along_the_way or (mode == PLAIN and step not in PLAIN_STEPS):
+        for mode in modes if step in at else ():
             found[mode][step] = modes_by_name[mode](predictor, tasks)
+    for mode in modes if step not in at else ():
+        found[mode][step] = modes_by_name[mode](predictor, tasks)
     return found
 
 

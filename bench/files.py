@@ -10,7 +10,7 @@ import os
 import secrets
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import field, fields
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,6 +42,8 @@ class Columns:
         """
         values: dict[str, Any] = {}
         for name, (kind, optional) in _columns(cls).items():  # type: ignore[arg-type]  # as above
+            if name not in cells and name in _later(cls):  # type: ignore[arg-type]  # as above
+                continue
             if name not in cells:
                 raise ValueError(f"column {name!r} is missing")
             try:
@@ -62,10 +64,20 @@ def _columns(cls: type[Columns]) -> dict[str, tuple[type, bool]]:
     """Return type and whether it may be empty, by column."""
     hints = typing.get_type_hints(cls)
     found = {}
-    for field in fields(cls):  # type: ignore[arg-type]  # only dataclasses derive from Columns
-        either = typing.get_args(hints[field.name])  # of "int | None"; nothing for "int"
-        found[field.name] = (either[0] if either else hints[field.name], bool(either))
+    for f in fields(cls):  # type: ignore[arg-type]  # only dataclasses derive from Columns
+        either = typing.get_args(hints[f.name])  # of "int | None"; nothing for "int"
+        found[f.name] = (either[0] if either else hints[f.name], bool(either))
     return found
+
+
+def later_column() -> Any:
+    """Return the field of a column that files of an earlier version may lack; it is None there."""
+    return field(default=None, metadata={"later": True})
+
+
+@functools.cache
+def _later(cls: type[Columns]) -> frozenset[str]:
+    return frozenset(f.name for f in fields(cls) if f.metadata.get("later"))  # type: ignore[arg-type]  # as above
 
 
 def _converted(kind: type, cell: Any) -> Any:
@@ -139,7 +151,7 @@ def read_rows(path: Path, kind: type[T]) -> list[T]:
     cells = pd.read_csv(_whole(path), engine="python", **options)  # the C engine takes a missing cell for an empty one
     header, *lines = cells.replace(rf"\A'(?={_FORMULA})", "", regex=True).to_numpy().tolist()
     for name in kind.columns():
-        if name not in header:
+        if name not in header and name not in _later(kind):  # type: ignore[arg-type]  # as above
             raise ValueError(f"column {name!r} is missing")
     rows = []
     for number, line in enumerate(lines, 2):

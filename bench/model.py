@@ -12,6 +12,7 @@ from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 from bench import stacked
 from bench.api import Backbone, Examples, Weights
 from bench.kernels import UNCOMPILED, Kernels
+from bench.layers import BatchNormShift2d, Rotate180
 from bench.stacked import Form, TasksInside, TasksOutside
 
 Stage = Callable[[Form, Weights, Tensor], Tensor]
@@ -184,6 +185,11 @@ def _batch_norm_2d(name: str, layer: nn.BatchNorm2d, following: nn.Module | None
     return lambda form, w, x: form.batch_norm(x, w[f"{name}.weight"], w[f"{name}.bias"], layer.eps, relu)
 
 
+def _shift_norm(name: str, layer: BatchNormShift2d, following: nn.Module | None) -> Stage:
+    relu, shift = type(following) is nn.ReLU, f"{name}.{layer.SHIFT}"
+    return lambda form, w, x: form.batch_norm(x, torch.ones_like(w[shift]), w[shift], layer.eps, relu)
+
+
 def _global_average(name: str, layer: nn.AdaptiveAvgPool2d, following: nn.Module | None) -> Stage | None:
     if layer.output_size not in (1, (1, 1)):
         return None
@@ -196,13 +202,15 @@ def _flatten(name: str, layer: nn.Flatten, following: nn.Module | None) -> Stage
     return lambda form, w, x: form.flatten(x) if x.dim() == 5 else x.flatten(2)
 
 
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
+_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormShift2d)
 _PRODUCTS = (nn.Conv2d, nn.Linear)
 _STAGES: dict[type[nn.Module], Callable[..., Stage | None]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,
     nn.BatchNorm1d: _batch_norm_1d,
     nn.BatchNorm2d: _batch_norm_2d,
+    BatchNormShift2d: _shift_norm,
+    Rotate180: lambda name, layer, following: lambda form, w, x: x.flip(form.position_dims),
     nn.ReLU: lambda name, layer, following: lambda form, w, x: x.relu(),
     nn.MaxPool2d: lambda name, layer, following: lambda form, w, x: form.max_pool(x, layer),
     nn.AdaptiveAvgPool2d: _global_average,

@@ -98,9 +98,9 @@ def accuracy_vs_cost(arms: Sequence[Arm]) -> Figure:
 
 
 def adaptation(arms: Sequence[Arm]) -> Figure:
-    """Draw test accuracy after every adaptation step, plain beside transductive."""
+    """Draw test accuracy against adaptation steps, plain beside transductive."""
     look = styles(arms)
-    figure, panels = make_panels(arms, "Test accuracy after each adaptation step", 2.6, MODES)
+    figure, panels = make_panels(arms, "Test accuracy after adaptation steps", 2.6, MODES)
     for i, (axes, members) in enumerate(panels):
         curves = [(look[arm.label], arm.adaptation(list(MODES)[i % len(MODES)])) for arm in members]
         for style, curve in curves:

@@ -14,13 +14,26 @@ from typing import Any
 
 from bench.api import BenchError, MetaAlgorithm
 from bench.config import RunConfig, coerce
-from bench.registry import ALGORITHMS, create_algorithm, hyperparameter_names, unknown
+from bench.registry import (
+    ALGORITHMS,
+    BACKBONES,
+    create_algorithm,
+    create_backbone,
+    hyperparameter_names,
+    hyperparameter_types,
+    unknown,
+)
 
 FOLDER = Path(__file__).parent / "protocols"
 IDENTITY = ("algo", "dataset", "protocol", "n_way", "k_shot", "seed", "device", "threads")
 """Fields that are the same for all algorithms of a comparison; neither protocols nor --set change them."""
 
-_FIELDS = {f.name: f for f in dataclasses.fields(RunConfig) if f.name not in ("algo", "hyperparameters", "code")}
+_FIELDS = {
+    f.name: f
+    for f in dataclasses.fields(RunConfig)
+    if f.name not in ("algo", "hyperparameters", "backbone_options", "code")
+}
+_DEFAULT_BACKBONE = _FIELDS["backbone"].default
 _TYPES = typing.get_type_hints(RunConfig)
 
 
@@ -98,39 +111,42 @@ def resolve(
     """
     algo = identity["algo"]
     cls = ALGORITHMS.get(algo)
-    hyper_types = hyperparameter_types(cls)
+    settings = [(f"run_defaults of {algo}", name, value) for name, value in cls.run_defaults.items()]
+    for preset in protocol.presets:
+        if all(identity.get(key) == value for key, value in preset.where.items()):
+            named = f"protocol {protocol.name}, {algo}" if "algo" in preset.where else ""
+            settings += [(named, name, value) for name, value in preset.values.items()]
+    settings += [("", name, value) for name, value in flags.items()]
+    for override in sets:
+        if override.algo in (None, algo):
+            settings.append((f"--set {algo}" if override.algo else "", override.name, override.value))
+
+    backbone = str(next((value for _, name, value in reversed(settings) if name == "backbone"), _DEFAULT_BACKBONE))
+    hyper_types, option_types = hyperparameter_types(cls), hyperparameter_types(BACKBONES.get(backbone))
     run: dict[str, Any] = {}
     hyper: dict[str, Any] = {}
-
-    def put(name: str, value: Any) -> bool:
+    options: dict[str, Any] = {}
+    for where, name, value in settings:
         if name in hyper_types:
             hyper[name] = coerce(f"{algo}.{name}", value, hyper_types[name])
         elif name in _FIELDS and name not in IDENTITY:
             run[name] = coerce(name, value, _TYPES[name])
-        else:
-            return False
-        return True
-
-    for name, value in cls.run_defaults.items():
-        if not put(name, value):
-            raise BenchError(unknown(f"field in run_defaults of {algo}", name, accepted_names(cls)))
-    for preset in protocol.presets:
-        if all(identity.get(key) == value for key, value in preset.where.items()):
-            for name, value in preset.values.items():
-                if not put(name, value) and "algo" in preset.where:
-                    raise BenchError(unknown(f"field of {algo} in protocol {protocol.name}", name, accepted_names(cls)))
-    for name, value in flags.items():
-        run[name] = value
-    for override in sets:
-        if override.algo in (None, algo) and not put(override.name, override.value) and override.algo == algo:
-            raise BenchError(unknown(f"field of {algo}", override.name, accepted_names(cls)))
-    algorithm = create_algorithm(algo, **hyper)
-    resolved = {name: getattr(algorithm, name) for name in hyper_types}
-    return RunConfig(**{**run, **identity}, protocol=protocol.name, hyperparameters=resolved, code=_code(cls))
+        elif name in option_types:
+            options[name] = coerce(f"{backbone}.{name}", value, option_types[name])
+        elif where:
+            raise BenchError(unknown(f"field in {where} on backbone {backbone}", name, accepted_names(cls, backbone)))
+    algorithm, network = create_algorithm(algo, **hyper), create_backbone(backbone, **options)
+    return RunConfig(
+        **{**run, **identity},
+        protocol=protocol.name,
+        hyperparameters={name: getattr(algorithm, name) for name in hyper_types},
+        backbone_options={name: getattr(network, name) for name in option_types},
+        code=_code(cls),
+    )
 
 
 def check_overrides(sets: Sequence[Override], algos: Sequence[str]) -> None:
-    """Refuse overrides that no algorithm of the comparison takes.
+    """Refuse overrides that no algorithm of the comparison takes, on any backbone.
 
     Raises:
         BenchError: names the algorithm or field, what is accepted, the nearest.
@@ -138,23 +154,35 @@ def check_overrides(sets: Sequence[Override], algos: Sequence[str]) -> None:
     for override in sets:
         if override.algo is not None and override.algo not in algos:
             raise BenchError(unknown("algorithm in --set (it is not among --algos)", override.algo, algos))
-        names = sorted({name for algo in algos for name in accepted_names(ALGORITHMS.get(algo))})
+        takers = [override.algo] if override.algo else algos
+        names = {n for algo in takers for b in BACKBONES.names() for n in accepted_names(ALGORITHMS.get(algo), b)}
         if override.name not in names:
-            raise BenchError(unknown("field in --set", override.name, names))
+            raise BenchError(unknown("field in --set", override.name, sorted(names)))
 
 
-def accepted_names(cls: type[MetaAlgorithm]) -> list[str]:
-    """Return what ``--set`` takes for an algorithm: its hyperparameters, then the fields of RunConfig."""
-    return [*hyperparameter_names(cls), *(name for name in _FIELDS if name not in IDENTITY)]
+def check_taken(sets: Sequence[Override], configs: Sequence[RunConfig]) -> None:
+    """Refuse overrides that no run of the comparison has taken, its backbone not having them.
+
+    Raises:
+        BenchError: names the field and the backbones.
+    """
+    for override in sets:
+        if not any(
+            override.name in accepted_names(ALGORITHMS.get(config.algo), config.backbone)
+            for config in configs
+            if override.algo in (None, config.algo)
+        ):
+            used = ", ".join(sorted({config.backbone for config in configs}))
+            raise BenchError(f"--set {override.name}: no such option of the backbone ({used}); see --list")
+
+
+def accepted_names(cls: type[MetaAlgorithm], backbone: str) -> list[str]:
+    """Return what ``--set`` takes: the algorithm's hyperparameters, the fields of RunConfig, the backbone's options."""
+    fields = [name for name in _FIELDS if name not in IDENTITY]
+    return [*hyperparameter_names(cls), *fields, *hyperparameter_names(BACKBONES.get(backbone))]
 
 
 def _code(cls: type[MetaAlgorithm]) -> str | None:
     """Return a hash over the file that defines an algorithm, None where there is no such file."""
     file = inspect.getsourcefile(cls)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else None
-
-
-def hyperparameter_types(cls: type[MetaAlgorithm]) -> dict[str, Any]:
-    """Return the annotations of an algorithm's hyperparameters by name."""
-    hints = typing.get_type_hints(cls)
-    return {name: hints[name] for name in hyperparameter_names(cls)}

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from bench.files import Columns, plain, read_rows, read_table, write_atomic, write_csv
+from bench.files import Columns, later_column, plain, read_rows, read_table, write_atomic, write_csv
 
 T = TypeVar("T", bound=Columns)
 Warn = Callable[[str], None]
@@ -123,12 +123,13 @@ class TestTask(Columns):
 
 @dataclass(frozen=True)
 class AdaptationPoint(Columns):
-    """Mean test accuracy after ``step`` inner steps (0: before adaptation) in one of MODES."""
+    """Mean accuracy of the first ``tasks`` test tasks after ``step`` inner steps (0: before any) in one of MODES."""
 
     mode: str
     step: int
     acc: float
     acc_ci95: float | None
+    tasks: int | None = later_column()
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ import importlib.util
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Iterable
+import typing
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from bench.api import Backbone, BenchError, Dataset, MetaAlgorithm
 
@@ -95,20 +96,39 @@ def create_algorithm(name: str, **hyperparameters: object) -> MetaAlgorithm:
     Raises:
         BenchError: no such algorithm or no such hyperparameter, with the accepted ones and the nearest.
     """
-    cls = ALGORITHMS.get(name)
+    return _create(ALGORITHMS, "hyperparameter", name, hyperparameters)
+
+
+def create_backbone(name: str, **options: object) -> Backbone:
+    """Return the backbone ``name`` with its defaults overridden.
+
+    Raises:
+        BenchError: no such backbone or no such option, with the accepted ones and the nearest.
+    """
+    return _create(BACKBONES, "option", name, options)
+
+
+def _create(registry: Registry[T], what: str, name: str, values: Mapping[str, object]) -> T:
+    cls = registry.get(name)
     known = hyperparameter_names(cls)
-    for key in hyperparameters:
+    for key in values:
         if key not in known:
-            raise BenchError(unknown(f"hyperparameter of {name}", key, known))
+            raise BenchError(unknown(f"{what} of {name}", key, known))
     try:
-        return cls(**hyperparameters)
+        return cls(**values)
     except (TypeError, ValueError) as error:
-        raise BenchError(f"algorithm {name!r}: {error}") from error
+        raise BenchError(f"{registry.kind} {name!r}: {error}") from error
 
 
-def hyperparameter_names(cls: type[MetaAlgorithm]) -> list[str]:
-    """Return the names of an algorithm's fields, empty for a class that is not a dataclass."""
-    return [f.name for f in fields(cls)] if hasattr(cls, "__dataclass_fields__") else []  # type: ignore[arg-type]
+def hyperparameter_names(cls: type) -> list[str]:
+    """Return the names of the fields of an algorithm or backbone, empty for a class that is not a dataclass."""
+    return [f.name for f in fields(cls)] if hasattr(cls, "__dataclass_fields__") else []
+
+
+def hyperparameter_types(cls: type) -> dict[str, Any]:
+    """Return the annotations of these fields by name."""
+    hints = typing.get_type_hints(cls)
+    return {name: hints[name] for name in hyperparameter_names(cls)}
 
 
 @functools.cache

@@ -47,6 +47,8 @@ class Form(ABC):
 
     image_dim: int
     """Which dimension counts the images of a task."""
+    position_dims: Pair
+    """Which are height and width."""
 
     def __init__(self, kernels: Kernels = UNCOMPILED) -> None:
         self.kernels = kernels
@@ -80,6 +82,7 @@ class TasksInside(Form):
     """``[n, T, C, H, W]`` in the memory order n, H, W, T, C: for all tasks one grouped convolution, T groups."""
 
     image_dim = 0
+    position_dims = (3, 4)
 
     def enter(self, x: Tensor) -> Tensor:
         """Bring images ``[T, n, C, H, W]`` into this form."""
@@ -109,7 +112,7 @@ class TasksInside(Form):
 
     def global_average(self, x: Tensor) -> Tensor:
         """Average over height and width, which become 1 and 1."""
-        return x.mean(dim=(3, 4), keepdim=True)
+        return x.mean(dim=self.position_dims, keepdim=True)
 
     def flatten(self, x: Tensor) -> Tensor:
         """Return ``[T, n, C*H*W]`` in torch's order."""
@@ -120,6 +123,7 @@ class TasksOutside(Form):
     """``[T, n, H, W, C]``: convolution is patches times a batched matrix product."""
 
     image_dim = 1
+    position_dims = (2, 3)
 
     def enter(self, x: Tensor) -> Tensor:
         """Bring images ``[T, n, C, H, W]`` into this form."""
@@ -140,7 +144,7 @@ class TasksOutside(Form):
 
     def global_average(self, x: Tensor) -> Tensor:
         """Average over height and width, which become 1 and 1."""
-        return x.mean(dim=(2, 3), keepdim=True)
+        return x.mean(dim=self.position_dims, keepdim=True)
 
     def flatten(self, x: Tensor) -> Tensor:
         """Return ``[T, n, C*H*W]`` in torch's order."""

@@ -12,7 +12,6 @@ from bench.records import MODES, Run
 from bench.text import escape, fraction, heading, markdown_table, number, place, plus_minus
 
 LEVEL = 0.05
-_STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # shown of an adaptation curve, with its last step
 _ERROR_CHARS = 300
 
 MEMORY = {
@@ -216,12 +215,17 @@ def _adaptation(arms: Sequence[Arm]) -> list[str]:
 
     def table(members: list[Arm]) -> list[str]:
         curves = [(arm.label, mode, curve) for arm in members for mode in MODES if (curve := arm.adaptation(mode))]
-        last = {max(curve) for _, _, curve in curves}
-        steps = sorted(last | {step for _, _, curve in curves for step in curve if step in _STEPS})
+        steps = sorted({step for _, _, curve in curves for step in curve})
         rows = [[name, mode, *(fraction(curve.get(step)) for step in steps)] for name, mode, curve in curves]
         return [markdown_table(["algorithm", "mode", *(f"step {step}" for step in steps)], rows)]
 
-    return ["## Accuracy after each adaptation step", *_per_setting(adapted, table)]
+    points = [point for arm in adapted for run in arm.ok.values() for point in run.adaptation]
+    counts = sorted({point.tasks for point in points if point.tasks is not None})
+    intro = (
+        f"On the first {' or '.join(f'{n:,}' for n in counts)} test tasks of every seed; the number of steps with "
+        "which an algorithm is tested above (`eval_inner_steps`) need not be among these."
+    )
+    return ["## Accuracy after adaptation steps", *([intro] if counts else []), *_per_setting(adapted, table)]
 
 
 def _failures(runs: Sequence[Run]) -> str:

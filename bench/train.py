@@ -238,7 +238,7 @@ class Training:
         began = now(self.device)
         result = evaluate(
             self.algorithm, self.task_loss, {n: w.detach() for n, w in progress.slow.items()}, progress.carry,
-            self.val_stream, config.val_tasks, config.eval_inner_steps, modes=(TRANSDUCTIVE,), along_the_way=False,
+            self.val_stream, config.val_tasks, config.eval_inner_steps, modes=(TRANSDUCTIVE,), at=(),
         )  # fmt: skip
         mean, ci95 = mean_ci95(result.final(TRANSDUCTIVE))
         loss = math.fsum(progress.losses) / len(progress.losses) if progress.losses else None

@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -23,12 +23,12 @@ from tqdm import tqdm
 from bench.api import BenchError, MetaAlgorithm
 from bench.config import RunConfig
 from bench.data import load_images
-from bench.evaluate import PLAIN, TRANSDUCTIVE, Evaluation, evaluate
+from bench.evaluate import ADAPTATION_STEPS, PLAIN, TRANSDUCTIVE, Evaluation, evaluate
 from bench.kernels import UNCOMPILED, Kernels, choose
 from bench.measure import device_name, environment, git_commit, is_out_of_memory, now
 from bench.model import Classifier, build_network
 from bench.records import AdaptationPoint, SummaryRow, TestTask, write_run
-from bench.registry import BACKBONES, create_algorithm, load_plugin
+from bench.registry import create_algorithm, create_backbone, load_plugin
 from bench.stats import mean_ci95
 from bench.tasks import Episode, ImagePool, TaskStream
 from bench.train import Diverged, Training
@@ -75,6 +75,7 @@ class Job:
         """Return the row of a run of which nothing is known but its configuration."""
         names = set(SummaryRow.columns())
         known = {k: v for k, v in dataclasses.asdict(self.config).items() if k in names}
+        known["backbone"] = self.config.network
         return SummaryRow(
             **known, run_id=self.config.run_id, started_at=self.started_at, status=status, error=error,
             git_commit=git_commit(), torch_version=torch.__version__,
@@ -114,6 +115,8 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
     training: Training | None = None
     test: Evaluation | None = None
+    adaptation: Evaluation | None = None
+    """Of the first test tasks, at ADAPTATION_STEPS."""
 
 
 def main(text: str) -> int:
@@ -192,17 +195,25 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
         training.run(advance)
 
     facts["stream_sha256"] = training.stream_sha256()
-    with tqdm(total=config.test_tasks, desc=f"{name} testing", unit="task", disable=quiet, leave=False) as bar:
+    followed = min(config.adaptation_tasks, config.test_tasks)
+    total = config.test_tasks + followed
+    with tqdm(total=total, desc=f"{name} testing", unit="task", disable=quiet, leave=False) as bar:
 
         def advance_test(tasks: int) -> None:
             bar.update(tasks)
             stop.check()
 
+        def test(tasks: int, steps: int | None, at: Sequence[int]) -> Evaluation:
+            p = training.progress
+            return evaluate(
+                training.algorithm, training.task_loss, p.slow, p.carry, test_stream, tasks, steps, at=at,
+                advance=advance_test,
+            )  # fmt: skip
+
         began = now(device)
-        outcome.test = evaluate(
-            training.algorithm, training.task_loss, training.progress.slow, training.progress.carry, test_stream,
-            config.test_tasks, config.eval_inner_steps, advance=advance_test,
-        )  # fmt: skip
+        outcome.test = test(config.test_tasks, config.eval_inner_steps, at=(0,))
+        if followed:
+            outcome.adaptation = test(followed, max(ADAPTATION_STEPS), at=ADAPTATION_STEPS)
         training.progress.eval_s += now(device) - began
 
 
@@ -229,7 +240,7 @@ def build(
     Raises:
         BenchError: the algorithm's extra weights are misnamed.
     """
-    backbone = BACKBONES.get(config.backbone)()
+    backbone = create_backbone(config.backbone, **config.backbone_options)
     network = build_network(backbone, image_shape, algorithm.output_size(config.n_way), config.seed).to(device)
     product = torch.bfloat16 if config.precision == "bf16" else None
     task_loss = Classifier(network, kernels, product=product)
@@ -283,12 +294,12 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
     if outcome.test is not None:
         plain, transductive = outcome.test.final(PLAIN), outcome.test.final(TRANSDUCTIVE)
         tasks = [TestTask(i, float(a), float(b)) for i, (a, b) in enumerate(zip(plain, transductive))]
-        for mode, by_step in outcome.test.accuracy.items():
-            adaptation += [AdaptationPoint(mode, step, *mean_ci95(acc)) for step, acc in by_step.items()]
         facts["test_acc"], facts["test_acc_ci95"] = mean_ci95(plain)
         facts["test_acc_transductive"], facts["test_acc_transductive_ci95"] = mean_ci95(transductive)
         by_step = outcome.test.accuracy[PLAIN]
         facts["acc_before_adaptation"] = float(by_step[0].mean()) if len(by_step) > 1 else None
+    for mode, by_step in (outcome.adaptation.accuracy if outcome.adaptation else {}).items():
+        adaptation += [AdaptationPoint(mode, step, *mean_ci95(acc), len(acc)) for step, acc in by_step.items()]
     details: Mapping[str, Any] = {"config": asdict(config), "command": job.command, **outcome.details}
     row = dataclasses.replace(job.base_row(status, error), **facts)
     write_run(job.folder, row, details, curve, tasks, adaptation)

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from bench.evaluate import PLAIN, PLAIN_STEPS, TRANSDUCTIVE, evaluate
+from bench.evaluate import PLAIN, TRANSDUCTIVE, evaluate
 from bench.model import Classifier, build_network
-from bench.registry import BACKBONES, create_algorithm
+from bench.registry import create_algorithm, create_backbone
 from bench.stats import mean_ci95
 from bench.tasks import Episode, ImagePool, TaskStream
 
@@ -21,7 +21,7 @@ test_stream.__test__ = False
 
 
 def network(n_way=5):
-    return Classifier(build_network(BACKBONES.get("conv4")(), (1, 28, 28), n_way, seed=0))
+    return Classifier(build_network(create_backbone("conv4"), (1, 28, 28), n_way, seed=0))
 
 
 def test_both_modes_are_what_they_say(toy_images):
@@ -46,17 +46,19 @@ def test_both_modes_are_what_they_say(toy_images):
 def test_accuracy_along_the_way_ends_where_adapting_that_far_ends(toy_images):
     task_loss, algorithm = network(), create_algorithm("maml", inner_lr=0.2)
     stream = test_stream(toy_images, Episode(5, 1, 2))
-    path = evaluate(algorithm, task_loss, task_loss.weights, {}, stream, 8, steps=7)
-    assert sorted(path.accuracy[TRANSDUCTIVE]) == list(range(8))
-    assert sorted(path.accuracy[PLAIN]) == sorted({s for s in PLAIN_STEPS if s < 7} | {7})
+    path = evaluate(algorithm, task_loss, task_loss.weights, {}, stream, 8, steps=7, at=(0, 3, 5, 50))
+    assert {mode: sorted(by_step) for mode, by_step in path.accuracy.items()} == {
+        PLAIN: [0, 3, 5, 7],
+        TRANSDUCTIVE: [0, 3, 5, 7],
+    }
     for steps in (0, 3, 7):
-        end = evaluate(algorithm, task_loss, task_loss.weights, {}, stream, 8, steps=steps, along_the_way=False)
+        end = evaluate(algorithm, task_loss, task_loss.weights, {}, stream, 8, steps=steps, at=())
         for mode in (PLAIN, TRANSDUCTIVE):
             assert np.array_equal(end.final(mode), path.accuracy[mode][steps])
 
 
 def test_without_batch_normalisation_the_modes_agree(toy_images):
-    task_loss = Classifier(build_network(BACKBONES.get("conv4-gap")(), (1, 28, 28), 5, seed=0))
+    task_loss = Classifier(build_network(create_backbone("conv4-gap"), (1, 28, 28), 5, seed=0))
     stream = test_stream(toy_images, Episode(5, 1, 2))
     got = evaluate(create_algorithm("fomaml"), task_loss, task_loss.weights, {}, stream, 4, steps=1)
     assert np.array_equal(got.final(PLAIN), got.final(TRANSDUCTIVE))

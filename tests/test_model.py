@@ -1,20 +1,29 @@
 """Stacked networks against torch's own layers, to second order in float64."""
 
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from bench import stacked
-from bench.api import Examples
+from bench.api import BenchError, Examples
+from bench.layers import Rotate180
 from bench.model import Classifier, build_network
-from bench.registry import BACKBONES
+from bench.registry import create_algorithm, create_backbone
 from bench.stacked import TasksInside, TasksOutside
+from tests.helpers import image_tasks
 
-SIZES = {"conv4": 113_221, "conv4-pool": 112_261, "conv4-gap": 111_749, "mlp": 247_621}
+SIZES = {
+    "conv4": 113_221, "conv4 of MAML": 112_005, "conv4-pool": 112_261, "conv4-gap": 111_749, "mlp": 247_621,
+}  # fmt: skip
+OPTIONS = {"conv4 of MAML": {"padding": "same", "norm": "shift", "norm_eps": 1e-3, "head": "mean", "head_std": 1.0}}
 
 
 def build(name, output_size=5, seed=0):
-    return build_network(BACKBONES.get(name)(), (1, 28, 28), output_size, seed).double()
+    backbone = create_backbone(name.split()[0], **OPTIONS.get(name, {}))
+    return build_network(backbone, (1, 28, 28), output_size, seed).double()
 
 
 def derivatives(classifier, fast, examples):
@@ -177,6 +186,62 @@ def test_dropout_is_off_because_its_numbers_would_depend_on_what_was_drawn_befor
 @pytest.mark.parametrize("name", sorted(SIZES))
 def test_backbones_have_the_published_number_of_parameters(name):
     assert sum(p.numel() for p in build(name).parameters()) == SIZES[name]
+
+
+@pytest.mark.parametrize("size", [(28, 28), (27, 20), (9, 16)])
+def test_padding_same_is_tensorflows_with_every_kernel_turned_by_180_degrees(size, rng):
+    """SAME pads max((ceil(n / s) - 1) s + k - n, 0) in all, the smaller half of it in front."""
+    network = build_network(create_backbone("conv4", padding="same"), (1, *size), 5, seed=0).double()
+    x = torch.rand(3, 1, *size, generator=rng, dtype=torch.float64)
+    y = x
+    for layer in network:
+        if isinstance(layer, nn.Conv2d):
+            total = [max((-(-n // 2) - 1) * 2 + 3 - n, 0) for n in y.shape[-2:]]
+            (top, bottom), (left, right) = ((t // 2, t - t // 2) for t in total)
+            padded = F.pad(y, (left, right, top, bottom))
+            y = F.conv2d(padded, layer.weight.flip(-2, -1), layer.bias, stride=2)
+        elif isinstance(layer, nn.Flatten):
+            y = layer(y.flip(-2, -1))
+        elif not isinstance(layer, Rotate180):
+            y = layer(y)
+    torch.testing.assert_close(network(x), y)
+    symmetric = build_network(create_backbone("conv4"), (1, *size), 5, seed=0).double()
+    assert not torch.allclose(symmetric(x), y)
+
+
+def test_a_shift_that_is_learned_outside_stays_as_it_is_inside_and_has_a_meta_gradient(rng):
+    network = build("conv4 of MAML")
+    task_loss = Classifier(network)
+    slow = task_loss.weights
+    shifts = [name for name in slow if name.endswith("outer/shift")]
+    assert len(shifts) == 4
+    tasks = image_tasks(rng, 2)
+    cancelled = {f"{place}.bias" for place in (1, 4, 7, 10)}  # of convolutions in front of the normalisation
+    for name in ("maml", "fomaml", "reptile"):
+        algorithm = create_algorithm(name, inner_lr=0.5, inner_steps=2)
+        fast = algorithm.adapt(task_loss, slow, tasks.support)
+        for weight in slow:
+            left_alone = weight in {*shifts, *cancelled}
+            assert torch.equal(fast[weight][0], slow[weight]) == left_alone, weight
+        grads = algorithm.meta_grad(task_loss, slow, tasks).grads
+        assert all(bool(grads[shift].any()) == (name != "reptile") for shift in shifts)
+
+
+def test_options_make_the_network_that_they_name():
+    def weights(**options):
+        return create_backbone("conv4", **options).build((1, 28, 28), 5)
+
+    torch.manual_seed(0)
+    assert weights(filters=16)[0].weight.shape == (16, 1, 3, 3)
+    assert weights(norm_eps=1e-3)[1].eps == 1e-3
+    assert weights(head_std=1.0)[-1].weight.std().item() == pytest.approx(1.0, abs=0.1)
+    limit = math.sqrt(6 / (9 * 64 + 9 * 64))  # Glorot and Bengio 2010, eq. 16
+    assert weights()[3].weight.abs().max().item() == pytest.approx(limit, rel=1e-3)
+    assert weights(init="torch")[3].weight.abs().max().item() == pytest.approx(1 / math.sqrt(9 * 64), rel=1e-3)
+    with pytest.raises(BenchError, match="filters 0; accepted: 1 or more"):
+        create_backbone("conv4", filters=0)
+    with pytest.raises(BenchError, match=r"unknown option of conv4 'filter'; .*Did you mean 'filters'"):
+        create_backbone("conv4", filter=3)
 
 
 def test_initial_weights_depend_on_the_seed_alone():

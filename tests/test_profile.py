@@ -130,7 +130,14 @@ def test_a_trace_without_its_range_is_refused():
 @pytest.mark.parametrize(("name", "second_order"), [("maml", True), ("fomaml", False), ("reptile", False)])
 def test_only_maml_has_a_second_order_and_the_phases_of_a_real_trace_add_up(name, second_order, toy_images, tmp_path):
     training = make_training(
-        toy_images, tmp_path, name, {"inner_steps": 2}, meta_steps=100, val_points=1, backbone="conv4-16"
+        toy_images,
+        tmp_path,
+        name,
+        {"inner_steps": 2},
+        meta_steps=100,
+        val_points=1,
+        backbone="conv4",
+        backbone_options={"filters": 16},
     )
     path = tmp_path / "trace.json.gz"
     assert record(training, path) == STEPS

@@ -323,7 +323,7 @@ def test_columns_are_found_by_name_not_by_place(tmp_path):
 @pytest.mark.parametrize(
     ("text", "word"),
     [
-        ("mode,step,acc\n", "'acc_ci95' is missing"),
+        ("mode,step,acc,tasks\n", "'acc_ci95' is missing"),
         ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1,7\n", "Expected 4 fields in line 2, saw 5"),
         ("mode,step,acc,acc_ci95\nplain,3,0.5,\nplain,3,0.5\nplain,3,0.5,\n", "line 3: fewer than 4 cells"),
         ("mode,step,acc,acc_ci95\nplain,3,0.5,\n\nplain,3,0.5,\n", "line 3: fewer than 4 cells"),

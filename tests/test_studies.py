@@ -67,13 +67,15 @@ def test_one_setting_is_varied_at_a_time_around_one_base():
     assert len(configs) == sum(len(axis.values) for axis in AXES) - (len(AXES) - 1)  # the base is on every axis
 
     def settings(c):
-        return c.n_way, c.k_shot, c.k_query, c.meta_batch, c.hyperparameters["inner_steps"], c.backbone
+        return c.n_way, c.k_shot, c.k_query, c.meta_batch, c.hyperparameters["inner_steps"], c.network
 
     base = (5, 1, 15, 16, 5, "conv4")
     assert base in map(settings, configs.values())
     assert all(sum(a != b for a, b in zip(settings(c), base)) <= 1 for c in configs.values())
     assert {c.hyperparameters["inner_steps"] for c in configs.values()} == {1, 2, 3, 5, 8, 10, 20}
-    assert {c.backbone for c in configs.values()} == {"conv4-16", "conv4-32", "conv4", "conv4-128"}
+    assert {c.network for c in configs.values()} == {
+        *("conv4 (filters=16)", "conv4 (filters=32)", "conv4", "conv4 (filters=128)")
+    }
 
 
 def test_rounds_take_all_algorithms_of_a_point_before_the_next_point():
@@ -172,7 +174,7 @@ REFUSED = [
     ({"vary": {"inner_step": ["1"]}}, "Did you mean 'inner_steps'?"),
     ({"vary": {"inner_steps": ["few"]}}, "--vary inner_steps 'few'; accepted: a whole number"),
     ({"vary": {"inner_steps": ["0"]}}, "inner_steps 0; accepted: 1 or more"),
-    ({"vary": {"filters": ["48"]}}, "unknown width in --vary filters '48'; accepted: 16, 32, 64, 128"),
+    ({"vary": {"filters": ["0"]}}, "backbone 'conv4': filters 0; accepted: 1 or more"),
     ({"grid": {"n_way": [5, 10]}}, "n_way 5,10; accepted in study cost: one value"),
 ]
 
@@ -218,7 +220,7 @@ def test_studies_are_listed(capsys):
 def test_a_small_study_from_end_to_end(tmp_path, capsys):
     flags = [
         *("--study", "cost", "--algos", "fomaml", "--vary", "inner_steps=1,2", "--meta-batch", "4"),
-        *("--meta-steps", "4", "--device", "cpu", "--set", "backbone=conv4-16"),
+        *("--meta-steps", "4", "--device", "cpu", "--set", "filters=16"),
         *("--plugin", str(PLUGINS / "toy_data.py"), "--dataset", "toy"),
         *("--out", str(tmp_path)),
     ]

@@ -15,14 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.api import BenchError
-from bench.backbones.conv4 import Conv4
 from bench.config import RunConfig, coerce
 from bench.files import Columns, write_atomic, write_csv
 from bench.panels import GREY, SMALL, TITLE, Style, finish, line_style, literal, styles_of
 from bench.plots import png
 from bench.protocols import Override, Preset, Protocol, resolve
 from bench.records import Run
-from bench.registry import ALGORITHMS, BACKBONES, hyperparameter_names, unknown
+from bench.registry import ALGORITHMS, hyperparameter_names, unknown
 from bench.stats import Line, least_squares
 from bench.study import Request, Study, register_study
 from bench.text import markdown_table, number
@@ -44,6 +43,7 @@ BASE: dict[str, Any] = {
     "val_points": 1,
     "val_tasks": 2,
     "test_tasks": 2,
+    "adaptation_tasks": 0,
 }
 
 
@@ -198,18 +198,7 @@ def _algorithms(request: Request) -> list[str]:
 def _axis_values(axis: Axis, texts: Sequence[str] | None) -> list[int]:
     if texts is None:
         return list(axis.values)
-    values = [coerce(f"--vary {axis.name}", text, int) for text in texts]
-    if axis.name == "filters":
-        for value in values:
-            if value not in widths():
-                raise BenchError(unknown("width in --vary filters", str(value), map(str, sorted(widths()))))
-    return sorted(set(values))
-
-
-def widths() -> dict[int, str]:
-    """Return the registered forms of conv4 by their number of filters."""
-    classes = {name: BACKBONES.get(name) for name in BACKBONES.names()}
-    return {cls.filters: name for name, cls in classes.items() if issubclass(cls, Conv4)}
+    return sorted({coerce(f"--vary {axis.name}", text, int) for text in texts})
 
 
 def _config(request: Request, algo: str, seed: int, axis: Axis, value: int) -> RunConfig:
@@ -218,12 +207,11 @@ def _config(request: Request, algo: str, seed: int, axis: Axis, value: int) -> R
     flags = dict(request.flags)
     if "k_query" in request.grid:
         flags["k_query"] = request.grid["k_query"][0]
-    varied = ("backbone", widths()[value]) if axis.name == "filters" else (axis.name, value)
     sets = list(request.sets)
     if axis.name in shape:
         shape[axis.name] = value
     else:
-        sets.append(Override(None, varied[0], str(varied[1])))
+        sets.append(Override(None, axis.name, str(value)))
     # Minibatches that together hold all images of a task in the base's number of steps, as in the protocols.
     images = shape["n_way"] * (shape["k_shot"] + flags.get("k_query", BASE["k_query"]))
     hyper = {"inner_batch": max(1, images // BASE["inner_steps"])}
@@ -247,7 +235,7 @@ def cost_rows(wanted: Sequence[Point], runs: Mapping[str, Run]) -> list[CostRow]
         ids = dict.fromkeys(c.run_id for point in rounds for c in (point.timed, point.whole) if c.run_id in runs)
         row = CostRow(
             axis, value, algo, config.n_way, config.k_shot, config.k_query, config.meta_batch,
-            int(config.hyperparameters["inner_steps"]), config.backbone, config.device,
+            int(config.hyperparameters["inner_steps"]), config.network, config.device,
             first.device_name if first else None, config.threads, len(times),
             statistics.median(times) if times else None, min(times, default=None), max(times, default=None),
             first.task_chunk if first else None, _peak(timed), _peak(_at_once(whole)), _status([*timed, *whole]),
