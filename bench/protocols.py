@@ -112,9 +112,10 @@ def resolve(
     algo = identity["algo"]
     cls = ALGORITHMS.get(algo)
     settings = [(f"run_defaults of {algo}", name, value) for name, value in cls.run_defaults.items()]
+    presets_of_algo = f"protocol {protocol.name}, {algo}"
     for preset in protocol.presets:
         if all(identity.get(key) == value for key, value in preset.where.items()):
-            named = f"protocol {protocol.name}, {algo}" if "algo" in preset.where else ""
+            named = presets_of_algo if "algo" in preset.where else ""
             settings += [(named, name, value) for name, value in preset.values.items()]
     settings += [("", name, value) for name, value in flags.items()]
     for override in sets:
@@ -133,7 +134,7 @@ def resolve(
             run[name] = coerce(name, value, _TYPES[name])
         elif name in option_types:
             options[name] = coerce(f"{backbone}.{name}", value, option_types[name])
-        elif where:
+        elif where and not (where in presets_of_algo and name in _backbone_options()):
             raise BenchError(unknown(f"field in {where} on backbone {backbone}", name, accepted_names(cls, backbone)))
     algorithm, network = create_algorithm(algo, **hyper), create_backbone(backbone, **options)
     return RunConfig(
@@ -143,6 +144,11 @@ def resolve(
         backbone_options={name: getattr(network, name) for name in option_types},
         code=_code(cls),
     )
+
+
+def _backbone_options() -> set[str]:
+    """Return the options of all backbones: a protocol's, for the backbone that it has in mind, do nothing on others."""
+    return {option for name in BACKBONES.names() for option in hyperparameter_names(BACKBONES.get(name))}
 
 
 def check_overrides(sets: Sequence[Override], algos: Sequence[str]) -> None:

@@ -8,6 +8,10 @@ import torch
 
 from bench.registry import load_plugin
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes get in each other's way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 TOY = REPOSITORY / "tests" / "plugins" / "toy_data.py"
 

@@ -7,7 +7,17 @@ import pytest
 
 from bench.api import BenchError
 from bench.config import RunConfig, coerce
-from bench.protocols import FOLDER, Override, Preset, Protocol, check_overrides, load_protocol, protocol_names, resolve
+from bench.protocols import (
+    FOLDER,
+    Override,
+    Preset,
+    Protocol,
+    check_overrides,
+    check_taken,
+    load_protocol,
+    protocol_names,
+    resolve,
+)
 from bench.registry import ALGORITHMS, algorithm_names, create_algorithm, load_plugin
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -165,21 +175,51 @@ def test_edited_code_is_another_run(tmp_path):
     assert ids[0] != ids[1]
 
 
-def test_the_paper_protocol_holds_the_published_settings():
-    """FIELD.md 3.2 (supervised-reptile's README) and 3.3 (MAML, A.1), effective inner rates on a mean loss."""
+SR = {  # supervised-reptile's README (FIELD.md 3.2): its flags, typed here on their own
+    5: {"meta_steps": 100_000, "inner_steps": 5, "inner_batch": 10, "inner_lr": 1e-3, "eval_inner_batch": 5},
+    20: {"meta_steps": 200_000, "inner_steps": 10, "inner_batch": 20, "inner_lr": 5e-4, "eval_inner_batch": 10},
+}
+FINN = {  # MAML, appendix A.1, and cbfinn/maml (FIELD.md 3.3); the rate of a summed loss times the classes
+    5: {"meta_batch": 32, "inner_steps": 1, "inner_lr": 0.4 * 5, "eval_inner_steps": 3},
+    20: {"meta_batch": 16, "inner_steps": 5, "inner_lr": pytest.approx(0.1 * 20), "eval_inner_steps": 5},
+}
+NETWORKS = {
+    "reptile": {"norm": "affine", "head": "flatten", "head_std": None},
+    "maml": {"norm": "shift", "head": "mean", "head_std": 1.0},
+    "fomaml": {"norm": "shift", "head": "mean", "head_std": 1.0},
+}
+
+
+@pytest.mark.parametrize("k_shot", [1, 5])
+@pytest.mark.parametrize("n_way", [5, 20])
+@pytest.mark.parametrize("algo", ["reptile", "fomaml", "maml"])
+def test_the_paper_protocol_holds_the_published_settings(algo, n_way, k_shot):
+    config = resolved(algo, load_protocol("paper"), n_way=n_way, k_shot=k_shot)
+    expected = {"test_tasks": 10_000, "backbone": "conv4", "padding": "same", "norm_eps": 1e-3, "init": "glorot"}
+    expected |= NETWORKS[algo] | {"filters": 64}
+    if algo == "reptile":
+        expected |= SR[n_way] | {"meta_batch": 5, "k_query": 10 - k_shot, "eval_k_query": 1, "eval_inner_steps": 50}
+        expected |= {"inner_optimizer": "adam", "inner_state": "carry", "meta_optimizer": "sgd", "meta_lr": 1.0}
+        expected |= {"meta_lr_schedule": "linear", "train_rotation": "pooled", "test_rotation": "none"}
+    else:
+        expected |= FINN[n_way] | {"meta_steps": 60_000, "k_query": k_shot, "eval_k_query": k_shot}
+        expected |= {"meta_optimizer": "adam", "meta_lr": 1e-3, "meta_lr_schedule": "constant"}
+        expected |= {"train_rotation": "per_class", "test_rotation": "per_class"}
+    found = {**vars(config), **config.hyperparameters, **config.backbone_options}
+    assert {name: found[name] for name in expected} == expected
+
+
+def test_options_of_a_protocols_backbone_do_nothing_on_another_one():
     paper = load_protocol("paper")
-    reptile = resolved("reptile", paper, n_way=20, k_shot=5)
-    assert (reptile.meta_steps, reptile.meta_batch, reptile.k_shot + reptile.k_query) == (200_000, 5, 10)
-    assert reptile.hyperparameters["inner_lr"] == 5e-4
-    assert reptile.hyperparameters["inner_batch"] == 20
-    assert (reptile.eval_inner_steps, reptile.meta_lr, reptile.meta_lr_schedule) == (50, 1.0, "linear")
-    maml = resolved("maml", paper)
-    assert (maml.meta_steps, maml.meta_batch, maml.k_query, maml.eval_inner_steps) == (60_000, 32, 1, 3)
-    assert maml.hyperparameters == {"inner_steps": 1, "inner_lr": 0.4 * 5}
-    twenty = resolved("maml", paper, n_way=20)
-    assert (twenty.meta_batch, twenty.eval_inner_steps) == (16, 5)
-    assert twenty.hyperparameters == {"inner_steps": 5, "inner_lr": pytest.approx(0.1 * 20)}
-    assert (maml.train_rotation, maml.test_rotation, reptile.test_rotation) == ("per_class", "per_class", "none")
+    assert resolved("maml", paper, backbone="mlp").backbone_options == {}
+    assert resolved("maml", paper, sets=["filters=32"]).network == (
+        "conv4 (filters=32, padding=same, norm=shift, norm_eps=0.001, head=mean, head_std=1.0)"
+    )
+    with pytest.raises(BenchError, match="unknown field in --set maml on backbone mlp 'filters'"):
+        resolved("maml", paper, sets=["maml.filters=32"], backbone="mlp")
+    config = resolved("maml", paper, backbone="mlp")
+    with pytest.raises(BenchError, match=r"--set filters: no such option of the backbone \(mlp\)"):
+        check_taken([Override.parse("filters=32")], [config])
 
 
 def test_protocol_files_say_what_they_are_for():
