@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import logging
 import math
-import pickle
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -18,10 +16,10 @@ from torch import Tensor
 
 from bench.api import BenchError, MetaAlgorithm, MetaGrad, TaskLoss, Weights
 from bench.capture import CannotCapture, CudaRecorder, Recorder, Replay, capture
+from bench.checkpoint import read_checkpoint, write_checkpoint
 from bench.chunks import default_chunk, measured_chunk
 from bench.config import AUTO, RunConfig
 from bench.evaluate import TRANSDUCTIVE, evaluate
-from bench.files import write_atomic
 from bench.measure import Memory, StepTimes, is_out_of_memory, now, release
 from bench.metastep import MetaStep
 from bench.records import CurvePoint
@@ -159,9 +157,7 @@ class Training:
             "curve": [asdict(point) for point in p.curve],
             "memory": self.memory.state if self.memory else self._earlier_memory,
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomic(self.checkpoint, buffer.getvalue())
+        write_checkpoint(self.checkpoint, state)
 
     def stream_sha256(self) -> str:
         """Return a hash over the indices of every training task consumed so far, in order."""
@@ -259,7 +255,7 @@ class Training:
     def _resume(self) -> bool:
         """Continue from the checkpoint of the same run, if there is one that can be read."""
         try:
-            state: dict[str, Any] = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
+            state = read_checkpoint(self.checkpoint)
             if state["run_id"] != self.config.run_id:
                 return False
             curve = [CurvePoint(**point) for point in state["curve"]]
@@ -270,8 +266,8 @@ class Training:
             self.step.optimizer.load(state["optimizer"])
         except FileNotFoundError:
             return False
-        except (OSError, EOFError, RuntimeError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            log.warning("%s: ignored, the run starts anew (%s)", self.checkpoint, str(error).split(". ")[0])
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            log.warning("%s: ignored, the run starts anew (%s)", self.checkpoint, error)
             return False
         with torch.no_grad():
             for w, saved in zip(self.progress.slow.values(), weights):
