@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
@@ -18,7 +19,7 @@ from bench.files import Columns, later_column, plain, read_rows, read_table, wri
 T = TypeVar("T", bound=Columns)
 Warn = Callable[[str], None]
 
-SCHEMA = 1
+UNSEALED, SCHEMA = 1, 2  # of run.json; the first had no seal
 STATUS = ("ok", "failed", "diverged", "oom", "leaking", "interrupted")
 MODES = {"plain": "acc", "transductive": "acc_transductive"}  # test mode -> column of test_tasks.csv
 
@@ -165,6 +166,7 @@ class Run:
         """Every test task, a line each, with the columns of TestTask."""
         path = self.folder / TEST_TASKS_FILE
         try:
+            self._check_unaltered(path)
             tasks = read_table(path, TestTask)
             if self.ok and self.row.test_tasks is not None and len(tasks) != self.row.test_tasks:
                 raise ValueError(f"{len(tasks)} tasks, but {RUN_FILE} counts {self.row.test_tasks}")
@@ -176,10 +178,17 @@ class Run:
     def _table(self, name: str, kind: type[T]) -> tuple[T, ...]:
         path = self.folder / name
         try:
+            self._check_unaltered(path)
             return tuple(read_rows(path, kind))
         except (OSError, ValueError) as error:
             self.warn(f"{path}: ignored ({_one_line(error)})")
             return ()
+
+    def _check_unaltered(self, path: Path) -> None:
+        """Refuse a table that is not what was written with the record; runs of schema 1 do not know."""
+        files = self.details.get("files")
+        if isinstance(files, Mapping) and files.get(path.name) != _sha256(path.read_bytes()):
+            raise ValueError(f"not what was written: its sha256 is not the one in {RUN_FILE}")
 
 
 def write_run(
@@ -205,7 +214,9 @@ def write_run(
     write_csv(folder / TEST_TASKS_FILE, test_tasks, TestTask.columns())
     write_csv(folder / ADAPTATION_FILE, adaptation, AdaptationPoint.columns())
     cells = {name: getattr(row, name) for name in SummaryRow.columns()}
-    record = plain({"schema": SCHEMA, "row": cells, **details})
+    files = {name: _sha256((folder / name).read_bytes()) for name in (CURVE_FILE, TEST_TASKS_FILE, ADAPTATION_FILE)}
+    record = plain({"schema": SCHEMA, "row": cells, **details, "files": files})
+    record["seal"] = _seal(record)
     write_atomic(folder / RUN_FILE, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return True
 
@@ -215,13 +226,15 @@ def load_run(folder: Path, warn: Warn = log.warning) -> Run:
 
     Raises:
         OSError: no run.json that can be read.
-        ValueError, RecursionError: run.json is damaged, lacks a column or is of a newer schema.
+        ValueError, RecursionError: run.json is damaged, altered, lacks a column or is of a newer schema.
     """
     record = json.loads((folder / RUN_FILE).read_bytes())
     if not isinstance(record, dict) or not isinstance(record.get("row"), dict):
         raise ValueError("holds no row")
-    if record.get("schema") != SCHEMA:
-        raise ValueError(f"schema is {record.get('schema')!r}; this version reads {SCHEMA}")
+    if record.get("schema") not in (UNSEALED, SCHEMA):
+        raise ValueError(f"schema is {record.get('schema')!r}; this version reads {UNSEALED} and {SCHEMA}")
+    if record.pop("seal", None) != _seal(record) and record["schema"] == SCHEMA:
+        raise ValueError("altered after it was written: its seal is not that of its contents")
     return Run(SummaryRow.parse(record.pop("row")), record, folder, warn)
 
 
@@ -245,6 +258,14 @@ def load_results(out: Path | str) -> pd.DataFrame:
     Strings and integers (``Int64``) are ``pandas.NA`` and floats NaN where a value is not known.
     """
     return SummaryRow.table(run.row for run in load_runs(Path(out)))
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    return _sha256(json.dumps(record, sort_keys=True).encode())
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
 
 
 def _one_line(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -84,8 +85,8 @@ def test_run_json_is_standard_json_and_names_its_schema(tmp_path):
         raise AssertionError(f"{name} is no JSON")
 
     record = json.loads((tmp_path / "run.json").read_text(), parse_constant=refuse)
-    assert list(record) == ["schema", "row", "config"]
-    assert (record["schema"], record["row"]["test_acc"]) == (1, "nan")
+    assert list(record) == ["schema", "row", "config", "files", "seal"]
+    assert (record["schema"], record["row"]["test_acc"]) == (2, "nan")
 
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -179,7 +180,13 @@ def test_threads_may_write_one_file_too(tmp_path):
 
 def test_run_json_comes_last(tmp_path, monkeypatch):
     written: list[str] = []
-    monkeypatch.setattr(files.Path, "replace", lambda self, target: written.append(Path(target).name))
+    replace = Path.replace
+
+    def noted(self, target):
+        written.append(Path(target).name)
+        return replace(self, target)
+
+    monkeypatch.setattr(files.Path, "replace", noted)
     write_run(tmp_path, make_row(), {}, CURVE, TASKS, ADAPTATION)
     assert sorted(written) == ["adaptation.csv", "curve.csv", "run.json", "test_tasks.csv"]
     assert written[-1] == "run.json"
@@ -204,6 +211,13 @@ def test_runs_come_by_start_time_and_unfinished_ones_are_passed_over(tmp_path):
     assert load_runs(tmp_path / "nowhere") == []
 
 
+def unseal(folder):
+    """Make the run one of an earlier version, whose run.json had no seal."""
+    record = json.loads((folder / "run.json").read_text())
+    del record["seal"], record["files"]
+    (folder / "run.json").write_text(json.dumps({**record, "schema": 1}))
+
+
 def _edit_row(**changes: object):
     def edit(text: str) -> str:
         record = json.loads(text)
@@ -218,7 +232,7 @@ DAMAGED_RUN_JSON = {
     "cut short": lambda text: text[: len(text) // 2],
     "not an object": lambda text: "[1]",
     "no row": lambda text: '{"schema": 1}',
-    "newer schema": lambda text: text.replace('"schema": 1', '"schema": 2'),
+    "newer schema": lambda text: re.sub('"schema": [12]', '"schema": 3', text),
     "missing column": lambda text: text.replace('"n_way"', '"m_way"'),
     "wrong type": _edit_row(seed="zero"),
     "half a step": _edit_row(meta_steps=2.5),
@@ -231,10 +245,13 @@ DAMAGED_RUN_JSON = {
 }
 
 
+@pytest.mark.parametrize("sealed", [True, False])
 @pytest.mark.parametrize("damage", DAMAGED_RUN_JSON)
-def test_a_damaged_run_json_costs_one_warning_and_one_run(tmp_path, damage):
+def test_a_damaged_run_json_costs_one_warning_and_one_run(tmp_path, damage, sealed):
     for name in ("bad", "good"):
         make_run(tmp_path, run_id=name, tasks=3)
+        if not sealed:
+            unseal(tmp_path / "runs" / name)
     path = tmp_path / "runs" / "bad" / "run.json"
     content = DAMAGED_RUN_JSON[damage](path.read_text())
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -257,10 +274,13 @@ DAMAGED_CSV = {
 }
 
 
+@pytest.mark.parametrize("sealed", [True, False])
 @pytest.mark.parametrize("damage", DAMAGED_CSV)
 @pytest.mark.parametrize("table", ["curve", "test_tasks", "adaptation"])
-def test_a_damaged_table_is_empty_with_one_warning_and_the_row_stays(tmp_path, table, damage):
+def test_a_damaged_table_is_empty_with_one_warning_and_the_row_stays(tmp_path, table, damage, sealed):
     make_run(tmp_path, tasks=3)
+    if not sealed:
+        unseal(next(tmp_path.glob("runs/*")))
     warnings: list[str] = []
     (run,) = load_runs(tmp_path, warnings.append)
     path = run.folder / f"{table}.csv"
@@ -276,14 +296,28 @@ def test_a_damaged_table_is_empty_with_one_warning_and_the_row_stays(tmp_path, t
     assert "\n" not in line
 
 
-def test_missing_test_tasks_are_noticed(tmp_path):
+def test_missing_test_tasks_are_noticed_where_no_hash_tells(tmp_path):
     make_run(tmp_path, tasks=3)
+    unseal(next(tmp_path.glob("runs/*")))
     warnings: list[str] = []
     (run,) = load_runs(tmp_path, warnings.append)
     path = run.folder / "test_tasks.csv"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
     assert len(run.test_tasks) == 0
     assert "2 tasks, but run.json counts 3" in warnings[0]
+
+
+def test_a_number_that_was_altered_is_never_shown(tmp_path):
+    make_run(tmp_path, run_id="row", tasks=3, test_acc=0.9)
+    make_run(tmp_path, run_id="table", tasks=3)
+    path = tmp_path / "runs" / "row" / "run.json"
+    path.write_text(path.read_text().replace("0.9,", "0.8,", 1))
+    path = tmp_path / "runs" / "table" / "test_tasks.csv"
+    path.write_text(path.read_text().replace("0.", "0.9", 1))
+    warnings: list[str] = []
+    (run,) = load_runs(tmp_path, warnings.append)
+    assert len(run.test_tasks) == 0
+    assert ["altered after it was written" in warnings[0], "not what was written" in warnings[1]] == [True, True]
 
 
 def test_results_are_a_table_of_typed_columns_and_the_same_as_summary_csv(tmp_path):

@@ -1,0 +1,167 @@
+"""Generated bad input: one clear line and status 2 before anything is done, or runs that can be done.
+
+``BENCH_FUZZ=2000 pytest -n 0 tests/test_fuzz.py`` tries as many of each kind, drawn anew each time.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, event, example, given, settings
+from hypothesis import strategies as st
+
+import run_bench
+from bench.config import RunConfig
+from bench.records import load_runs
+from bench.registry import load_plugin
+from tests.made_runs import make_run
+
+TOY = Path(__file__).parent / "plugins" / "toy_data.py"
+EXAMPLES = int(os.environ.get("BENCH_FUZZ", "0"))
+FUZZ = settings(
+    max_examples=EXAMPLES or 150,
+    derandomize=not EXAMPLES,  # in CI the same cases at every run
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
+)
+BASE = ["--plugin", str(TOY), "--dataset", "toy", "--backbone", "one-layer", "--device", "cpu", "--algos", "maml"]
+
+
+class Reached(Exception):
+    """The command would now run these configurations."""
+
+
+def options():
+    """Every flag that takes a value, but those that choose where files are."""
+    actions = run_bench.parser()._actions
+    return sorted(
+        a.option_strings[-1] for a in actions if a.nargs is None and a.dest not in ("out", "data_root", "dataset")
+    )
+
+
+NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.floats(), st.integers(-3, 30)).map(str)
+WORDS = """maml reptile fomaml mamll conv4 mlp one-layer quick paper pap cost cpu cuda auto none None adam sgd linear
+    true bf16 tf32 pooled inner_lr=0.1 maml.inner_lr=nan inner_steps=0 maml.=1 .x=1 =1 = filters=3 filters=-1 seed=3
+    algo=x device=cpu reptile.inner_lr=1 inner_steps=1,2 n_way=5,6 ../x /dev/null . ~nosuch/x 1,2 1,,2 , 1e400"""
+NAMES = st.sampled_from(WORDS.split())
+TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=()), max_size=12)
+VALUES = st.one_of(NUMBERS, NAMES, TEXT)
+PAIRS = st.tuples(st.sampled_from(options()), VALUES)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    load_plugin(TOY)
+    return tmp_path_factory.mktemp("fuzz") / "out"
+
+
+@FUZZ
+@given(st.lists(PAIRS, min_size=1, max_size=3), st.lists(TEXT.map(lambda text: "--" + text), max_size=1))
+@example([("--set", "maml.inner_lr=1e400")], [])
+@example([("--algos", "maml\nx")], [])
+@example([("--study", "cost"), ("--vary", "inner_steps=1,x")], [])
+def test_any_flags_give_one_line_or_runs_that_can_be_done(out, pairs, further):
+    with pytest.MonkeyPatch.context() as patch:
+
+        def reached(configs, *args, **kwargs):
+            raise Reached(configs)
+
+        patch.setattr(run_bench, "run_all", reached)
+        patch.setattr(run_bench, "warn_if_busy", lambda: None)
+        lines = Lines()
+        patch.setattr(sys, "stderr", lines)
+        patch.setattr(sys, "stdout", Lines())
+        argv = [*BASE, "--out", str(out), *(word for pair in pairs for word in pair), *further]
+        try:
+            status = run_bench.main(argv)
+        except SystemExit as end:  # argparse
+            status = end.code
+            event("argparse")
+        except Reached as end:
+            (configs,) = end.args
+            event("runs")
+            assert configs
+            assert all(isinstance(c, RunConfig) for c in configs)
+            assert len({c.run_id for c in configs}) == len(configs)
+            return
+        if status == 0:
+            assert {"--help", "--list", "-h"} & set(further)
+            return
+        event("one line")
+        assert status == 2
+        assert lines.text.endswith("\n")
+        (line,) = lines.text[:-1].split("\n")
+        assert line.startswith("run_bench.py: ")
+        assert len(line) > len("run_bench.py: ")
+        assert "Traceback" not in line
+        assert not (out / "runs").exists()
+
+
+MUTATIONS = st.tuples(
+    st.sampled_from(["flip", "cut", "insert"]), st.floats(0, 1, exclude_max=True), st.integers(0, 255)
+)
+
+
+def mutated(data, mutation):
+    kind, place, byte = mutation
+    at = int(place * len(data))
+    if kind == "cut":
+        return data[:at]
+    if kind == "insert":
+        return data[:at] + bytes([byte]) + data[at:]
+    return data[:at] + bytes([data[at] ^ (1 << byte % 8)]) + data[at + 1 :]
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    out = tmp_path_factory.mktemp("recorded")
+    make_run(out, run_id="a", tasks=4)
+    return out, {path: path.read_bytes() for path in (out / "runs" / "a").iterdir()}
+
+
+@FUZZ
+@given(st.sampled_from(["run.json", "curve.csv", "test_tasks.csv", "adaptation.csv"]), MUTATIONS)
+def test_any_damage_to_a_record_costs_what_was_hit_and_changes_no_number(recorded, name, mutation):
+    out, files = recorded
+    for path, data in files.items():
+        path.write_bytes(data)
+    (whole,) = load_runs(out)
+    expected = whole.row, whole.curve, whole.adaptation, whole.test_tasks.to_numpy().tolist()
+    path = out / "runs" / "a" / name
+    path.write_bytes(mutated(files[path], mutation))
+    warnings = []
+    runs = load_runs(out, warnings.append)
+    found = [(run.row, run.curve, run.adaptation, run.test_tasks.to_numpy().tolist()) for run in runs]
+    event(f"{name}: {'noticed' if warnings else 'harmless'}")
+    assert all("\n" not in line for line in warnings)
+    if not warnings:
+        assert found == [expected]
+    elif name == "run.json":
+        assert found == []
+    else:
+        parts = ("row", "curve.csv", "adaptation.csv", "test_tasks.csv")
+        assert [found[0][i] for i in range(4) if parts[i] != name] == [
+            expected[i] for i in range(4) if parts[i] != name
+        ]
+        assert len(found[0][parts.index(name)]) == 0
+
+
+class Lines:
+    """A stream that keeps what is written and is no terminal; like a real one it takes no lone surrogates."""
+
+    encoding = "utf-8"
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        text.encode("utf-8", "backslashreplace")
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return False
