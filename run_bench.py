@@ -17,9 +17,9 @@ from typing import Any, NoReturn
 import torch
 from tabulate import tabulate
 
-from bench.api import BenchError, ImageSet
+from bench.api import BenchError, TaskSource
 from bench.config import AUTO, RunConfig, coerce
-from bench.data import load_images
+from bench.data import load_data
 from bench.kernels import available
 from bench.protocols import IDENTITY, Override, check_overrides, check_taken, load_protocol, protocol_names, resolve
 from bench.records import load_runs
@@ -36,7 +36,6 @@ from bench.registry import (
 from bench.report import comparison_table, write_report
 from bench.runner import Place, run_all
 from bench.study import STUDIES, Request
-from bench.tasks import check_episode
 from bench.worker import INTERRUPTED, build, stream_plan
 
 USAGE = 2
@@ -113,9 +112,9 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
         machine = {"device": asked.device, "dataset": asked.dataset, "threads": asked.threads}
         configs += [resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets) for algo in algos]
     check_taken(asked.sets, configs)
-    images = load_images(args.dataset, place.data_root, place.out / "cache", warn)
-    configs = [dataclasses.replace(config, dataset=images.name) for config in configs]
-    check(configs, images)
+    source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
+    configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
+    check(configs, source)
     return list({config.run_id: config for config in configs}.values())
 
 
@@ -127,10 +126,10 @@ def study(args: argparse.Namespace, place: Place) -> int:
     place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
     asked = request(args, place)
     chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
-    images = load_images(args.dataset, place.data_root, place.out / "cache", warn)
-    asked = dataclasses.replace(asked, dataset=images.name)
+    source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
+    asked = dataclasses.replace(asked, dataset=source.name)
     configs = chosen.configs(asked)
-    check(configs, images)
+    check(configs, source)
     status = 0
     if not args.report:
         warn_if_busy()
@@ -177,7 +176,7 @@ def request(args: argparse.Namespace, place: Place) -> Request:
     )
 
 
-def check(configs: Sequence[RunConfig], images: ImageSet) -> None:
+def check(configs: Sequence[RunConfig], source: TaskSource) -> None:
     """Build every run's network and look whether the data can fill its tasks, before anything is trained.
 
     Raises:
@@ -186,12 +185,14 @@ def check(configs: Sequence[RunConfig], images: ImageSet) -> None:
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         for split, (rotation, episode) in stream_plan(config).items():
-            n_images, height, width = images.images.shape[1:]
-            check_episode(episode, f"{images.name}/{split}", rotation, len(images.splits[split]), n_images)
+            source.check(split, rotation, episode)
         try:
-            build(config, algorithm, (1, height, width), torch.device("cpu"))
+            build(config, algorithm, source.shape, torch.device("cpu"))
         except (TypeError, ValueError, RuntimeError) as error:  # from a plugin's or the user's values
-            raise BenchError(f"{config.algo} on backbone {config.backbone} cannot be built: {error}") from error
+            raise BenchError(
+                f"{config.algo} on backbone {config.backbone} cannot be built for {source.name}, whose inputs have the"
+                f" shape {tuple(source.shape)}: {error}"
+            ) from error
 
 
 def warn_if_busy() -> None:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,13 @@ Weights = Mapping[str, Tensor]
 """Tensors by parameter name: ``[...]`` when slow (shared), ``[T, ...]`` when fast (one copy per task)."""
 
 Predictor = Callable[[Tensor], Tensor]
-"""Maps images ``[T, n, C, H, W]`` to scores ``[T, n, n_way]``: what an algorithm made of T support sets."""
+"""Maps inputs ``[T, n, ...]`` to outputs ``[T, n, n_way]``: what an algorithm made of T support sets."""
+
+Bits = Callable[[int, int], Tensor]
+"""Maps (purpose, n) to 32 random bits each, int64 ``[T, n]``, a pure function of the stream and the task's number.
+
+A data set has the purposes 0, 1 and 2 to itself; rows of different purpose are independent.
+"""
 
 SPLITS = ("meta_train", "meta_val", "meta_test")
 
@@ -34,16 +40,16 @@ class DataMissing(DataError):
 
 
 class TaskLoss(Protocol):
-    """The network over stacked weights, with its loss."""
+    """The network over stacked weights, with the loss that the data set brings (``Objective``)."""
 
     def __call__(self, fast: Weights, examples: Examples) -> Tensor:
-        """Return one mean loss per task, ``[T]``, in nats; keys of ``fast`` that the network lacks are ignored."""
+        """Return one mean loss per task, ``[T]``; keys of ``fast`` that the network lacks are ignored."""
 
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
-        """Map images ``[T, n, C, H, W]`` to the network's outputs ``[T, n, output_size]``."""
+        """Map inputs ``[T, n, ...]`` (images: ``[T, n, C, H, W]``) to the network's outputs ``[T, n, output_size]``."""
 
     def outputs_alone(self, fast: Weights, support: Tensor, queries: Tensor) -> Tensor:
-        """Return ``outputs`` of each query image ``[T, q, C, H, W]`` in a batch of its own with the support images."""
+        """Return ``outputs`` of each query input ``[T, q, ...]`` in a batch of its own with the support inputs."""
 
 
 def _in_given_order(passes: int, n: int) -> Tensor:
@@ -52,10 +58,11 @@ def _in_given_order(passes: int, n: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled images of T tasks: ``x [T, n, C, H, W]`` in [0, 1] and ``y [T, n]`` in 0..n_way-1.
+    """Examples of T tasks: ``x [T, n, ...]`` and ``y [T, n]``.
 
-    ``orders`` maps (passes, n) to that many permutations of the n examples per task, ``[T, passes, n]``. It belongs
-    to the task, not to the algorithm, so that everybody who wants minibatches gets the same ones.
+    Of images ``x [T, n, C, H, W]`` is in [0, 1] and ``y`` in 0..n_way-1; of a regression ``y`` are the targets.
+    ``orders`` maps (passes, n) to that many permutations of the n examples per task, ``[T, passes, n]``. It belongs to
+    the task, not to the algorithm, so that everybody who wants minibatches gets the same ones.
     """
 
     x: Tensor
@@ -90,7 +97,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class TaskBatch:
-    """T tasks: ``support`` with N*K examples each, ``query`` with N*Q, no image in both.
+    """T tasks: ``support`` with N*K examples each, ``query`` with N*Q, in training no example in both.
 
     ``carry`` is what the algorithm's last ``MetaGrad.carry`` held (empty unless it uses ``initial_carry``).
     """
@@ -109,7 +116,7 @@ class TaskBatch:
 class MetaGrad:
     """What one meta-step returns, every tensor detached.
 
-    ``grads`` is named and shaped like the slow weights and averaged over tasks; ``query_loss [T]`` is in nats;
+    ``grads`` is named and shaped like the slow weights and averaged over tasks; ``query_loss [T]`` is each task's loss;
     ``carry`` is handed to the next meta-step and, like the gradients, a mean over tasks.
     """
 
@@ -149,11 +156,11 @@ class Adapted:
     fast: Weights
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Map images ``[T, n, C, H, W]`` to scores ``[T, n, n_way]``."""
+        """Map inputs ``[T, n, ...]`` to outputs ``[T, n, n_way]``."""
         return self.task_loss.outputs(self.fast, x)
 
     def alone(self, support: Tensor, queries: Tensor) -> Tensor:
-        """Return the scores ``[T, q, n_way]`` of each query image in a batch of its own with the support images."""
+        """Return the outputs ``[T, q, n_way]`` of each query input in a batch of its own with the support inputs."""
         return self.task_loss.outputs_alone(self.fast, support, queries)
 
 
@@ -179,9 +186,9 @@ class MetaAlgorithm(ABC):
         """Estimate the gradient of the mean query loss with respect to the slow weights.
 
         Args:
-            task_loss: maps fast weights ``[T, ...]`` and examples to one mean loss per task, ``[T]``, in nats.
+            task_loss: maps fast weights ``[T, ...]`` and examples to one mean loss per task, ``[T]``.
             slow: weights by name, each ``[...]``; never modified.
-            tasks: support ``x [T, N*K, C, H, W]``, ``y [T, N*K]``; query alike with N*Q.
+            tasks: support ``x [T, N*K, ...]``, ``y [T, N*K]``; query alike with N*Q.
         Returns:
             Gradients named and shaped like ``slow``, averaged over T so that meta_lr does not depend on meta_batch,
             and the detached query losses ``[T]``.
@@ -254,31 +261,109 @@ class MetaAlgorithm(ABC):
 
 
 @dataclass(frozen=True)
-class ImageSet:
-    """Every class of a data set, held whole in memory.
+class Episode:
+    """The shape of a task: n_way classes with k_shot support and k_query query examples each."""
 
-    ``images`` is uint8 ``[classes, images_per_class, H, W]`` with ink 255 on 0; ``splits`` maps each of SPLITS to
-    the classes it owns; ``pipeline`` names how the pixels were made and ``sha256`` is a hash over ``images``.
+    n_way: int
+    k_shot: int
+    k_query: int
+
+
+class Objective(ABC):
+    """What a data set asks of a network's outputs: the loss to train on and the measure of a test task."""
+
+    measure: ClassVar[str]
+    """What ``score`` is called in tables: ``accuracy``, ``mse``."""
+    kind: ClassVar[Literal["acc", "error"]]
+    """Which columns hold it: ``acc`` for a share that is right, ``error`` for a distance, of which less is better."""
+
+    @abstractmethod
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the loss of every example, ``[T, n]``, from outputs ``[T, n, O]`` and ``y [T, n]``."""
+
+    @abstractmethod
+    def score(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the measure of every example, float64 ``[T, n]``; that of a task is their mean."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """T tasks as drawn: ``rows [T, m]``, integers that tell which tasks these are, are what a stream's hash is over.
+
+    ``parts``, each ``[T, ...]``, is what ``TaskPool.examples`` makes their examples of. They are drawn for many tasks
+    at once; what is costly belongs into ``TaskPool.draw`` and what is large into ``TaskPool.examples``.
+    """
+
+    rows: Tensor
+    parts: tuple[Tensor, ...]
+
+
+class TaskSource(ABC):
+    """What a data set has loaded, and the tasks that can be drawn from it.
+
+    ``pipeline`` names how the data was made and ``sha256`` is a hash over it; ``shape`` is that of one input ``x``.
     """
 
     name: str
-    images: Tensor
-    class_names: tuple[str, ...]
-    splits: Mapping[str, tuple[int, ...]]
     pipeline: str
     sha256: str
+    objective: ClassVar[Objective]
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one input: (channels, height, width) of an image."""
+
+    @abstractmethod
+    def check(self, split: str, rotation: str, episode: Episode) -> None:
+        """Refuse an episode that cannot be drawn.
+
+        Raises:
+            BenchError: names the value and what is accepted.
+        """
+
+    @abstractmethod
+    def pool(self, split: str, rotation: str, device: torch.device) -> TaskPool:
+        """Return the tasks of one of SPLITS, all that they are made of on the device.
+
+        ``rotation`` is how images become classes when turned; other data ignores it.
+        """
+
+
+class TaskPool(ABC):
+    """Draws the tasks of one split, in integers as far as possible, so that all devices agree bit for bit.
+
+    A task is a function of its random bits and the episode; ``name`` is part of what these bits depend on.
+    """
+
+    def __init__(self, source: TaskSource, split: str, rotation: str, device: torch.device) -> None:
+        self.source, self.split, self.rotation, self.device = source, split, rotation, device
+        self.name = f"{source.name}/{split}/{rotation}"
+
+    @abstractmethod
+    def draw(self, bits: Bits, episode: Episode) -> Drawn:
+        """Return the T tasks of the random bits, of an episode that ``TaskSource.check`` accepts."""
+
+    @abstractmethod
+    def examples(
+        self, parts: tuple[Tensor, ...], episode: Episode, dtype: torch.dtype
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return (x, y) of support ``[T, N*K, ...]`` and of query ``[T, N*Q, ...]``, floating ones in ``dtype``.
+
+        It runs in every meta-step and may be captured in a CUDA graph, so it must not wait for the device.
+        """
 
 
 class Dataset(ABC):
-    """Where images come from."""
+    """Where tasks come from."""
 
     paper: ClassVar[str] = ""
     auto_rank: ClassVar[int | None] = None
     """Place in the queue of ``--dataset auto``, lowest first; None never takes part."""
 
     @abstractmethod
-    def load(self, root: Path, cache: Path) -> ImageSet:
-        """Find, verify and prepare the images.
+    def load(self, root: Path, cache: Path) -> TaskSource:
+        """Find, verify and prepare the data; images come back as a ``bench.images.ImageSet``.
 
         Args:
             root: the user's data root; may not exist, may be read-only.
@@ -290,7 +375,7 @@ class Dataset(ABC):
 
 
 class Backbone(ABC):
-    """How to build a network: any ``nn.Module`` that maps ``[n, C, H, W]`` to ``[n, output_size]``.
+    """How to build a network: any ``nn.Module`` that maps ``[n, *shape]`` to ``[n, output_size]``.
 
     A subclass that is a frozen dataclass has its fields as options, which protocols and ``--set`` override. The inner
     loop leaves parameters alone whose names hold a slash (``bench.layers.BatchNormShift2d``).
@@ -299,5 +384,8 @@ class Backbone(ABC):
     paper: ClassVar[str] = ""
 
     @abstractmethod
-    def build(self, image_shape: tuple[int, int, int], output_size: int) -> nn.Module:
-        """Return a freshly initialised network; the harness has seeded torch's generator for it."""
+    def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
+        """Return a freshly initialised network for inputs of that shape, (channels, height, width) of an image.
+
+        The harness has seeded torch's generator for it.
+        """

@@ -16,7 +16,7 @@ SHARE = 0.8  # of a card's free memory: the rest is for what an allocator cannot
 
 def default_chunk(stream: TaskStream, meta_batch: int) -> int:
     """Return how many tasks to hold at once: on a GPU the whole meta-batch, on a CPU equal parts of it."""
-    if stream.pool.images.is_cuda:
+    if stream.device.type == "cuda":
         return meta_batch
     images = stream.episode.n_way * (stream.episode.k_shot + stream.episode.k_query)
     return equal_parts(meta_batch, max(1, CPU_IMAGES // images))

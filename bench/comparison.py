@@ -92,7 +92,7 @@ class Arm:
         found: dict[int, list[float]] = {}
         for run in self.ok.values():
             for point in run.adaptation:
-                if point.mode == mode and math.isfinite(point.acc):
+                if point.mode == mode and point.acc is not None and math.isfinite(point.acc):
                     found.setdefault(point.step, []).append(point.acc)
         return {step: sum(values) / len(values) for step, values in sorted(found.items())}
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.api import BenchError
+from bench.images import ROTATIONS
 from bench.registry import create_backbone
-from bench.tasks import ROTATIONS
 
 META_OPTIMIZERS = ("sgd", "adam")
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -45,7 +45,7 @@ class RunConfig:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     dataset: str = _option(AUTO, "data set; auto takes Omniglot, or glyphs with a warning where it cannot be had")
     protocol: str = _option("quick", "budget and settings")
-    n_way: int = _option(5, "classes per task", least=2)
+    n_way: int = _option(5, "classes per task; 1 for a regression", least=1)
     k_shot: int = _option(1, "support images per class", least=1)
     k_query: int = _option(9, "query images per class in training", least=1)
     seed: int = _option(0, "decides initial weights and tasks", least=0)

@@ -16,10 +16,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from bench.api import SPLITS, BenchError, ImageSet
+from bench.api import SPLITS, BenchError
 from bench.config import RunConfig
-from bench.data import load_images
+from bench.data import load_data
 from bench.files import write_atomic
+from bench.images import ImageSet
 from bench.plots import png
 
 _GAP = 2  # pixels between pictures
@@ -77,9 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         with tempfile.TemporaryDirectory() as cache:
-            images = load_images(
+            images = load_data(
                 chosen.dataset, chosen.data_root, Path(cache), lambda line: print(f"WARNING: {line}", file=sys.stderr)
             )
+        if not isinstance(images, ImageSet):
+            raise BenchError(f"--dataset {chosen.dataset!r}: holds no images; accepted: a data set of images")
         contact_sheet(images, chosen.out)
     except (BenchError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.api import BenchError, DataMissing, ImageSet
+from bench.api import BenchError, DataMissing, TaskSource
 from bench.config import AUTO
 from bench.registry import DATASETS, unknown
 
 
-def load_images(name: str, root: Path, cache: Path, warn: Callable[[str], None] = lambda line: None) -> ImageSet:
+def load_data(name: str, root: Path, cache: Path, warn: Callable[[str], None] = lambda line: None) -> TaskSource:
     """Return the data set ``name``; for ``auto`` the first one, by ``auto_rank``, that is there or can be fetched.
 
     Args:
         root: the user's data root.
-        cache: where prepared images may be kept if ``root`` cannot be written.
+        cache: where prepared data may be kept if ``root`` cannot be written.
         warn: called with one line if ``auto`` had to fall back.
     Raises:
         DataError: the data is damaged; ``auto`` does not hide that behind another data set.
@@ -31,12 +31,12 @@ def load_images(name: str, root: Path, cache: Path, warn: Callable[[str], None] 
     missing: list[str] = []
     for _, candidate in ranked:
         try:
-            images = DATASETS.get(candidate)().load(root, cache)
+            source = DATASETS.get(candidate)().load(root, cache)
         except DataMissing as error:
             missing.append(str(error))
             continue
         if missing:
-            warn(f"NOT {ranked[0][1]}: running on {images.name!r}, whose accuracies compare with no published number. "
+            warn(f"NOT {ranked[0][1]}: running on {source.name!r}, whose accuracies compare with no published number. "
                  f"Reason: {missing[0]}")  # fmt: skip
-        return images
+        return source
     raise DataMissing("; ".join(missing) or "no data set takes part in --dataset auto")

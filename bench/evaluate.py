@@ -1,4 +1,4 @@
-"""Accuracy of every test task in both test modes, before adaptation and after each of its steps."""
+"""The measure (of images: accuracy) of every test task in both modes, before adaptation and after each of its steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.api import Adapted, Examples, MetaAlgorithm, Predictor, TaskBatch, TaskLoss, Weights
+from bench.api import Adapted, MetaAlgorithm, Objective, Predictor, TaskBatch, TaskLoss, Weights
 from bench.measure import is_out_of_memory, release
 from bench.tasks import TaskStream
 
@@ -23,13 +23,13 @@ ADAPTATION_STEPS = (0, 1, 2, 3, 5, 10, 20, 50)
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Accuracies by test mode and number of adaptation steps: ``accuracy[mode][step]`` is ``[tasks]``."""
+    """Measures by test mode and number of adaptation steps: ``measure[mode][step]`` is ``[tasks]``."""
 
-    accuracy: dict[str, dict[int, np.ndarray]]
+    measure: dict[str, dict[int, np.ndarray]]
 
     def final(self, mode: str) -> np.ndarray:
-        """Return the accuracies ``[tasks]`` after the last step."""
-        by_step = self.accuracy[mode]
+        """Return the measures ``[tasks]`` after the last step."""
+        by_step = self.measure[mode]
         return by_step[max(by_step)]
 
 
@@ -45,10 +45,10 @@ def evaluate(
     at: Collection[int] = (0,),
     advance: Callable[[int], object] = lambda tasks: None,
 ) -> Evaluation:
-    """Adapt to the first ``n_tasks`` tasks of a stream and count correct answers on their query images.
+    """Adapt to the first ``n_tasks`` tasks of a stream and measure the answers on their query examples.
 
-    Plain: each query image alone with the support set, in one batch of N*K+1, as supervised-reptile does it.
-    Transductive: all query images of a task in one batch. The two differ where the network looks across its batch.
+    Plain: each query example alone with the support set, in one batch of N*K+1, as supervised-reptile does it.
+    Transductive: all query examples of a task in one batch. The two differ where the network looks across its batch.
 
     Args:
         steps: adaptation steps; None for the algorithm's own number.
@@ -61,15 +61,15 @@ def evaluate(
         tasks = stream.batch(start, min(size, n_tasks - start))
         n = tasks.support.n_tasks
         try:
-            answers = _answers(algorithm, task_loss, slow, carry, tasks, steps, modes, at)
+            answers = _answers(algorithm, task_loss, slow, carry, tasks, steps, modes, at, stream.objective)
         except Exception as error:  # judged by what it says: not all that mean "no memory" are of one class
             if not is_out_of_memory(error) or n == 1:
                 raise
             size = n // 2
         else:
             for mode, by_step in answers.items():
-                for step, accuracy in by_step.items():
-                    parts[mode].setdefault(step, []).append(accuracy)
+                for step, measure in by_step.items():
+                    parts[mode].setdefault(step, []).append(measure)
             advance(n)
             start += n
             continue
@@ -89,40 +89,41 @@ def _answers(
     steps: int | None,
     modes: Collection[str],
     at: Collection[int],
+    objective: Objective,
 ) -> dict[str, dict[int, Tensor]]:
-    """Return the accuracies ``[T]`` by test mode and number of adaptation steps."""
+    """Return the measures ``[T]`` by test mode and number of adaptation steps."""
     modes_by_name = {PLAIN: _plain, TRANSDUCTIVE: _transductive}
     found: dict[str, dict[int, Tensor]] = {mode: {} for mode in modes}
+
+    def score(outputs: Tensor) -> Tensor:
+        return objective.score(outputs, tasks.query.y).mean(dim=1)  # [T]
+
     step = -1
     for step, predictor in enumerate(algorithm.predictors(task_loss, slow, tasks.support, steps, carry)):
         for mode in modes if step in at else ():
-            found[mode][step] = modes_by_name[mode](predictor, tasks)
+            found[mode][step] = score(modes_by_name[mode](predictor, tasks))
     for mode in modes if step not in at else ():
-        found[mode][step] = modes_by_name[mode](predictor, tasks)
+        found[mode][step] = score(modes_by_name[mode](predictor, tasks))
     return found
 
 
 @torch.no_grad()
 def _transductive(predictor: Predictor, tasks: TaskBatch) -> Tensor:
-    return _accuracy(predictor(tasks.query.x), tasks.query)
+    return predictor(tasks.query.x)
 
 
 @torch.no_grad()
 def _plain(predictor: Predictor, tasks: TaskBatch) -> Tensor:
     if isinstance(predictor, Adapted):
-        return _accuracy(predictor.alone(tasks.support.x, tasks.query.x), tasks.query)
+        return predictor.alone(tasks.support.x, tasks.query.x)
     queries = tasks.query.x.split(1, dim=1)
     scores = [predictor(torch.cat([tasks.support.x, image], dim=1))[:, -1:] for image in queries]
-    return _accuracy(torch.cat(scores, dim=1), tasks.query)
-
-
-def _accuracy(scores: Tensor, query: Examples) -> Tensor:
-    return (scores.argmax(dim=-1) == query.y).double().mean(dim=1)  # [T]
+    return torch.cat(scores, dim=1)
 
 
 def _chunk(stream: TaskStream) -> int:
     """Return how many tasks to evaluate at once: what fits the caches of a CPU, or 2 GiB of a card with conv4."""
     episode = stream.episode
     images = episode.n_way * max(episode.k_shot, episode.k_query) + 1
-    in_flight = 4_000 if stream.pool.images.is_cuda else 400
+    in_flight = 4_000 if stream.device.type == "cuda" else 400
     return max(1, in_flight // images)

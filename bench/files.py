@@ -38,11 +38,11 @@ class Columns:
         """Return the row that ``cells`` holds, as text or as values; further cells are ignored.
 
         Raises:
-            ValueError: a column is missing, or its cell is not of the column's type.
+            ValueError: a column is missing that was always there, or its cell is not of the column's type.
         """
         values: dict[str, Any] = {}
         for name, (kind, optional) in _columns(cls).items():  # type: ignore[arg-type]  # as above
-            if name not in cells and name in _later(cls):  # type: ignore[arg-type]  # as above
+            if name not in cells and name in later_columns(cls):
                 continue
             if name not in cells:
                 raise ValueError(f"column {name!r} is missing")
@@ -75,8 +75,8 @@ def later_column() -> Any:
     return field(default=None, metadata={"later": True})
 
 
-@functools.cache
-def _later(cls: type[Columns]) -> frozenset[str]:
+def later_columns(cls: type[Columns]) -> frozenset[str]:
+    """Return the names of the columns that files of an earlier version may lack."""
     return frozenset(f.name for f in fields(cls) if f.metadata.get("later"))  # type: ignore[arg-type]  # as above
 
 
@@ -151,7 +151,7 @@ def read_rows(path: Path, kind: type[T]) -> list[T]:
     cells = pd.read_csv(_whole(path), engine="python", **options)  # the C engine takes a missing cell for an empty one
     header, *lines = cells.replace(rf"\A'(?={_FORMULA})", "", regex=True).to_numpy().tolist()
     for name in kind.columns():
-        if name not in header and name not in _later(kind):  # type: ignore[arg-type]  # as above
+        if name not in header and name not in later_columns(kind):
             raise ValueError(f"column {name!r} is missing")
     rows = []
     for number, line in enumerate(lines, 2):
@@ -172,7 +172,10 @@ def read_table(path: Path, kind: type[Columns]) -> pd.DataFrame:
         OverflowError: an integer of more than 64 bits.
     """
     types = {name: number for name, (number, _) in _columns(kind).items()}  # type: ignore[arg-type]  # as in Columns
-    return pd.read_csv(_whole(path), usecols=list(types), dtype=types, keep_default_na=False, na_values=["nan"])
+    table = pd.read_csv(_whole(path), usecols=types.__contains__, dtype=types, keep_default_na=False, na_values=["nan"])
+    if lacking := [name for name in types if name not in table and name not in later_columns(kind)]:
+        raise ValueError(f"column {lacking[0]!r} is missing")
+    return table.reindex(columns=list(types))
 
 
 def _whole(path: Path) -> io.BytesIO:

@@ -40,7 +40,7 @@ class MetaStep:
         captured: bool,
     ) -> None:
         self.config, self.algorithm, self.task_loss, self.chunk = config, algorithm, task_loss, chunk
-        device = stream.pool.images.device
+        device = stream.device
         self.slow = slow
         self.carry = {name: c.detach().clone().to(device) for name, c in carry.items()}
         self.optimizer = MetaOptimizer(config, slow, captured)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
 
 from bench import stacked
-from bench.api import Backbone, Examples, Weights
+from bench.api import Backbone, Examples, Objective, Weights
+from bench.images import Classification
 from bench.kernels import UNCOMPILED, Kernels
 from bench.layers import BatchNormShift2d, Rotate180
 from bench.stacked import Form, TasksInside, TasksOutside
@@ -19,7 +19,7 @@ Stage = Callable[[Form, Weights, Tensor], Tensor]
 
 
 class Classifier:
-    """Cross-entropy and outputs of one network under T sets of weights: the harness's ``TaskLoss``.
+    """Loss and outputs of one network under T sets of weights: the harness's ``TaskLoss``.
 
     A network made of the usual layers in ``nn.Sequential`` runs on ``bench.stacked``; any other ``nn.Module`` through
     ``torch.func.vmap`` of its forward pass, differentiated from outside (vmap of a gradient over batch normalisation
@@ -29,6 +29,7 @@ class Classifier:
         form: how the images of T tasks lie in memory; by the device of the network unless given.
         product: the type in which the inputs of matrix products are handed over; None for that of the weights. Weights,
             biases, normalisation and loss keep the type of the weights.
+        objective: the loss of an example; cross-entropy unless given.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class Classifier:
         kernels: Kernels = UNCOMPILED,
         form: type[Form] | None = None,
         product: torch.dtype | None = None,
+        objective: Objective | None = None,
     ) -> None:
         replace_all_batch_norm_modules_(network)
         self.network = network.eval()  # no dropout: its random numbers would depend on what was drawn before
         self.product = product
+        self.objective = objective or Classification()
         layers = network.named_modules(remove_duplicate=False)
         self._factors = {f"{name}.weight" if name else "weight" for name, m in layers if type(m) in _PRODUCTS}
         self.stages, self._shared = _compile(network)
@@ -53,13 +56,11 @@ class Classifier:
         return {name: _channels_last(p.detach()).clone() for name, p in self.network.named_parameters()}
 
     def __call__(self, fast: Weights, examples: Examples) -> Tensor:
-        """Return the mean cross-entropy of every task, ``[T]``, in nats."""
-        outputs = self.outputs(fast, examples.x)
-        loss = F.cross_entropy(outputs.flatten(0, 1), examples.y.flatten(), reduction="none")
-        return loss.view(examples.y.shape).mean(dim=1)
+        """Return the mean loss of every task, ``[T]``."""
+        return self.objective.loss(self.outputs(fast, examples.x), examples.y).mean(dim=1)
 
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
-        """Map images ``[T, n, C, H, W]`` to the network's outputs ``[T, n, output_size]``."""
+        """Map inputs ``[T, n, ...]`` to the network's outputs ``[T, n, output_size]``."""
         if self.stages is None:
             own = {name: fast[name] for name, _ in self.network.named_parameters()}
             with torch.autocast(x.device.type, self.product, enabled=self.product is not None, cache_enabled=False):
@@ -68,9 +69,9 @@ class Classifier:
         return self._through(self.stages, self._cast(fast), x)
 
     def outputs_alone(self, fast: Weights, support: Tensor, queries: Tensor) -> Tensor:
-        """Return the outputs of each of the queries ``[T, q, C, H, W]`` in a batch of its own with the support images.
+        """Return the outputs of each of the queries ``[T, q, ...]`` in a batch of its own with the support inputs.
 
-        All layers in front of the first BatchNorm see the support images once; without any, the queries are enough.
+        All layers in front of the first BatchNorm see the support inputs once; without any, the queries are enough.
         """
         if self.stages is None:
             batches = [torch.cat([support, image], dim=1) for image in queries.split(1, dim=1)]
@@ -92,7 +93,7 @@ class Classifier:
         return {name: w.to(self.product) if name in self._factors else w for name, w in fast.items()}
 
     def _through(self, stages: Sequence[Stage], fast: Weights, x: Tensor, entered: bool = False) -> Tensor:
-        """Run some stages on images ``[T, n, C, H, W]``, or on what is in the form already."""
+        """Run some stages on inputs ``[T, n, ...]``, images ``[T, n, C, H, W]``, or on what is in the form already."""
         if x.dim() == 5 and not entered:
             x = self.form.enter(x)
         for stage in stages:
@@ -100,11 +101,11 @@ class Classifier:
         return x
 
 
-def build_network(backbone: Backbone, image_shape: tuple[int, int, int], output_size: int, seed: int) -> nn.Module:
+def build_network(backbone: Backbone, input_shape: tuple[int, ...], output_size: int, seed: int) -> nn.Module:
     """Build a network whose initial weights depend on ``seed`` alone, leaving torch's global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return backbone.build(image_shape, output_size)
+        return backbone.build(input_shape, output_size)
 
 
 def _compile(network: nn.Module) -> tuple[list[Stage] | None, int]:
@@ -211,6 +212,7 @@ _STAGES: dict[type[nn.Module], Callable[..., Stage | None]] = {
     nn.BatchNorm2d: _batch_norm_2d,
     BatchNormShift2d: _shift_norm,
     Rotate180: lambda name, layer, following: lambda form, w, x: x.flip(form.position_dims),
+    nn.Tanh: lambda name, layer, following: lambda form, w, x: x.tanh(),
     nn.ReLU: lambda name, layer, following: lambda form, w, x: x.relu(),
     nn.MaxPool2d: lambda name, layer, following: lambda form, w, x: form.max_pool(x, layer),
     nn.AdaptiveAvgPool2d: _global_average,

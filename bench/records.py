@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from bench.files import Columns, later_column, plain, read_rows, read_table, write_atomic, write_csv
+from bench.files import Columns, later_column, later_columns, plain, read_rows, read_table, write_atomic, write_csv
 
 T = TypeVar("T", bound=Columns)
 Warn = Callable[[str], None]
@@ -93,6 +93,12 @@ class SummaryRow(Columns):
     step_mode: str | None = None
     oom_retries: int | None = None
     kernels: str | None = None
+    measure: str | None = later_column()
+    test_error: float | None = later_column()
+    test_error_ci95: float | None = later_column()
+    test_error_transductive: float | None = later_column()
+    test_error_transductive_ci95: float | None = later_column()
+    error_before_adaptation: float | None = later_column()
 
     def __post_init__(self) -> None:
         if self.status not in STATUS:
@@ -101,7 +107,10 @@ class SummaryRow(Columns):
 
 @dataclass(frozen=True)
 class CurvePoint(Columns):
-    """Validation part-way through a run, after ``meta_step`` steps and ``train_s`` seconds; ``query_loss`` in nats."""
+    """Validation part-way through a run, after ``meta_step`` steps and ``train_s`` seconds.
+
+    ``query_loss`` is that of the training tasks since the last point, for images in nats.
+    """
 
     meta_step: int
     tasks_seen: int
@@ -109,28 +118,40 @@ class CurvePoint(Columns):
     val_acc: float | None
     val_acc_ci95: float | None
     query_loss: float | None
+    val_error: float | None = later_column()
+    val_error_ci95: float | None = later_column()
 
 
 @dataclass(frozen=True)
 class TestTask(Columns):
-    """Accuracies of one test task; ``task`` is its place in the test stream."""
+    """Accuracies or errors of one test task, NaN if not measured; ``task`` is its place in the test stream."""
 
     __test__ = False  # not a test class, whatever pytest makes of the name
 
     task: int
     acc: float
     acc_transductive: float
+    error: float | None = later_column()
+    error_transductive: float | None = later_column()
 
 
 @dataclass(frozen=True)
 class AdaptationPoint(Columns):
-    """Mean accuracy of the first ``tasks`` test tasks after ``step`` inner steps (0: before any) in one of MODES."""
+    """Mean measure of the first ``tasks`` test tasks after ``step`` inner steps (0: before any) in one of MODES."""
 
     mode: str
     step: int
-    acc: float
+    acc: float | None
     acc_ci95: float | None
     tasks: int | None = later_column()
+    error: float | None = later_column()
+    error_ci95: float | None = later_column()
+
+
+def measured(kind: str, mean: float, ci95: float, prefix: str = "") -> dict[str, float | None]:
+    """Return the columns of a measure, ``kind`` being its Objective's; those of an accuracy are always there."""
+    empty = {f"{prefix}acc": None, f"{prefix}acc_ci95": None}
+    return {**empty, f"{prefix}{kind}": mean, f"{prefix}{kind}_ci95": ci95}
 
 
 @dataclass(frozen=True)
@@ -211,7 +232,9 @@ def write_run(
         if load_run(folder).ok:
             return False
     write_csv(folder / CURVE_FILE, curve, CurvePoint.columns())
-    write_csv(folder / TEST_TASKS_FILE, test_tasks, TestTask.columns())
+    test_tasks = list(test_tasks)
+    unused = {c for c in later_columns(TestTask) if all(getattr(task, c) is None for task in test_tasks)}
+    write_csv(folder / TEST_TASKS_FILE, test_tasks, [c for c in TestTask.columns() if c not in unused])
     write_csv(folder / ADAPTATION_FILE, adaptation, AdaptationPoint.columns())
     cells = {name: getattr(row, name) for name in SummaryRow.columns()}
     files = {name: _sha256((folder / name).read_bytes()) for name in (CURVE_FILE, TEST_TASKS_FILE, ADAPTATION_FILE)}

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import replace_all_batch_norm_modules_
 
-from bench.api import SPLITS, Examples, ImageSet, TaskBatch
+from bench.api import SPLITS, Episode, Examples, TaskBatch
+from bench.images import ImagePool, ImageSet
 from bench.model import build_network
 from bench.registry import BACKBONES
-from bench.tasks import Episode, ImagePool, TaskStream
+from bench.tasks import TaskStream
 
 BACKBONE = "conv4"
 IMAGE = (1, 28, 28)

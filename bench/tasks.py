@@ -5,129 +5,54 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.profiler import record_function
 
-from bench.api import BenchError, Examples, ImageSet, TaskBatch
-from bench.counter import below, distinct, key_from, permutations, random_bits
+from bench.api import Bits, Drawn, Episode, Examples, TaskBatch, TaskPool
+from bench.counter import key_from, permutations, random_bits
 
-ROTATIONS = ("pooled", "per_class", "none")
 DATA = "bench: data"  # what a profile calls the drawing of tasks
 
-_CLASSES, _ROTATIONS, _IMAGES, _ORDERS = range(4)  # purposes: one family of counters each; orders continue upwards
+_ORDERS = 3  # the purpose of the bits behind minibatch orders; they continue upwards, those below are the data set's
 # Tasks drawn at once: enough that the cost of drawing, some hundred small kernels, does not show in the step time.
 _BLOCK = {"cpu": 256, "cuda": 4096}
 
 
-@dataclass(frozen=True)
-class Episode:
-    """The shape of a task: n_way classes with k_shot support and k_query query images each."""
-
-    n_way: int
-    k_shot: int
-    k_query: int
-
-
-def check_episode(episode: Episode, pool: str, rotation: str, n_classes: int, n_images: int) -> None:
-    """Refuse an episode that a pool of ``n_classes`` characters with ``n_images`` each cannot fill.
-
-    Raises:
-        BenchError: more ways than classes, or more images per class than there are.
-    """
-    ways = n_classes * 4 if rotation == "pooled" else n_classes
-    if not 2 <= episode.n_way <= ways:
-        raise BenchError(f"n_way {episode.n_way}: {pool} has {ways} classes; accepted: 2 to {ways}")
-    if episode.k_shot + episode.k_query > n_images:
-        raise BenchError(
-            f"k_shot {episode.k_shot} + k_query {episode.k_query} is more than the {n_images} images per class"
-            f" of {pool}; accepted: a sum of at most {n_images}"
-        )
-
-
-@dataclass(frozen=True)
-class TaskIndices:
-    """Which images T tasks hold: ``classes [T, N]`` (numbers in the data set), ``rotations [T, N]`` in quarter
-    turns, ``images [T, N, K+Q]`` within the class, the first K of them support. Position in N is the label.
-    """
-
-    classes: Tensor
-    rotations: Tensor
-    images: Tensor
-
-    def __getitem__(self, part: slice) -> TaskIndices:
-        """Return the tasks of a slice."""
-        return TaskIndices(self.classes[part], self.rotations[part], self.images[part])
-
-    def digest_into(self, digest: hashlib._Hash) -> None:
-        """Feed the tasks to a hash, one little-endian int32 row each, so that batching does not show in it."""
-        rows = torch.cat([self.classes, self.rotations, self.images.flatten(1)], dim=1)
-        digest.update(rows.to("cpu", torch.int32).numpy().astype("<i4").tobytes())
-
-
-class ImagePool:
-    """The images of one split, held on the device as uint8 ``[classes, rotations, images_per_class, H, W]``."""
-
-    def __init__(self, images: ImageSet, split: str, rotation: str, device: torch.device) -> None:
-        self.name = f"{images.name}/{split}/{rotation}"
-        self.rotation = rotation
-        owned = sorted(images.splits[split])
-        self.classes = torch.tensor(owned, device=device)
-        chosen = images.images[owned].to(device)
-        turns = range(1 if rotation == "none" else 4)
-        self.images = torch.stack([torch.rot90(chosen, turn, dims=(-2, -1)) for turn in turns], dim=1).contiguous()
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Return (channels, height, width) of an image."""
-        return (1, *self.images.shape[-2:])
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """T tasks as drawn: ``row [T, N]`` into the pool's classes, ``turns [T, N]``, ``images [T, N, K+Q]``."""
-
-    row: Tensor
-    turns: Tensor
-    images: Tensor
-
-
 class TaskStream:
-    """An endless, random-access sequence of tasks from one pool of images.
+    """An endless, random-access sequence of tasks from one pool.
 
     Args:
-        pool: the images, on the device where the tasks are wanted.
+        pool: what the tasks are drawn from, on the device where they are wanted.
         episode: the shape of every task.
         seed: in 0..2**32-1.
     Raises:
-        BenchError: more ways than classes, or more images per class than there are.
+        BenchError: the pool cannot fill the episode.
     """
 
     dtype = torch.float32
-    """Of the images."""
+    """Of all that is floating in the examples."""
 
-    def __init__(self, pool: ImagePool, episode: Episode, seed: int) -> None:
-        self.pool, self.episode = pool, episode
-        n_classes, _, n_images = pool.images.shape[:3]
-        check_episode(episode, pool.name, pool.rotation, n_classes, n_images)
+    def __init__(self, pool: TaskPool, episode: Episode, seed: int) -> None:
+        self.pool, self.episode, self.device = pool, episode, pool.device
+        self.objective = pool.source.objective
+        pool.source.check(pool.split, pool.rotation, episode)
         shape = f"{episode.n_way} way, {episode.k_shot} shot, {episode.k_query} query"
         self.key = key_from(seed, f"{pool.name}: {shape}")
-        self.block = _BLOCK[pool.images.device.type]
+        self.block = _BLOCK[self.device.type]
         self._window = TaskWindow(self, self.block)
 
-    def indices(self, start: int, count: int) -> TaskIndices:
-        """Return which images the tasks start..start+count-1 hold."""
-        drawn = self.draw(self.numbers(start, count))
-        return TaskIndices(self.pool.classes[drawn.row], drawn.turns, drawn.images)
+    def digest(self, count: int) -> str:
+        """Return a sha256 over what the first ``count`` tasks hold: a row of little-endian int32 each."""
+        digest = hashlib.sha256()
+        for start in range(0, count, self.block):
+            rows = self.draw(self.numbers(start, min(self.block, count - start))).rows
+            digest.update(rows.to("cpu", torch.int32).numpy().astype("<i4").tobytes())
+        return digest.hexdigest()
 
     def batch(self, start: int, count: int) -> TaskBatch:
-        """Return the tasks start..start+count-1 with their images.
-
-        Support ``x [T, N*K, 1, H, W]`` float32 in [0, 1] and ``y [T, N*K]`` int64, classes in label order; query
-        alike with N*Q.
-        """
+        """Return the tasks start..start+count-1 with their examples."""
         if count > self._window.size:
             self._window = TaskWindow(self, count)
         self._window.hold(start, count)
@@ -136,21 +61,15 @@ class TaskStream:
 
     def numbers(self, start: int, count: int) -> Tensor:
         """Return start..start+count-1 on the device."""
-        return torch.arange(start, start + count, device=self.pool.images.device)
+        return torch.arange(start, start + count, device=self.device)
 
-    def draw(self, number: Tensor) -> _Drawn:
+    def bits(self, number: Tensor) -> Bits:
+        """Return the random bits of the tasks of the numbers ``[T]``."""
+        return lambda purpose, n: random_bits(self.key, purpose, number, n)
+
+    def draw(self, number: Tensor) -> Drawn:
         """Return the tasks of the numbers ``[T]``."""
-        pool, shape = self.pool, self.episode
-        n_classes, n_turns, n_images = pool.images.shape[:3]
-        if pool.rotation == "pooled":
-            drawn = distinct(random_bits(self.key, _CLASSES, number, shape.n_way), n_classes * n_turns)
-            row, turns = drawn // n_turns, drawn % n_turns
-        else:
-            row = distinct(random_bits(self.key, _CLASSES, number, shape.n_way), n_classes)
-            turns = below(random_bits(self.key, _ROTATIONS, number, shape.n_way), n_turns)
-        bits = random_bits(self.key, _IMAGES, number, shape.n_way * n_images)
-        images = permutations(bits.view(-1, shape.n_way, n_images))[..., : shape.k_shot + shape.k_query]
-        return _Drawn(row, turns, images.contiguous())
+        return self.pool.draw(self.bits(number), self.episode)
 
     def orders(self, number: Tensor, passes: int, n: int) -> Tensor:
         """Return the minibatch orders ``[T, passes, n]`` of the tasks of the numbers ``[T]``."""
@@ -167,18 +86,10 @@ class TaskWindow:
 
     def __init__(self, stream: TaskStream, size: int) -> None:
         self.stream, self.size = stream, size
-        shape, device = stream.episode, stream.pool.images.device
         self._held: int | None = None  # the number of the first task, as the host knows it
-        self._first = torch.zeros((), dtype=torch.long, device=device)
-        # Of every image its place among all of the pool's: support and query apart, so that each is gathered in one go.
-        self._places = [torch.zeros(size, shape.n_way * k, dtype=torch.long, device=device) for k in self._shots]
-        labels = torch.arange(shape.n_way, device=device)
-        self._labels = [labels.repeat_interleave(k) for k in self._shots]
+        self._first = torch.zeros((), dtype=torch.long, device=stream.device)
+        self._parts: tuple[Tensor, ...] = ()
         self._orders: dict[tuple[int, int], Tensor] = {}
-
-    @property
-    def _shots(self) -> tuple[int, int]:
-        return self.stream.episode.k_shot, self.stream.episode.k_query
 
     def hold(self, start: int, count: int) -> None:
         """See to it that the tasks start..start+count-1 are here; draws only if one of them is not."""
@@ -190,12 +101,12 @@ class TaskWindow:
             self._draw(start)
 
     def _draw(self, start: int) -> None:
-        n_turns, n_images = self.stream.pool.images.shape[1:3]
         number = self.stream.numbers(start, self.size)
-        drawn = self.stream.draw(number)
-        places = (drawn.row * n_turns + drawn.turns)[..., None] * n_images + drawn.images  # [B, N, K+Q]
-        for held, new in zip(self._places, places.split(self._shots, dim=2)):
-            held.copy_(new.flatten(1))
+        parts = self.stream.draw(number).parts
+        if not self._parts:
+            self._parts = tuple(torch.empty_like(part, memory_format=torch.contiguous_format) for part in parts)
+        for held, new in zip(self._parts, parts, strict=True):
+            held.copy_(new)
         for (passes, n), held in self._orders.items():
             held.copy_(self.stream.orders(number, passes, n))
         self._held = start
@@ -210,14 +121,9 @@ class TaskWindow:
         with record_function(DATA):
             local = number - self._first
             orders = orders or functools.partial(self._held_orders, local, self._held)
-
-            def part(places: Tensor, labels: Tensor) -> Examples:
-                images = self.stream.pool.images.flatten(0, 2)[places[local]]  # [T, n, H, W]
-                x = images.unsqueeze(2).to(self.stream.dtype).div_(255)
-                return Examples(x, labels.expand(len(number), -1), orders)
-
-            support, query = map(part, self._places, self._labels)
-            return TaskBatch(support, query)
+            parts = tuple(part[local] for part in self._parts)
+            support, query = self.stream.pool.examples(parts, self.stream.episode, self.stream.dtype)
+            return TaskBatch(Examples(*support, orders), Examples(*query, orders))
 
     def _held_orders(self, local: Tensor, held: int | None, passes: int, n: int) -> Tensor:
         if held is None or held != self._held:

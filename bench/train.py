@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import time
@@ -22,7 +21,7 @@ from bench.config import AUTO, RunConfig
 from bench.evaluate import TRANSDUCTIVE, evaluate
 from bench.measure import Memory, StepTimes, is_out_of_memory, now, release
 from bench.metastep import MetaStep
-from bench.records import CurvePoint
+from bench.records import CurvePoint, measured
 from bench.stats import mean_ci95
 from bench.tasks import TaskStream
 
@@ -81,7 +80,7 @@ class Training:
     ) -> None:
         self.config, self.algorithm, self.task_loss = config, algorithm, task_loss
         self.stream, self.val_stream, self.checkpoint = stream, val_stream, checkpoint
-        self.device = stream.pool.images.device
+        self.device = stream.device
         on_gpu = self.device.type == "cuda"
         chunk = min(config.task_chunk or default_chunk(stream, config.meta_batch), config.meta_batch)
         self.step = MetaStep(
@@ -160,12 +159,8 @@ class Training:
         write_checkpoint(self.checkpoint, state)
 
     def stream_sha256(self) -> str:
-        """Return a hash over the indices of every training task consumed so far, in order."""
-        digest = hashlib.sha256()
-        total = self.progress.meta_step * self.config.meta_batch
-        for start in range(0, total, self.stream.block):
-            self.stream.indices(start, min(self.stream.block, total - start)).digest_into(digest)
-        return digest.hexdigest()
+        """Return a hash over what every training task consumed so far holds, in order."""
+        return self.stream.digest(self.progress.meta_step * self.config.meta_batch)
 
     def _segment(self, end: int, advance: Callable[[int], object]) -> None:
         """Train until meta-step ``end``, or until a checkpoint is due; the clock of training runs only here."""
@@ -237,9 +232,11 @@ class Training:
             self.val_stream, config.val_tasks, config.eval_inner_steps, modes=(TRANSDUCTIVE,), at=(),
         )  # fmt: skip
         mean, ci95 = mean_ci95(result.final(TRANSDUCTIVE))
+        kind = self.val_stream.objective.kind
+        found = measured(kind, mean, ci95, "val_")
         loss = math.fsum(progress.losses) / len(progress.losses) if progress.losses else None
         tasks_seen = progress.meta_step * config.meta_batch
-        progress.curve.append(CurvePoint(progress.meta_step, tasks_seen, progress.train_s, mean, ci95, loss))
+        progress.curve.append(CurvePoint(progress.meta_step, tasks_seen, progress.train_s, query_loss=loss, **found))
         progress.losses = []
         progress.eval_s += now(self.device) - began
 

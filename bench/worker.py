@@ -20,17 +20,17 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from bench.api import BenchError, MetaAlgorithm
+from bench.api import BenchError, Episode, MetaAlgorithm, Objective
 from bench.config import RunConfig
-from bench.data import load_images
+from bench.data import load_data
 from bench.evaluate import ADAPTATION_STEPS, PLAIN, TRANSDUCTIVE, Evaluation, evaluate
 from bench.kernels import UNCOMPILED, Kernels, choose
 from bench.measure import device_name, environment, git_commit, is_out_of_memory, now
 from bench.model import Classifier, build_network
-from bench.records import AdaptationPoint, SummaryRow, TestTask, write_run
+from bench.records import AdaptationPoint, SummaryRow, TestTask, measured, write_run
 from bench.registry import create_algorithm, create_backbone, load_plugin
 from bench.stats import mean_ci95
-from bench.tasks import Episode, ImagePool, TaskStream
+from bench.tasks import TaskStream
 from bench.train import Diverged, Training
 
 INTERRUPTED = 130  # exit status, as a shell reports SIGINT
@@ -157,11 +157,11 @@ def set_up(job: Job, outcome: Outcome, checkpoint: Path) -> tuple[Training, Task
     facts.update(device_name=device_name(device), threads=torch.get_num_threads())
     outcome.details["environment"] = environment(device)
 
-    images = load_images(config.dataset, job.data_root, job.cache)
-    facts.update(data_sha256=images.sha256, data_pipeline=images.pipeline)
-    outcome.details["data"] = {"name": images.name, "pipeline": images.pipeline, "sha256": images.sha256}
+    source = load_data(config.dataset, job.data_root, job.cache)
+    facts.update(data_sha256=source.sha256, data_pipeline=source.pipeline, measure=source.objective.measure)
+    outcome.details["data"] = {"name": source.name, "pipeline": source.pipeline, "sha256": source.sha256}
     streams = {
-        split: TaskStream(ImagePool(images, split, rotation, device), episode, config.seed)
+        split: TaskStream(source.pool(split, rotation, device), episode, config.seed)
         for split, (rotation, episode) in stream_plan(config).items()
     }
 
@@ -169,7 +169,7 @@ def set_up(job: Job, outcome: Outcome, checkpoint: Path) -> tuple[Training, Task
     facts.update(inner_facts(config, algorithm))
     outcome.details["hyperparameters"] = _fields(algorithm)
     kernels, facts["kernels"] = choose(config.kernels, device)
-    task_loss, slow = build(config, algorithm, streams["meta_train"].pool.shape, device, kernels)
+    task_loss, slow = build(config, algorithm, source.shape, device, kernels, source.objective)
 
     training = Training(config, algorithm, task_loss, slow, streams["meta_train"], streams["meta_val"], checkpoint)
     return training, streams["meta_test"]
@@ -231,9 +231,10 @@ def stream_plan(config: RunConfig) -> dict[str, tuple[str, Episode]]:
 def build(
     config: RunConfig,
     algorithm: MetaAlgorithm,
-    image_shape: tuple[int, int, int],
+    input_shape: tuple[int, ...],
     device: torch.device,
     kernels: Kernels = UNCOMPILED,
+    objective: Objective | None = None,
 ) -> tuple[Classifier, dict[str, Tensor]]:
     """Return the task loss and the initial slow weights, the algorithm's own among them, on the device.
 
@@ -241,9 +242,9 @@ def build(
         BenchError: the algorithm's extra weights are misnamed.
     """
     backbone = create_backbone(config.backbone, **config.backbone_options)
-    network = build_network(backbone, image_shape, algorithm.output_size(config.n_way), config.seed).to(device)
+    network = build_network(backbone, input_shape, algorithm.output_size(config.n_way), config.seed).to(device)
     product = torch.bfloat16 if config.precision == "bf16" else None
-    task_loss = Classifier(network, kernels, product=product)
+    task_loss = Classifier(network, kernels, product=product, objective=objective)
     weights = task_loss.weights
     extra = dict(algorithm.extra_weights(weights))
     if misnamed := [name for name in extra if "/" not in name]:
@@ -291,15 +292,20 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
             step_mode=training.mode if training.memory else None,
             oom_retries=progress.oom_retries,
         )
-    if outcome.test is not None:
-        plain, transductive = outcome.test.final(PLAIN), outcome.test.final(TRANSDUCTIVE)
-        tasks = [TestTask(i, float(a), float(b)) for i, (a, b) in enumerate(zip(plain, transductive))]
-        facts["test_acc"], facts["test_acc_ci95"] = mean_ci95(plain)
-        facts["test_acc_transductive"], facts["test_acc_transductive_ci95"] = mean_ci95(transductive)
-        by_step = outcome.test.accuracy[PLAIN]
-        facts["acc_before_adaptation"] = float(by_step[0].mean()) if len(by_step) > 1 else None
-    for mode, by_step in (outcome.adaptation.accuracy if outcome.adaptation else {}).items():
-        adaptation += [AdaptationPoint(mode, step, *mean_ci95(acc), len(acc)) for step, acc in by_step.items()]
+    if outcome.test is not None and training is not None:
+        kind = training.stream.objective.kind
+        columns = {PLAIN: kind, TRANSDUCTIVE: f"{kind}_transductive"}
+        finals = {column: outcome.test.final(mode) for mode, column in columns.items()}
+        for column, values in finals.items():
+            facts[f"test_{column}"], facts[f"test_{column}_ci95"] = mean_ci95(values)
+        for i, pair in enumerate(zip(*finals.values())):
+            known = {"acc": math.nan, "acc_transductive": math.nan} | dict(zip(finals, map(float, pair)))
+            tasks.append(TestTask(task=i, **known))
+        by_step = outcome.test.measure[PLAIN]
+        facts[f"{kind}_before_adaptation"] = float(by_step[0].mean()) if len(by_step) > 1 else None
+        for mode, by_step in (outcome.adaptation.measure if outcome.adaptation else {}).items():
+            for step, found in by_step.items():
+                adaptation.append(AdaptationPoint(mode, step, tasks=len(found), **measured(kind, *mean_ci95(found))))
     details: Mapping[str, Any] = {"config": asdict(config), "command": job.command, **outcome.details}
     row = dataclasses.replace(job.base_row(status, error), **facts)
     write_run(job.folder, row, details, curve, tasks, adaptation)

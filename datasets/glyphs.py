@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from matplotlib import ft2font
 from numpy.typing import NDArray
 
-from bench.api import Dataset, ImageSet
+from bench.api import Dataset
 from bench.imagecache import Prepared, cached, prepare
+from bench.images import ImageSet
 from bench.registry import register_dataset
 
 SIDE = 28

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.api import SPLITS, DataError, DataMissing, Dataset, ImageSet
+from bench.api import SPLITS, DataError, DataMissing, Dataset
 from bench.download import download
 from bench.imagecache import Prepared, cached, prepare
+from bench.images import ImageSet
 from bench.registry import register_dataset
 from datasets.omniglot_files import HALVES, SIZE, find, places, read
 

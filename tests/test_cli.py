@@ -251,7 +251,7 @@ WRONG = [
     (["--protocol", "papper"], "Did you mean 'paper'?"),
     (["--backbone", "conv5"], "unknown backbone 'conv5'; accepted: conv4"),
     (["--n-way", "x"], "--n-way 'x'; accepted: a whole number"),
-    (["--n-way", "5,1"], "n_way 1; accepted: 2 or more"),
+    (["--n-way", "5,0"], "n_way 0; accepted: 1 or more"),
     (["--n-way", "121"], "toy/meta_train has 120 classes"),
     (["--k-shot", "15"], "20 images per class"),
     (["--seeds", "-1"], "seed -1; accepted: 0 or more"),

@@ -32,7 +32,7 @@ def resolved(algo, protocol, sets=(), **flags):
 @pytest.mark.parametrize(
     ("field", "value", "words"),
     [
-        ("n_way", 1, "n_way 1; accepted: 2 or more"),
+        ("n_way", 0, "n_way 0; accepted: 1 or more"),
         ("meta_steps", 0, "meta_steps 0; accepted: 1 or more"),
         ("meta_lr", float("nan"), "meta_lr nan; accepted: finite numbers"),
         ("seed", 2**32, "accepted: 4294967295 or less"),

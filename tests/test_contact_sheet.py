@@ -41,7 +41,7 @@ def test_wrong_arguments_are_refused_and_write_nothing(toy_images, tmp_path, wro
 
 
 def test_the_command_writes_the_file_or_one_line(toy_images, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(module, "load_images", lambda name, root, cache, warn: toy_images)
+    monkeypatch.setattr(module, "load_data", lambda name, root, cache, warn: toy_images)
     assert main(["--dataset", "toy", "--out", str(tmp_path / "sheet.png")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'sheet.png'}\n"
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")

@@ -35,7 +35,7 @@ def choose(monkeypatch, toy_images, tmp_path):
         monkeypatch.setattr(DATASETS, "names", lambda: sorted(found))
         monkeypatch.setattr(DATASETS, "get", found.__getitem__)
         warnings = []
-        return data.load_images("auto", tmp_path, tmp_path, warnings.append), warnings
+        return data.load_data("auto", tmp_path, tmp_path, warnings.append), warnings
 
     return load
 
@@ -65,7 +65,7 @@ def test_auto_with_nothing_to_be_had_is_missing_data(choose):
 
 def test_a_named_data_set_is_loaded_or_its_name_answered(tmp_path):
     with pytest.raises(BenchError, match="Did you mean 'glyphs'"):
-        data.load_images("glyhps", tmp_path, tmp_path)
+        data.load_data("glyhps", tmp_path, tmp_path)
 
 
 @pytest.mark.parametrize("dataset", ["omniglot", "glyphs"])

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 import torch
 
+from bench.api import Episode
 from bench.evaluate import PLAIN, TRANSDUCTIVE, evaluate
+from bench.images import ImagePool
 from bench.model import Classifier, build_network
 from bench.registry import create_algorithm, create_backbone
 from bench.stats import mean_ci95
-from bench.tasks import Episode, ImagePool, TaskStream
+from bench.tasks import TaskStream
 
 CPU = torch.device("cpu")
 
@@ -47,14 +49,14 @@ def test_accuracy_along_the_way_ends_where_adapting_that_far_ends(toy_images):
     task_loss, algorithm = network(), create_algorithm("maml", inner_lr=0.2)
     stream = test_stream(toy_images, Episode(5, 1, 2))
     path = evaluate(algorithm, task_loss, task_loss.weights, {}, stream, 8, steps=7, at=(0, 3, 5, 50))
-    assert {mode: sorted(by_step) for mode, by_step in path.accuracy.items()} == {
+    assert {mode: sorted(by_step) for mode, by_step in path.measure.items()} == {
         PLAIN: [0, 3, 5, 7],
         TRANSDUCTIVE: [0, 3, 5, 7],
     }
     for steps in (0, 3, 7):
         end = evaluate(algorithm, task_loss, task_loss.weights, {}, stream, 8, steps=steps, at=())
         for mode in (PLAIN, TRANSDUCTIVE):
-            assert np.array_equal(end.final(mode), path.accuracy[mode][steps])
+            assert np.array_equal(end.final(mode), path.measure[mode][steps])
 
 
 def test_without_batch_normalisation_the_modes_agree(toy_images):

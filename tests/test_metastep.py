@@ -8,15 +8,16 @@ import sys
 import pytest
 import torch
 
-from bench.api import BenchError, MetaGrad, TaskBatch
+from bench.api import BenchError, Episode, MetaGrad, TaskBatch
 from bench.capture import CannotCapture, Replay, capture
 from bench.chunks import fitting_chunk
 from bench.config import SCHEDULES, RunConfig
 from bench.evaluate import evaluate
+from bench.images import ImagePool
 from bench.measure import AHEAD, Memory, StepTimes, is_out_of_memory
 from bench.outer import MetaOptimizer
 from bench.registry import create_algorithm
-from bench.tasks import Episode, ImagePool, TaskStream
+from bench.tasks import TaskStream
 from bench.worker import build
 from tests.test_train import ADAM, CPU, Stopped, make_training, stop_after
 
@@ -335,9 +336,9 @@ def test_evaluation_out_of_memory_goes_on_with_fewer_tasks_and_counts_each_once(
     got = evaluate(hungry, task_loss, slow, {}, stream, 100, steps=2, advance=done.append)
     assert hungry.sizes == [66, 33, 16, 16, 16, 16, 16, 16, 4]
     assert sum(done) == 100
-    for mode, by_step in whole.accuracy.items():
+    for mode, by_step in whole.measure.items():
         for step, accuracy in by_step.items():
-            assert accuracy.tolist() == got.accuracy[mode][step].tolist()
+            assert accuracy.tolist() == got.measure[mode][step].tolist()
     assert len(caplog.records) == 2
     with pytest.raises(torch.OutOfMemoryError):
         evaluate(Hungry(algorithm, limit=0), task_loss, slow, {}, stream, 4, steps=2)

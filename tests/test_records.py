@@ -53,6 +53,8 @@ def test_summary_columns_are_those_of_the_spec_and_more_may_follow():
         "eval_k_query train_rotation test_rotation acc_before_adaptation threads data_sha256 data_pipeline task_chunk"
     )
     further += " resumed precision step_mode oom_retries kernels"
+    further += " measure test_error test_error_ci95 test_error_transductive test_error_transductive_ci95"
+    further += " error_before_adaptation"
     assert columns[len(expected) :] == tuple(further.split())
 
 
@@ -362,7 +364,7 @@ def test_columns_are_found_by_name_not_by_place(tmp_path):
         ("mode,step,acc,acc_ci95\nplain,3,0.5,\nplain,3,0.5\nplain,3,0.5,\n", "line 3: fewer than 4 cells"),
         ("mode,step,acc,acc_ci95\nplain,3,0.5,\n\nplain,3,0.5,\n", "line 3: fewer than 4 cells"),
         ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1\nplain,4,0.5,0.1", "no newline at the end"),
-        ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1\nplain,4,,0.1\n", "line 3: acc is ''"),
+        ("mode,step,acc,acc_ci95\nplain,3,0.5,0.1\nplain,,0.5,0.1\n", "line 3: step is ''"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said_with_its_line(tmp_path, text, word):

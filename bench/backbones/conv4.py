@@ -59,9 +59,9 @@ class Conv4(Backbone):
             if value is not None and value < least:
                 raise ValueError(f"{name} {value}; accepted: {least} or more")
 
-    def build(self, image_shape: tuple[int, int, int], output_size: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
         """Return the network; images shrink by two, rounded up, four times."""
-        channels, height, width = image_shape
+        channels, height, width = input_shape
         norm = nn.BatchNorm2d if self.norm == "affine" else BatchNormShift2d
         layers: list[nn.Module] = [Rotate180()] if self.padding == "same" else []
         for _ in range(4):
@@ -86,9 +86,9 @@ class Conv4Pool(Backbone):
 
     paper = "Vinyals et al. 2016, arXiv:1606.04080; the form most ports of MAML use"
 
-    def build(self, image_shape: tuple[int, int, int], output_size: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
         """Return the network; images shrink by two, rounded down, four times and must be 16 x 16 at least."""
-        channels, height, width = image_shape
+        channels, height, width = input_shape
         layers: list[nn.Module] = []
         for _ in range(4):
             layers += [nn.Conv2d(channels, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)]
@@ -105,9 +105,9 @@ class Conv4GlobalAverage(Backbone):
 
     paper = "the Reptile tutorial that this project started from"
 
-    def build(self, image_shape: tuple[int, int, int], output_size: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
         """Return the network; images must be 9 x 9 at least."""
-        channels = image_shape[0]
+        channels = input_shape[0]
         layers: list[nn.Module] = []
         for _ in range(4):
             layers += [nn.Conv2d(channels, 64, 3), nn.ReLU()]

@@ -14,9 +14,9 @@ class MLP(Backbone):
 
     paper = "Finn et al. 2017, arXiv:1703.03400, section 5.2 (no conv)"
 
-    def build(self, image_shape: tuple[int, int, int], output_size: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
         """Return the network, initialised as the official code does: N(0, 0.01), zero biases."""
-        size = math.prod(image_shape)
+        size = math.prod(input_shape)
         layers: list[nn.Module] = [nn.Flatten()]
         for hidden in (256, 128, 64, 64):
             layers += [nn.Linear(size, hidden), nn.BatchNorm1d(hidden), nn.ReLU()]

@@ -1,11 +1,13 @@
 """A data set that needs no file: sixty noisy random patterns, learnt in seconds."""
 
+import math
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from bench.api import Backbone, Dataset, ImageSet
+from bench.api import Backbone, Dataset
+from bench.images import ImageSet
 from bench.registry import register_backbone, register_dataset
 
 
@@ -37,6 +39,6 @@ class Toy(Dataset):
 class OneLayer(Backbone):
     """A linear classifier, so that whole commands take seconds."""
 
-    def build(self, image_shape: tuple[int, int, int], output_size: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
         """Return the network."""
-        return nn.Sequential(nn.Flatten(), nn.Linear(image_shape[0] * image_shape[1] * image_shape[2], output_size))
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), output_size))
