@@ -123,10 +123,12 @@ def study(args: argparse.Namespace, place: Place) -> int:
     chosen = STUDIES.get(args.study)()
     if args.protocol is not None:
         raise BenchError(f"--protocol {args.protocol!r}: a study has settings of its own; flags and --set change them")
+    if args.dataset not in (AUTO, chosen.dataset) and chosen.dataset is not None:
+        raise BenchError(f"--dataset {args.dataset!r}: study {args.study} is about {chosen.dataset}; leave it out")
     place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
     asked = request(args, place)
     chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
-    source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
+    source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", warn)
     asked = dataclasses.replace(asked, dataset=source.name)
     configs = chosen.configs(asked)
     check(configs, source)

@@ -91,8 +91,12 @@ def load_protocol(name: str) -> Protocol:
     if name not in protocol_names():
         raise BenchError(unknown("protocol", name, protocol_names()))
     content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    presets = tuple(Preset(p.pop("where", {}), p) for p in content["preset"])
-    return Protocol(name, content["summary"], presets)
+    return Protocol(name, content["summary"], read_presets(content))
+
+
+def read_presets(content: Mapping[str, Any]) -> tuple[Preset, ...]:
+    """Return the presets of a TOML file, a protocol's or a study's."""
+    return tuple(Preset(p.get("where", {}), {k: v for k, v in p.items() if k != "where"}) for p in content["preset"])
 
 
 def resolve(

@@ -41,6 +41,8 @@ class Study(ABC):
 
     summary: ClassVar[str] = ""
     """One line for ``--list``."""
+    dataset: ClassVar[str | None] = None
+    """The one data set that the study is about; None where ``--dataset`` chooses."""
 
     @abstractmethod
     def configs(self, request: Request) -> list[RunConfig]:
