@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import ticker
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -112,7 +113,7 @@ class Sine(Study):
             if name != "seed" and len(values) > 1:
                 listed = ",".join(map(str, values))
                 raise BenchError(f"{name} {listed}; accepted in study sine: one value, and several --seeds")
-        content = tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
+        content = settings()
         protocol = Protocol("study-sine", self.summary, read_presets(content))
         shape = {name: request.grid.get(name, [default])[0] for name, default in (("n_way", 1), ("k_shot", 10))}
         flags = {**request.flags, **{name: v[0] for name, v in request.grid.items() if name == "k_query"}}
@@ -147,6 +148,11 @@ class Sine(Study):
             return f"{row.algo} seed {row.seed}: {row.status}: {row.error}"
         error = f"mse {number(row.error_before_adaptation)} before, {number(row.test_error)} after adaptation"
         return f"{row.algo} seed {row.seed}: {error}; {number(row.train_s)} s training"
+
+
+def settings() -> dict[str, Any]:
+    """Return the study's algorithms, the settings of their runs, and notes on where these differ from the papers."""
+    return tomllib.loads(SETTINGS.read_text(encoding="utf-8"))
 
 
 def chosen(wanted: Sequence[RunConfig], runs: Mapping[str, Run]) -> list[Run]:
@@ -240,7 +246,15 @@ def markdown(found: Sequence[Followed], rows: Sequence[SineRow]) -> str:
         f"{row.k_shot} points of a new wave and up to {max(STEPS)} steps of SGD on all of them, error on {whole}, "
         f"{row.test_tasks:,} waves for each seed. Seeds: {seeds}. {row.device_name or row.device}."
     )
-    parts = ["# Sine waves", intro, "## Settings", _settings(found), "## Mean squared error", error_table(rows)]
+    parts = [
+        "# Sine waves",
+        intro,
+        "## Settings",
+        _settings(found),
+        _notes(),
+        "## Mean squared error",
+        error_table(rows),
+    ]
     parts += ["± is the half-width of a 95% interval over test waves.", _pairs(found)]
     parts += ["![error against adaptation steps](plots/mse.png)", "## Functions before and after adaptation"]
     parts += [f"The first {TASKS} test waves of seed {row.seed}, the same for all.", "![functions](plots/curves.png)"]
@@ -258,6 +272,10 @@ def _settings(found: Sequence[Followed]) -> str:
         cells.append([algo, *values, schedule, batch or "all", number(run.row.train_s)])
     headers = ["algorithm", *columns, "schedule", "points in an inner step of training", "training, s"]
     return markdown_table(headers, cells)
+
+
+def _notes() -> str:
+    return "\n".join(f"- {note}" for note in settings()["notes"])
 
 
 def _pairs(found: Sequence[Followed]) -> str:
@@ -328,7 +346,9 @@ def error_figure(rows: Sequence[SineRow]) -> Figure:
         axes.fill_between(steps, low, high, color=look[algo].colour, alpha=0.2, lw=0)
         handles.append(Line2D([], [], label=literal(algo), **line_style(look[algo], 1)))
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xticks(STEPS)
     finish(axes, "adaptation steps on ten points", "mean squared error", bool(found))
     handles.append(Patch(color=GREY, alpha=0.25, lw=0, label="band: 95% interval over waves"))
