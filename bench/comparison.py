@@ -67,6 +67,17 @@ class Arm:
         """The runs whose numbers may be compared, by seed; of several with one seed, the latest."""
         return {run.row.seed: run for run in sorted(self.runs, key=lambda run: run.row.seed) if run.ok}
 
+    @property
+    def measure(self) -> str:
+        """What was measured at test, ``accuracy`` or what the data set calls it."""
+        return next((run.row.measure for run in self.runs if run.row.measure), "accuracy")
+
+    @property
+    def tested(self) -> dict[str, str]:
+        """The columns that hold it, by test mode."""
+        kind = "error" if self.values("test_error") else "acc"
+        return {mode: f"test_{column.replace('acc', kind)}" for mode, column in MODES.items()}
+
     def values(self, column: str) -> list[float]:
         """Return a column of the ok runs, one value per seed, without those that are not known."""
         values = (getattr(run.row, column) for run in self.ok.values())

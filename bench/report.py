@@ -12,7 +12,7 @@ from bench.comparison import Arm, Comparison, arms, by_setting, compare
 from bench.files import write_atomic, write_csv, write_table
 from bench.plots import FIGURES, png
 from bench.records import CurvePoint, Run, SummaryRow, load_runs, log
-from bench.summary import summary
+from bench.summary import modes, summary
 from bench.text import heading, number, plus_minus
 
 WIDTH = 100
@@ -78,14 +78,13 @@ def comparison_table(runs: Sequence[Run]) -> str:
 
 
 def _fitted(members: Sequence[Arm]) -> str:
-    headers = ["algorithm", "setting", "seeds", "plain", "transductive", "train s", "step ms", "MiB", "note"]
+    headers = ["algorithm", "setting", "seeds", *modes(members[0]), "train s", "step ms", "MiB", "note"]
     rows = [
         [
             arm.label,
             arm.place,
             str(len(arm.ok)),
-            plus_minus(arm.mean("test_acc"), arm.ci95("test_acc")),
-            plus_minus(arm.mean("test_acc_transductive"), arm.ci95("test_acc_transductive")),
+            *(plus_minus(arm.mean(column), arm.ci95(column)) for column in arm.tested.values()),
             number(arm.mean("train_s")),
             number(arm.mean("step_ms_median")),
             number(max(arm.values("peak_mem_mib"), default=None)),

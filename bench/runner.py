@@ -204,9 +204,13 @@ def _forwarding_signals() -> Iterator[_Forwarding]:
 def _line(run: Run) -> str:
     row = run.row
     what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot seed {row.seed} on {row.dataset}"
-    if not run.ok or row.test_acc is None or row.test_acc_transductive is None:
+    tested = (row.test_acc, row.test_acc_transductive)
+    if row.test_error is not None:
+        tested = (row.test_error, row.test_error_transductive)
+    if not run.ok or None in tested:
         where = f" (traceback in {run.folder / RUN_FILE})" if "traceback" in run.details else ""
         return f"{what}: {row.status}: {row.error}{where}"
     cost = f"{row.train_s:.1f} s training, {row.step_ms_median:.1f} ms a step"
     memory = "" if row.peak_mem_mib is None else f", {row.peak_mem_mib:.0f} MiB"
-    return f"{what}: {row.test_acc:.4f} plain, {row.test_acc_transductive:.4f} transductive, {cost}{memory}"
+    name = "" if row.measure in (None, "accuracy") else f"{row.measure} "
+    return f"{what}: {name}{tested[0]:.4f} plain, {tested[1]:.4f} transductive, {cost}{memory}"

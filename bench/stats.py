@@ -23,7 +23,8 @@ def mean_ci95(values: ArrayLike) -> tuple[float, float]:
     """
     x = np.asarray(values, dtype=np.float64)
     mean = float(x.mean()) if x.size else math.nan
-    return mean, 1.96 * float(x.std(ddof=1)) / math.sqrt(x.size) if x.size > 1 else math.nan
+    with np.errstate(invalid="ignore"):  # an infinite value leaves no interval
+        return mean, 1.96 * float(x.std(ddof=1)) / math.sqrt(x.size) if x.size > 1 else math.nan
 
 
 @dataclass(frozen=True)

@@ -118,17 +118,24 @@ def _streams(arms: Sequence[Arm]) -> str:
     return f"Identical training tasks for all, {budget} in each run (sha256 {named}).{rest}"
 
 
+def modes(arm: Arm) -> list[str]:
+    """Return the headers of both test modes, which name the measure where it is not accuracy."""
+    return [mode if arm.measure == "accuracy" else f"{mode} {arm.measure}" for mode in MODES]
+
+
 def _accuracies(arms: Sequence[Arm]) -> list[str]:
     sd = "sd over seeds"
-    headers = ["algorithm", "seeds", "plain", sd, "transductive", sd, "unadapted", "test tasks"]
 
     def table(members: list[Arm]) -> list[str]:
         rows = []
         for arm in members:
-            modes = ("test_acc", "test_acc_transductive")
-            scores = [s for c in modes for s in (plus_minus(arm.mean(c), arm.ci95(c)), fraction(arm.sd(c)))]
+            columns = arm.tested.values()
+            scores = [s for c in columns for s in (plus_minus(arm.mean(c), arm.ci95(c)), fraction(arm.sd(c)))]
             tasks = sum(arm.values("test_tasks"))
-            rows.append([arm.label, len(arm.ok), *scores, fraction(arm.mean("acc_before_adaptation")), f"{tasks:,.0f}"])
+            before = arm.mean(f"{arm.tested['plain'].removeprefix('test_')}_before_adaptation")
+            rows.append([arm.label, len(arm.ok), *scores, fraction(before), f"{tasks:,.0f}"])
+        plain, transductive = modes(members[0])
+        headers = ["algorithm", "seeds", plain, sd, transductive, sd, "unadapted", "test tasks"]
         return [markdown_table(headers, rows)]
 
     intro = (
@@ -209,7 +216,7 @@ def _costs(arms: Sequence[Arm]) -> list[str]:
 
 
 def _adaptation(arms: Sequence[Arm]) -> list[str]:
-    adapted = [arm for arm in arms if any(run.adaptation for run in arm.ok.values())]
+    adapted = [arm for arm in arms if any(arm.adaptation(mode) for mode in MODES)]
     if not adapted:
         return []
 

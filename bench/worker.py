@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -211,10 +212,26 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
             )  # fmt: skip
 
         began = now(device)
-        outcome.test = test(config.test_tasks, config.eval_inner_steps, at=(0,))
+        outcome.test = finite(test(config.test_tasks, config.eval_inner_steps, at=(0,)))
         if followed:
             outcome.adaptation = test(followed, max(ADAPTATION_STEPS), at=ADAPTATION_STEPS)
         training.progress.eval_s += now(device) - began
+
+
+def finite(test: Evaluation) -> Evaluation:
+    """Return ``test`` if every task's measure is a finite number, which an error need not be.
+
+    Raises:
+        Diverged: it is not: adaptation ran away.
+    """
+    for by_step in test.measure.values():
+        for step, values in by_step.items():
+            if lost := int((~np.isfinite(values)).sum()):
+                raise Diverged(
+                    f"the error is not finite on {lost} of {len(values)} test tasks after {step} adaptation steps;"
+                    " try a lower inner_lr"
+                )
+    return test
 
 
 def stream_plan(config: RunConfig) -> dict[str, tuple[str, Episode]]:

@@ -26,11 +26,11 @@ def indices(stream, start, count):
     return stream.pool.indices(stream.bits(stream.numbers(start, count)), stream.episode)
 
 
-def reference_task(stream, number):
-    """Task ``number`` in scalar unsigned arithmetic, from the definition alone."""
+def reference_bits(key, number, purpose, n):
+    """Return n random bits of a task in scalar unsigned arithmetic, from the definition of Philox4x32-10 alone."""
     mask = np.uint64(0xFFFFFFFF)
 
-    def philox(counter, key):
+    def philox(counter):
         c, k = [np.uint64(v) for v in counter], [np.uint64(v) for v in key]
         for _ in range(10):
             p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
@@ -38,9 +38,15 @@ def reference_task(stream, number):
             k = [(k[0] + np.uint64(0x9E3779B9)) & mask, (k[1] + np.uint64(0xBB67AE85)) & mask]
         return [int(v) for v in c]
 
+    blocks = [philox((number & 0xFFFFFFFF, number >> 32, b, purpose)) for b in range(-(-n // 4))]
+    return [v for block in blocks for v in block][:n]
+
+
+def reference_task(stream, number):
+    """Task ``number``, from the definition alone."""
+
     def bits(purpose, n):
-        blocks = [philox((number & 0xFFFFFFFF, number >> 32, b, purpose), stream.key) for b in range(-(-n // 4))]
-        return [v for block in blocks for v in block][:n]
+        return reference_bits(stream.key, number, purpose, n)
 
     def choose(values, bound):
         free, chosen = list(range(bound)), []
