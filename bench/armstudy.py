@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from bench.registry import create_algorithm, unknown
 from bench.stats import holm
 from bench.study import Request
 from bench.summary import verdict
-from bench.text import fraction, markdown_table, plus_minus
+from bench.text import fraction, markdown_table, number, plus_minus
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def refuse(study: str, request: Request, decided: Iterable[str]) -> None:
 
 
 def chosen_arms(
-    study: str, texts: Sequence[str] | None, default: Sequence[str], arms: Mapping[str, StudyArm]
+    study: str, texts: Sequence[str] | None, default: Iterable[str], arms: Mapping[str, StudyArm]
 ) -> list[StudyArm]:
     """Return the arms of ``--vary arm=A,B``, or those of ``default``, in the study's order.
 
@@ -106,8 +107,9 @@ def chosen_arms(
     """
     for text in texts or ():
         if text not in arms:
-            raise BenchError(unknown(f"arm in --vary arm of study {study}", text, arms))
-    return [arm for name, arm in arms.items() if name in (default if texts is None else texts)]
+            raise BenchError(unknown(f"arm in --vary of study {study}", text, arms))
+    wanted = set(default if texts is None else texts)
+    return [arm for name, arm in arms.items() if name in wanted]
 
 
 def arm_config(
@@ -135,24 +137,14 @@ def run_of(config: RunConfig, runs: Mapping[str, Run]) -> Run | None:
 
 def _same(config: RunConfig, run: Run) -> bool:
     recorded = run.details.get("config")
-    if not isinstance(recorded, dict):
+    if not isinstance(recorded, dict) or not isinstance(recorded.get("hyperparameters"), dict):
         return False
-    wanted = dataclasses.asdict(config) | {
-        "hyperparameters": dict(config.hyperparameters),
-        "code": recorded.get("code"),
-    }
-    defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
-    defaults |= {f.name: f.default_factory() for f in dataclasses.fields(RunConfig) if callable(f.default_factory)}
-    hyper = recorded.get("hyperparameters")
-    if not isinstance(hyper, dict) or {**defaults, **recorded, "hyperparameters": 0} != {
-        **wanted,
-        "hyperparameters": 0,
-    }:
+    try:
+        then = RunConfig(**{**recorded, "code": config.code, "hyperparameters": {}})
+    except (TypeError, BenchError):  # a setting that is gone
         return False
-    algorithm = create_algorithm(config.algo)
-    return {name: hyper.get(name, getattr(algorithm, name)) for name in wanted["hyperparameters"]} == wanted[
-        "hyperparameters"
-    ]
+    hyper = {n: getattr(create_algorithm(config.algo), n) for n in config.hyperparameters} | recorded["hyperparameters"]
+    return then == dataclasses.replace(config, hyperparameters={}) and hyper == dict(config.hyperparameters)
 
 
 def arm_of(cell: Cell, runs: Mapping[str, Run]) -> Arm | None:
@@ -176,28 +168,25 @@ def cell_rows(cells: Iterable[Cell], runs: Mapping[str, Run]) -> list[CellRow]:
         config, arm = cell.configs[0], arm_of(cell, runs)
         here = [run_of(c, runs) for c in cell.configs]
         status = next(("not run" if r is None else r.row.status for r in here if r is None or not r.ok), "ok")
-        hyper = config.hyperparameters
-
-        def known(value: float) -> float | None:
-            return value if value == value else None
-
-        columns = ("test_acc", "test_acc_transductive")
-        scores = [
-            known(f(c)) if arm else None
-            for c in columns
-            for f in ((arm.mean, arm.ci95, arm.sd) if arm else (None,) * 3)
-        ]
-        rows.append(
-            CellRow(
-                cell.arm.name, cell.axis, cell.value, cell.arm.algo, config.dataset, config.n_way, config.k_shot,
-                config.train_shots + config.k_query, int(hyper["inner_steps"]), hyper["inner_batch"],
-                float(hyper["inner_lr"]), config.meta_lr, config.meta_steps, config.meta_batch,
-                len(arm.ok) if arm else 0, int(sum(arm.values("test_tasks"))) if arm else 0, *scores,
-                next((r.row.stream_sha256 for r in here if r is not None and r.ok), None), status,
-                " ".join(r.row.run_id for r in here if r is not None),
-            )
+        hyper, plain, batch = config.hyperparameters, _score(arm, "test_acc"), _score(arm, "test_acc_transductive")
+        row = CellRow(
+            cell.arm.name, cell.axis, cell.value, cell.arm.algo, config.dataset, config.n_way, config.k_shot,
+            config.train_shots + config.k_query, int(hyper["inner_steps"]), hyper["inner_batch"],
+            float(hyper["inner_lr"]), config.meta_lr, config.meta_steps, config.meta_batch,
+            len(arm.ok) if arm else 0, int(sum(arm.values("test_tasks"))) if arm else 0, *plain, *batch,
+            next((r.row.stream_sha256 for r in here if r is not None and r.ok), None), status,
+            " ".join(r.row.run_id for r in here if r is not None),
         )  # fmt: skip
+        rows.append(row)
     return rows
+
+
+def _score(arm: Arm | None, column: str) -> tuple[float | None, float | None, float | None]:
+    """Return mean, half-width over tasks and standard deviation over seeds, None where they are not known."""
+    if arm is None:
+        return None, None, None
+    mean, half, sd = (None if math.isnan(v) else v for v in (arm.mean(column), arm.ci95(column), arm.sd(column)))
+    return mean, half, sd
 
 
 def differences(groups: Iterable[Sequence[Cell]], runs: Mapping[str, Run]) -> list[list[Comparison]]:
@@ -220,19 +209,16 @@ def difference_table(comparisons: Iterable[Comparison], mode: str) -> str:
     return markdown_table(["A - B", "difference", "95% interval", "p (Holm)", "pairs", "verdict"], rows)
 
 
-def accuracies(row: CellRow) -> list[str]:
+def score_cells(row: CellRow) -> list[str]:
     """Return plain and transductive accuracy, each with its interval and the spread over seeds, as table cells."""
-    if row.test_acc is None or row.test_acc_transductive is None:
-        return [row.status, "-", row.status, "-"]
-    nan = float("nan")
-    return [
-        plus_minus(row.test_acc, nan if row.test_acc_ci95 is None else row.test_acc_ci95),
-        fraction(row.test_acc_seed_sd),
-        plus_minus(
-            row.test_acc_transductive, nan if row.test_acc_transductive_ci95 is None else row.test_acc_transductive_ci95
-        ),
-        fraction(row.test_acc_transductive_seed_sd),
-    ]
+    scores = (
+        (row.test_acc, row.test_acc_ci95, row.test_acc_seed_sd),
+        (row.test_acc_transductive, row.test_acc_transductive_ci95, row.test_acc_transductive_seed_sd),
+    )
+    cells = []
+    for mean, half, sd in scores:
+        cells += [row.status if mean is None else plus_minus(mean, math.nan if half is None else half), fraction(sd)]
+    return cells
 
 
 def run_line(run: Run) -> str:
@@ -242,6 +228,31 @@ def run_line(run: Run) -> str:
     what += f", meta_lr {row.meta_lr}"
     if not run.ok or row.test_acc is None or row.test_acc_transductive is None:
         return f"{what}: {row.status}: {row.error}"
-    return (
-        f"{what}: {row.test_acc:.4f} plain, {row.test_acc_transductive:.4f} transductive, {row.train_s:.1f} s training"
-    )
+    cost = f"{number(row.train_s)} s training"
+    return f"{what}: {row.test_acc:.4f} plain, {row.test_acc_transductive:.4f} transductive, {cost}"
+
+
+def missing(rows: Sequence[CellRow]) -> str:
+    """Say how many cells have no result, empty if all have one."""
+    lost = sum(row.test_acc is None for row in rows)
+    return f"{lost} of {len(rows)} results are missing; the status column says why." if lost else ""
+
+
+def machine(rows: Sequence[CellRow], runs: Mapping[str, Run]) -> str:
+    """Name the machines, thread counts and commits of the runs."""
+    used = [runs[run_id].row for row in rows for run_id in row.run_ids.split() if run_id in runs]
+    places = dict.fromkeys(f"{r.device_name or r.device}, threads: {r.threads}" for r in used if r.status == "ok")
+    commits = dict.fromkeys(r.git_commit for r in used if r.status == "ok" and r.git_commit)
+    return f"{'; '.join(places)}; commit {', '.join(commits)}." if places else ""
+
+
+HOW_TO_READ = (
+    "Accuracies are fractions, mean over seeds ± half-width of the 95% interval over test tasks; the spread over "
+    "seeds, which the interval does not cover, stands beside it. Plain: each query image alone with the support set, "
+    "as in supervised-reptile. Transductive: all query images of a task in one batch."
+)
+HOW_TO_COMPARE = (
+    "A minus B on identical test tasks, plain: paired t interval and the p-value of a sign-flip test after Holm's "
+    "correction for all comparisons of this study, both test modes (the CSV has them all). They say how the models "
+    "trained here compare on further tasks, not what training again with another seed would give."
+)

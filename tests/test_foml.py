@@ -53,7 +53,7 @@ def official_step(network, x, y, batches, lr):
 @pytest.mark.parametrize("tail", ["separate", "shared"])
 @pytest.mark.parametrize("replacement", [False, True])
 def test_foml_equals_a_per_task_loop_on_conv4(steps, tail, replacement, conv4, rng):
-    """Batches of 6 out of 20 images, or of the 10 that a separate tail leaves, which three batches pass through twice."""
+    """Batches of 6 out of 20 images, or of the 10 that a separate tail leaves, which two batches are more than."""
     tasks = image_tasks(rng, n_tasks=3, k_shot=2, k_query=2)
     foml = create_algorithm("foml", inner_lr=0.1, inner_steps=steps, inner_batch=6, tail=tail, replacement=replacement)
     got = foml.meta_grad(conv4, conv4.weights, tasks)
