@@ -11,10 +11,10 @@ from typing import Any
 from bench.api import BenchError
 from bench.comparison import Arm, Comparison, Setting, compare
 from bench.config import RunConfig
-from bench.files import Columns
+from bench.files import Columns, plain
 from bench.protocols import Override, Preset, Protocol, resolve
 from bench.records import Run
-from bench.registry import create_algorithm, unknown
+from bench.registry import unknown
 from bench.stats import holm
 from bench.study import Request
 from bench.summary import verdict
@@ -127,8 +127,8 @@ def arm_config(
 def run_of(config: RunConfig, runs: Mapping[str, Run]) -> Run | None:
     """Return the run of a configuration, so that ``--report`` still finds it after the code has moved on.
 
-    That is the one of its run_id; without one, a run recorded with the same settings by another version of the
-    algorithm's file, or before a setting existed that has its default now.
+    That is the one of its run_id. Without one it is a run with the same settings by another version of the algorithm's
+    file, and of settings that did not exist when it ran nothing is asked.
     """
     if config.run_id in runs:
         return runs[config.run_id]
@@ -136,15 +136,17 @@ def run_of(config: RunConfig, runs: Mapping[str, Run]) -> Run | None:
 
 
 def _same(config: RunConfig, run: Run) -> bool:
-    recorded = run.details.get("config")
-    if not isinstance(recorded, dict) or not isinstance(recorded.get("hyperparameters"), dict):
+    then, now = run.details.get("config"), plain(dataclasses.asdict(config))
+    if not isinstance(then, dict) or not isinstance(hyper := then.get("hyperparameters"), dict):
         return False
-    try:
-        then = RunConfig(**{**recorded, "code": config.code, "hyperparameters": {}})
-    except (TypeError, BenchError):  # a setting that is gone
+    if "backbone_options" not in then and config.network != config.backbone:
         return False
-    hyper = {n: getattr(create_algorithm(config.algo), n) for n in config.hyperparameters} | recorded["hyperparameters"]
-    return then == dataclasses.replace(config, hyperparameters={}) and hyper == dict(config.hyperparameters)
+    if any(now["hyperparameters"].get(name, value) != value for name, value in hyper.items()):
+        return False
+    return all(now[name] == value for name, value in then.items() if name in now and name not in _APART)
+
+
+_APART = ("code", "hyperparameters")
 
 
 def arm_of(cell: Cell, runs: Mapping[str, Run]) -> Arm | None:
@@ -168,12 +170,12 @@ def cell_rows(cells: Iterable[Cell], runs: Mapping[str, Run]) -> list[CellRow]:
         config, arm = cell.configs[0], arm_of(cell, runs)
         here = [run_of(c, runs) for c in cell.configs]
         status = next(("not run" if r is None else r.row.status for r in here if r is None or not r.ok), "ok")
-        hyper, plain, batch = config.hyperparameters, _score(arm, "test_acc"), _score(arm, "test_acc_transductive")
+        hyper, alone, batch = config.hyperparameters, _score(arm, "test_acc"), _score(arm, "test_acc_transductive")
         row = CellRow(
             cell.arm.name, cell.axis, cell.value, cell.arm.algo, config.dataset, config.n_way, config.k_shot,
             config.train_shots + config.k_query, int(hyper["inner_steps"]), hyper["inner_batch"],
             float(hyper["inner_lr"]), config.meta_lr, config.meta_steps, config.meta_batch,
-            len(arm.ok) if arm else 0, int(sum(arm.values("test_tasks"))) if arm else 0, *plain, *batch,
+            len(arm.ok) if arm else 0, int(sum(arm.values("test_tasks"))) if arm else 0, *alone, *batch,
             next((r.row.stream_sha256 for r in here if r is not None and r.ok), None), status,
             " ".join(r.row.run_id for r in here if r is not None),
         )  # fmt: skip

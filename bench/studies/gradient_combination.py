@@ -60,6 +60,7 @@ BASE: dict[str, Any] = {
     "val_points": 40,
     "val_tasks": 200,
     "test_tasks": 2_000,
+    "adaptation_tasks": 0,
 }
 
 
@@ -90,8 +91,8 @@ COMBINATIONS = {
         _sum("g1_g2_g3", "g1+g2+g3", 3),
         _sum("third_g1_g2_g3", "1/3 (g1+g2+g3)", 3, 1 / 3),
         _last("g3", 3),
-        _sum("g1_g2_g3_g4", "g1+g2+g3+g4", 4),
-        _sum("fourth_g1_g2_g3_g4", "1/4 (g1+g2+g3+g4)", 4, 1 / 4),
+        _sum("g1_g2_g3_g4", "g1+..+g4", 4),
+        _sum("fourth_g1_g2_g3_g4", "1/4 (g1+..+g4)", 4, 1 / 4),
         _last("g4", 4),
     )
 }
@@ -160,16 +161,7 @@ def _curve_points(arms: Sequence[Arm]) -> Iterator[dict[str, Any]]:
 
 def result_table(rows: Sequence[CellRow]) -> str:
     """Return what every arm reached on meta-test."""
-    headers = [
-        "arm",
-        "algorithm",
-        "inner steps",
-        "outer step",
-        "plain",
-        "sd over seeds",
-        "transductive",
-        "sd over seeds",
-    ]
+    headers = ["arm", "algorithm", "inner steps", "outer step", "plain", "seed sd", "transductive", "seed sd"]
     lines = [
         [COMBINATIONS[row.arm].arm.label, row.algo, row.inner_steps, number(row.meta_lr), *score_cells(row)]
         for row in rows
@@ -217,7 +209,7 @@ def markdown(
     hyper, seeds = config.hyperparameters, ", ".join(str(c.seed) for c in wanted[0].configs)
     paper = "" if config.meta_steps == BASE["meta_steps"] else f" (the paper: {BASE['meta_steps']:,})"
     fixed = [
-        f"{config.dataset}, {config.n_way}-way {config.k_shot}-shot, backbone {config.backbone}, "
+        f"{config.dataset}, {config.n_way}-way {config.k_shot}-shot, backbone {config.network}, "
         f"{config.meta_steps:,} meta-steps{paper} of {config.meta_batch} task(s), seeds {seeds}.",
         f"Inner SGD of {hyper['inner_lr']} on mean losses of {hyper['inner_batch']} images (0.003 on a sum of 25 is "
         f"0.075 here); outer {config.meta_optimizer}, {config.meta_lr_schedule} schedule, its first step in the table.",
@@ -252,10 +244,10 @@ def smoothed(values: Sequence[float], width: int) -> list[float]:
 def figure(arms: Sequence[Arm]) -> Figure:
     """Draw smoothed validation accuracy against meta-steps, labelled at its end, beside accuracy on meta-test."""
     look, height = styles_of(arm.label for arm in arms), 3.4
-    drawn = Figure(figsize=(8.6, height + 1.0), layout="constrained")
+    drawn = Figure(figsize=(9.0, height + 1.0), layout="constrained")
     where = f": {arms[0].setting.dataset}, {arms[0].setting.name}" if arms else ""
     drawn.suptitle(literal(f"Combinations of inner-loop gradients{where}"), fontsize=TITLE, weight="bold")
-    left, right = drawn.subplots(1, 2, width_ratios=[3, 2])
+    left, right = drawn.subplots(1, 2, width_ratios=[5, 4])
     ends, width = {}, 1
     for arm in arms:
         curve = mean_curve(arm, "meta_step")
@@ -283,6 +275,6 @@ def figure(arms: Sequence[Arm]) -> Figure:
     right.set_yticks(range(len(arms)), [literal(arm.label) for arm in arms])
     right.set_ylim(len(arms) - 0.4, -0.6)
     finish(right, "test accuracy (fraction)", "", any(arm.ok for arm in arms))
-    right.set_title("at the end; bar: 95% interval over tasks", fontsize=TEXT)
+    right.set_title("at the end, with 95% intervals", fontsize=TEXT)
     right.legend(fontsize=SMALL, frameon=False, loc="upper left", handletextpad=0.2)
     return drawn
