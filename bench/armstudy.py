@@ -248,10 +248,13 @@ def machine(rows: Sequence[CellRow], runs: Mapping[str, Run]) -> str:
     return f"{'; '.join(places)}; commit {', '.join(commits)}." if places else ""
 
 
+MODES = (
+    "Plain: each query image alone with the support set, as in supervised-reptile. Transductive: all query images of a "
+    "task in one batch."
+)
 HOW_TO_READ = (
     "Accuracies are fractions, mean over seeds ± half-width of the 95% interval over test tasks; the spread over "
-    "seeds, which the interval does not cover, stands beside it. Plain: each query image alone with the support set, "
-    "as in supervised-reptile. Transductive: all query images of a task in one batch."
+    f"seeds, which the interval does not cover, stands beside it. {MODES}"
 )
 HOW_TO_COMPARE = (
     "A minus B on identical test tasks, plain: paired t interval and the p-value of a sign-flip test after Holm's "

@@ -32,7 +32,7 @@ from bench.armstudy import (
 from bench.comparison import Arm, Comparison
 from bench.config import RunConfig
 from bench.files import write_atomic, write_csv
-from bench.panels import GREY, SMALL, TEXT, TITLE, finish, label_ends, literal, styles_of, thousands
+from bench.panels import TEXT, TITLE, finish, label_ends, literal, styles_of, thousands
 from bench.plots import mean_curve, png
 from bench.records import MODES, CurvePoint, Run
 from bench.registry import unknown
@@ -254,7 +254,7 @@ def figure(arms: Sequence[Arm]) -> Figure:
         if not curve:
             continue
         x, y, *_ = zip(*curve)
-        width = max(1, len(y) // 6) // 2 * 2 + 1
+        width = min(7, max(1, len(y) // 6) // 2 * 2 + 1)
         line, style = smoothed(y, width), look[arm.label]
         left.plot(x, y, color=style.colour, lw=0.6, alpha=0.35)
         left.plot(x, line, color=style.colour, ls=style.dash, lw=1.6)
@@ -271,10 +271,8 @@ def figure(arms: Sequence[Arm]) -> Figure:
         for i, arm in enumerate(arms):
             half, colour = np.nan_to_num(arm.ci95(column)), look[arm.label].colour
             right.errorbar(arm.mean(column), i + shift, xerr=half, color=colour, marker=marker, markersize=4, capsize=2)
-        right.plot([], [], marker, color=GREY, markersize=4, label=mode)
     right.set_yticks(range(len(arms)), [literal(arm.label) for arm in arms])
     right.set_ylim(len(arms) - 0.4, -0.6)
     finish(right, "test accuracy (fraction)", "", any(arm.ok for arm in arms))
-    right.set_title("at the end, with 95% intervals", fontsize=TEXT)
-    right.legend(fontsize=SMALL, frameon=False, loc="upper left", handletextpad=0.2)
+    right.set_title("● plain, ◆ transductive; bar: 95% interval", fontsize=TEXT)
     return drawn

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from bench.api import BenchError
 from bench.armstudy import (
     HOW_TO_COMPARE,
-    HOW_TO_READ,
+    MODES,
     Cell,
     CellRow,
     StudyArm,
@@ -36,7 +36,7 @@ from bench.plots import png
 from bench.records import Run
 from bench.registry import unknown
 from bench.study import Request, Study, register_study
-from bench.text import markdown_table, number, plus_minus
+from bench.text import markdown_table, plus_minus
 
 NAME = "overlap"
 
@@ -85,11 +85,9 @@ ARMS = {
     arm.name: arm
     for arm in (
         StudyArm("reptile", "Reptile", "reptile", {"replacement": False}),
-        StudyArm("separate", "first-order, separate tail", "foml", {"tail": "separate", "replacement": False}),
-        StudyArm("cycling", "first-order, shared tail, cycling", "foml", {"tail": "shared", "replacement": False}),
-        StudyArm(
-            "replacement", "first-order, shared tail, replacement", "foml", {"tail": "shared", "replacement": True}
-        ),
+        StudyArm("separate", "FOML, separate tail", "foml", {"tail": "separate", "replacement": False}),
+        StudyArm("cycling", "FOML, shared, cycling", "foml", {"tail": "shared", "replacement": False}),
+        StudyArm("replacement", "FOML, shared, replacement", "foml", {"tail": "shared", "replacement": True}),
     )
 }
 
@@ -211,7 +209,8 @@ def markdown(wanted: Sequence[Cell], rows: Sequence[CellRow], pairs: Pairs, runs
         "\n".join(f"- {line}" for line in fixed if line),
         f"![test accuracy by inner steps, minibatch and outer step](plots/{NAME}.png)",
         missing(rows),
-        HOW_TO_READ + " The tables below are plain; the CSV has both.",
+        f"{MODES} FOML: first-order MAML on minibatches. Plain accuracy on meta-test, a fraction: mean over seeds ± "
+        "half-width of the 95% interval over test tasks; overlap.csv has the other mode and the spread over seeds.",
     ]
     for axis in _axes(rows):
         parts += [f"## By {axis.label}", axis_table(axis, rows)]
@@ -219,7 +218,7 @@ def markdown(wanted: Sequence[Cell], rows: Sequence[CellRow], pairs: Pairs, runs
     for (name, value), comparisons in pairs.items():
         if any(c.mode == "plain" for c in comparisons):
             label = next(axis.label for axis in AXES if axis.name == name)
-            parts += [f"{label.capitalize()}: {number(value)}", difference_table(comparisons, "plain")]
+            parts += [f"**{label.capitalize()}: {value:g}**", difference_table(comparisons, "plain")]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
