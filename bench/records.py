@@ -93,7 +93,7 @@ class SummaryRow(Columns):
     step_mode: str | None = None
     oom_retries: int | None = None
     kernels: str | None = None
-    train_k_shot: int | None = None
+    train_k_shot: int | None = later_column()
 
     def __post_init__(self) -> None:
         if self.status not in STATUS:
