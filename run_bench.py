@@ -274,7 +274,7 @@ def listing() -> str:
         kept = [i for i in range(3) if i == 0 or any(row[i] for row in rows)]
         table = [[row[i] for i in kept] for row in rows]
         parts.append(
-            tabulate(table, [columns[i] for i in kept], maxcolwidths=[14, 34, 26] if len(kept) == 3 else [14, 60])
+            tabulate(table, [columns[i] for i in kept], maxcolwidths=[14, 34, 26] if len(kept) == 3 else [20, 60])
         )
     parts.append("Settings are the defaults of the class; protocols, flags and --set override them (bench/protocols/).")
     return "\n\n".join(parts)

@@ -52,7 +52,7 @@ def test_summary_columns_are_those_of_the_spec_and_more_may_follow():
     further = (
         "eval_k_query train_rotation test_rotation acc_before_adaptation threads data_sha256 data_pipeline task_chunk"
     )
-    further += " resumed precision step_mode oom_retries kernels"
+    further += " resumed precision step_mode oom_retries kernels train_k_shot"
     assert columns[len(expected) :] == tuple(further.split())
 
 
