@@ -277,7 +277,7 @@ def listing() -> str:
         kept = [i for i in range(3) if i == 0 or any(row[i] for row in rows)]
         table = [[row[i] for i in kept] for row in rows]
         parts.append(
-            tabulate(table, [columns[i] for i in kept], maxcolwidths=[14, 34, 26] if len(kept) == 3 else [14, 60])
+            tabulate(table, [columns[i] for i in kept], maxcolwidths=[14, 34, 26] if len(kept) == 3 else [20, 60])
         )
     parts.append("Settings are the defaults of the class; protocols, flags and --set override them (bench/protocols/).")
     return "\n\n".join(parts)
@@ -357,7 +357,8 @@ def parser() -> Parser:
     budget = p.add_argument_group("budget and settings of a run (defaults are the protocol's)")
     machine = p.add_argument_group("machine and results")
     groups: dict[str, Callable[..., Any]] = dict.fromkeys(
-        ("n_way", "k_shot", "k_query", "seed", "eval_k_query", "train_rotation", "test_rotation"), data.add_argument
+        ("n_way", "k_shot", "k_query", "train_k_shot", "seed", "eval_k_query", "train_rotation", "test_rotation"),
+        data.add_argument,
     )
     groups |= dict.fromkeys(
         ("device", "threads", "precision", "task_chunk", "cuda_graph", "kernels"), machine.add_argument

@@ -18,10 +18,11 @@ BETA2, EPS = 0.999, 1e-8  # torch's and TensorFlow's defaults, which the officia
 class Reptile(MetaAlgorithm):
     """Trains w_t on all images of task t and returns the mean over t of w_0 - w_t; no query gradient is needed.
 
-    Minibatches cycle without replacement. Inner Adam has beta1 = 0; its second moment is carried from one meta-step
-    to the next and into evaluation, where it is copied and restored, as in the official code, or reset
-    (``inner_state``). The official code runs the tasks of a meta-batch one after the other, each with the second
-    moment that the last one left; here all start from the same one and leave the mean of theirs.
+    Minibatches cycle without replacement, or each is drawn from all images (``replacement``). Inner Adam has beta1 = 0;
+    its second moment is carried from one meta-step to the next and into evaluation, where it is copied and restored, as
+    in the official code, or reset (``inner_state``). The official code runs the tasks of a meta-batch one after the
+    other, each with the second moment that the last one left; here all start from the same one and leave the mean of
+    theirs.
 
     ``query_loss`` is the loss of every task's last minibatch before its step: Reptile never evaluates on a query set.
     """
@@ -32,6 +33,7 @@ class Reptile(MetaAlgorithm):
     inner_optimizer: Literal["sgd", "adam"] = "sgd"
     inner_state: Literal["carry", "reset"] = "carry"
     eval_inner_batch: int | None = None
+    replacement: bool = False
 
     paper = "Nichol et al. 2018, arXiv:1803.02999"
     run_defaults: ClassVar = {"meta_optimizer": "sgd", "meta_lr": 1.0, "meta_lr_schedule": "linear"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol
@@ -74,19 +74,21 @@ class Examples:
         """Return T, the number of tasks."""
         return self.x.shape[0]
 
-    def minibatches(self, size: int | None, steps: int) -> Iterator[Examples]:
+    def minibatches(self, size: int | None, steps: int, replacement: bool = False) -> Iterator[Examples]:
         """Yield ``steps`` minibatches of ``size`` examples, cycling without replacement, reshuffled at every pass.
 
-        A batch may span two passes, as in the official Reptile code. With ``size`` None, or no smaller than the
-        number of examples, every batch holds all of them.
+        A batch may span two passes, as in the official Reptile code. With ``replacement`` every batch is drawn from
+        all examples anew: it takes the beginning of a shuffle of its own, so that no example is in it twice, as in
+        that code too. With ``size`` None, or no smaller than the number of examples, every batch holds all of them.
         """
         n = self.y.shape[1]
-        if size is None or size >= n:
+        if size is None or size >= n or steps == 0:
             for _ in range(steps):
                 yield self
             return
-        passes = -(-size * steps // n)
-        order = self.orders(passes, n).to(self.x.device).flatten(1)[:, : size * steps]  # [T, steps * size]
+        passes = steps if replacement else -(-size * steps // n)
+        order = self.orders(passes, n).to(self.x.device)
+        order = order[..., :size].flatten(1) if replacement else order.flatten(1)[:, : size * steps]  # [T, steps*size]
         order = order.expand(self.n_tasks, -1)
         task = torch.arange(self.n_tasks, device=self.x.device)[:, None]
         x, y = self.x[task, order], self.y[task, order]
@@ -174,6 +176,7 @@ class MetaAlgorithm(ABC):
     inner_lr: float
     inner_steps: int
     inner_batch: int | None = None
+    replacement: bool = False
     inner_optimizer: str = "sgd"
 
     paper: ClassVar[str] = ""
@@ -204,9 +207,16 @@ class MetaAlgorithm(ABC):
         self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None
     ) -> Iterator[InnerState]:
         """Yield where the inner loop stands before its first step and after each of ``steps``."""
-        state = InnerState(self.start(slow, support.n_tasks), stack(carry or self.initial_carry(slow), support.n_tasks))
+        batches = support.minibatches(self.inner_batch, steps, self.replacement)
+        return self.descent(task_loss, slow, batches, support.n_tasks, carry)
+
+    def descent(
+        self, task_loss: TaskLoss, slow: Weights, batches: Iterable[Examples], n_tasks: int, carry: Weights | None
+    ) -> Iterator[InnerState]:
+        """Yield where the inner loop stands before its first step and after one on each of ``batches``."""
+        state = InnerState(self.start(slow, n_tasks), stack(carry or self.initial_carry(slow), n_tasks))
         yield state
-        for batch in support.minibatches(self.inner_batch, steps):
+        for batch in batches:
             loss = task_loss(state.fast, batch)
             fast, carried = self.inner_step(loss, state.fast, state.carry)
             state = InnerState({**state.fast, **fast}, carried, loss.detach())

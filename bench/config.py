@@ -48,6 +48,9 @@ class RunConfig:
     n_way: int = _option(5, "classes per task; 1 for a regression", least=1)
     k_shot: int = _option(1, "support images per class", least=1)
     k_query: int = _option(9, "query images per class in training", least=1)
+    train_k_shot: int | None = _option(
+        None, "support images per class in training; k_shot counts at test alone then", least=1, none="k_shot"
+    )
     seed: int = _option(0, "decides initial weights and tasks", least=0)
     backbone: str = _option("conv4", "network")
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
@@ -115,6 +118,11 @@ class RunConfig:
         chosen = {n: v for n, v in self.backbone_options.items() if v != getattr(defaults, n)}
         text = ", ".join(f"{name}={value}" for name, value in chosen.items())
         return f"{self.backbone} ({text})" if text else self.backbone
+
+    @property
+    def train_shots(self) -> int:
+        """Return how many support images per class a training task holds."""
+        return self.k_shot if self.train_k_shot is None else self.train_k_shot
 
     @property
     def run_id(self) -> str:

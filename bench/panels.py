@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,6 +123,36 @@ def line_style(style: Style, points: int) -> dict[str, Any]:
         "lw": 1.5,
         "markevery": every,
     }
+
+
+def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]], height: float) -> None:
+    """Write each label right of the panel at the height where its line ends, moved as little as keeps them apart.
+
+    Args:
+        ends: height of the end in data coordinates and colour, by label; set the y limits before.
+        height: of the panel in inches.
+    """
+    low, high = axes.get_ylim()
+    gap = _LINE / height * (high - low)
+    labels = sorted(ends, key=lambda label: ends[label][0])
+    places = spread([ends[label][0] for label in labels], gap)
+    for label, place_of_label in zip(labels, places):
+        end, colour = ends[label]
+        axes.annotate(
+            literal(label), (1, end), (1.05, place_of_label), axes.get_yaxis_transform(), color=colour, fontsize=SMALL,
+            va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7},
+        )  # fmt: skip
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Return the places nearest to rising ``heights``, in least squares, that are ``gap`` apart or more."""
+    blocks: list[list[float]] = []  # of heights less a gap for each below, which must not fall: pool those that do
+    for i, height in enumerate(heights):
+        blocks.append([height - i * gap])
+        while len(blocks) > 1 and sum(blocks[-2]) / len(blocks[-2]) > sum(blocks[-1]) / len(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    levels = [sum(block) / len(block) for block in blocks for _ in block]
+    return [level + i * gap for i, level in enumerate(levels)]
 
 
 def legend(figure: Figure, arms: Sequence[Arm], look: dict[str, Style], further: list[Any], lines: bool = True) -> None:

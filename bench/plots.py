@@ -125,7 +125,7 @@ def _curves(arms: Sequence[Arm], column: str, title: str, label: str) -> Figure:
     figure, panels = make_panels(arms, title, 2.9)
     bands = set()
     for axes, members in panels:
-        curves = [(look[arm.label], len(arm.ok), _mean_curve(arm, column)) for arm in members]
+        curves = [(look[arm.label], len(arm.ok), mean_curve(arm, column)) for arm in members]
         scale(axes, [curve[-1][0] for _, _, curve in curves if curve])
         for style, seeds, curve in curves:
             if not curve:
@@ -145,7 +145,7 @@ def _curves(arms: Sequence[Arm], column: str, title: str, label: str) -> Figure:
     return figure
 
 
-def _mean_curve(arm: Arm, column: str) -> list[tuple[float, float, float, float]]:
+def mean_curve(arm: Arm, column: str) -> list[tuple[float, float, float, float]]:
     """Return x, mean, low end and high end of the band, at the meta-steps that all seeds have."""
     by_seed = []
     for run in arm.ok.values():

@@ -99,6 +99,7 @@ class SummaryRow(Columns):
     test_error_transductive: float | None = later_column()
     test_error_transductive_ci95: float | None = later_column()
     error_before_adaptation: float | None = later_column()
+    train_k_shot: int | None = later_column()
 
     def __post_init__(self) -> None:
         if self.status not in STATUS:

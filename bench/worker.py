@@ -236,7 +236,7 @@ def finite(test: Evaluation) -> Evaluation:
 
 def stream_plan(config: RunConfig) -> dict[str, tuple[str, Episode]]:
     """Return rotation and episode of the task stream of each split."""
-    train = Episode(config.n_way, config.k_shot, config.k_query)
+    train = Episode(config.n_way, config.train_shots, config.k_query)
     test = Episode(config.n_way, config.k_shot, config.eval_k_query)
     return {
         "meta_train": (config.train_rotation, train),
@@ -296,7 +296,7 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
         steps = torch.tensor(progress.step_ms or [math.nan], dtype=torch.float64)
         facts.update(
             tasks_seen=seen,
-            images_seen=seen * config.n_way * (config.k_shot + config.k_query),
+            images_seen=seen * config.n_way * (config.train_shots + config.k_query),
             train_s=progress.train_s,
             eval_s=progress.eval_s,
             step_ms_median=_finite(steps.quantile(0.5)),
