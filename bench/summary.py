@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench import sections
+from bench.anchors import Beside
 from bench.comparison import Arm, Comparison, by_setting
 from bench.records import MODES, Run
 from bench.text import escape, fraction, heading, markdown_table, number, place, plus_minus
@@ -24,6 +26,7 @@ def summary(
     runs: Sequence[Run],
     arms: Sequence[Arm],
     comparisons: Sequence[Comparison],
+    published: Sequence[Beside],
     plots: Sequence[str],
     problems: Sequence[str],
 ) -> str:
@@ -43,7 +46,10 @@ def summary(
         blocks += ["## What was compared", *_compared(compared)]
         blocks += ["## Accuracy on meta-test", *_accuracies(compared)]
         blocks += ["## Paired differences", *_differences(comparisons, compared)]
+    blocks += sections.published(published)
+    if compared:
         blocks += ["## Cost", *_costs(compared)]
+        blocks += sections.times(compared)
         blocks += _adaptation(compared)
     if failed := [run for run in runs if not run.ok]:
         blocks += ["## Runs that are not in the comparison", _failures(failed)]

@@ -262,7 +262,10 @@ def test_it_works_without_runs_with_one_and_with_failures_only(tmp_path):
     assert len(files.comparisons_csv.read_text().splitlines()) == 1
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files.plots)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        ["runs", "plots", "summary.csv", "curves.csv", "comparisons.csv", "summary.md"]
+        [
+            *("runs", "plots", "summary.csv", "curves.csv", "comparisons.csv", "summary.md"),
+            *("time_to_accuracy.csv", "anchors.csv"),
+        ]
     )
 
 
