@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from bench.api import BenchError
 from bench.comparison import Arm
@@ -24,7 +25,7 @@ FAIR_SEEDS = 3
 
 # What changes no accuracy beyond rounding, and the budget, which verdicts name by itself.
 _BESIDE = frozenset(
-    {*IDENTITY, "hyperparameters", "code", "meta_steps", "val_tasks", "val_points"}
+    {*IDENTITY, "code", "meta_steps", "val_tasks", "val_points", "adaptation_tasks"}
     | {"task_chunk", "cuda_graph", "kernels"}
 )
 
@@ -188,10 +189,16 @@ def departures(run: Run) -> str:
         preset = resolve(load_protocol(run.row.protocol), identity, {}, [])
     except (BenchError, KeyError):  # an algorithm of a plugin that is not loaded, or a protocol that is gone
         return "preset not known"
-    expected = {f.name: getattr(preset, f.name) for f in fields(preset) if f.name not in _BESIDE}
-    expected |= preset.hyperparameters
-    recorded = config.get("hyperparameters")
-    actual = config | (recorded if isinstance(recorded, dict) else {})
-    changed = (name for name, value in expected.items() if name in actual and actual[name] != value)
-    named = ", ".join(f"{name}={actual[name]} instead of {expected[name]}" for name in changed)
-    return f"not the preset: {named}" if named else ""
+    expected, actual = _flat(asdict(preset)), _flat(config)
+    changed = [
+        f"{name}={actual[name]} instead of {value}" if name in actual else f"{name} not recorded"
+        for name, value in expected.items()
+        if name not in _BESIDE and (name not in actual or actual[name] != value)
+    ]
+    return f"not the preset: {', '.join(changed)}" if changed else ""
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with those of the algorithm and of the network among them."""
+    nested = [value for value in config.values() if isinstance(value, Mapping)]
+    return {name: value for part in (config, *nested) for name, value in part.items() if not isinstance(value, Mapping)}

@@ -95,9 +95,9 @@ def paper_run(out, algo="maml", seed=0, accuracy=0.98, meta_steps=60_000, settin
     identity = {"algo": algo, "seed": seed, "device": "cpu", "threads": 2}
     identity |= {name: row[name] for name in ("n_way", "k_shot", "dataset")}
     config = dataclasses.asdict(resolve(load_protocol("paper"), identity, {"meta_steps": meta_steps}, []))
-    hyper = config["hyperparameters"]
+    hyper, options = config["hyperparameters"], config["backbone_options"]
     for name, value in (settings or {}).items():
-        (hyper if name in hyper else config)[name] = value
+        next((part for part in (hyper, options) if name in part), config)[name] = value
     row |= {"k_query": config["k_query"], "eval_k_query": config["eval_k_query"], "inner_lr": hyper["inner_lr"]}
     name = f"{algo}-{row['n_way']}-{row['k_shot']}-{seed}-{len(list(out.glob('runs/*')))}"
     scores = dict.fromkeys(("test_acc", "test_acc_transductive"), accuracy)
@@ -155,11 +155,21 @@ def test_settings_of_ones_own_are_named_and_counted_apart(tmp_path):
     assert ours.label != other.label
 
 
-def test_a_single_arm_with_other_settings_is_not_taken_for_the_preset(tmp_path):
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"meta_lr": 0.01}, "meta_lr=0.01 instead of 0.001"),
+        ({"head": "flatten"}, "head=flatten instead of mean"),
+        ({"backbone": "mlp"}, "backbone=mlp instead of conv4"),
+        ({"backbone_options": {}}, "padding not recorded"),
+    ],
+)
+def test_a_single_arm_with_other_settings_is_not_taken_for_the_preset(tmp_path, settings, words):
     for seed in range(3):
-        paper_run(tmp_path, seed=seed, accuracy=0.987, settings={"meta_lr": 0.01})
+        paper_run(tmp_path, seed=seed, accuracy=0.987, settings=settings)
     (line,) = lines_of(tmp_path)
-    assert line.verdict == "reproduced; not the preset: meta_lr=0.01 instead of 0.001"
+    assert line.verdict.startswith("reproduced; not the preset: ")
+    assert words in line.verdict
 
 
 def test_technical_settings_are_no_departure(tmp_path):
