@@ -13,7 +13,6 @@ from bench.comparison import Arm, Comparison, by_setting
 from bench.records import MODES, Run
 from bench.text import escape, fraction, heading, markdown_table, number, place, plus_minus
 
-LEVEL = 0.05
 _ERROR_CHARS = 300
 
 MEMORY = {
@@ -145,49 +144,42 @@ def _accuracies(arms: Sequence[Arm]) -> list[str]:
     return [intro, *_per_setting(arms, table)]
 
 
-def verdict(comparison: Comparison) -> str:
-    """Say in words what a comparison shows at the 5% level after correction."""
-    if not comparison.p_value_holm < LEVEL:
-        return "no difference shown"
-    better = comparison.algo_a if comparison.diff > 0 else comparison.algo_b
-    if comparison.seeds == 1:
-        return f"{better} better (one seed)"
-    agree = all((d > 0) == (comparison.diff > 0) for d in comparison.seed_diffs)
-    return f"{better} better" if agree else f"{better} better on average, seeds disagree"
-
-
 def _differences(comparisons: Sequence[Comparison], arms: Sequence[Arm]) -> list[str]:
+    none = "No two algorithms have finished on the same test tasks."
     if not comparisons:
-        return ["No two algorithms have finished on the same test tasks."]
-    tests, counts = ("p", "p (Holm)", "sd over seeds"), ("pairs", "seeds", "verdict")
-    headers = ["A - B", "mode", "difference", "95% interval", *tests, *counts]
+        return [none]
 
     def table(members: list[Arm]) -> list[str]:
-        rows = [
-            [
-                f"{c.algo_a} - {c.algo_b}",
-                c.mode,
-                f"{c.diff:+.4f}",
-                f"{c.ci95_low:+.4f} to {c.ci95_high:+.4f}",
-                f"{c.p_value:.2g}",
-                f"{c.p_value_holm:.2g}",
-                fraction(c.seed_diff_sd),
-                f"{c.test_tasks:,}",
-                c.seeds,
-                verdict(c),
-            ]
-            for c in comparisons
-            if c.setting == members[0].setting
-        ]
-        return [markdown_table(headers, rows) if rows else "No two algorithms have finished on the same test tasks."]
+        found = [c for c in comparisons if c.setting == members[0].setting]
+        several = any(c.seeds > 1 for c in found)
+        headers = ["A - B", "mode", "difference", "95% interval", "p", "p (Holm)"]
+        headers += ["95% interval over seeds", "p over seeds", "p over seeds (Holm)"] if several else []
+        rows = []
+        for c in found:
+            row = [f"{c.algo_a} - {c.algo_b}", c.mode, f"{c.diff:+.4f}", _interval(c.ci95_low, c.ci95_high)]
+            row += [_p(c.p_value), _p(c.p_value_holm)]
+            if several:
+                row += [_interval(c.seed_ci95_low, c.seed_ci95_high), _p(c.seed_p_value), _p(c.seed_p_value_holm)]
+            rows.append([*row, f"{c.test_tasks:,}", c.seeds, c.verdict])
+        return [markdown_table([*headers, "pairs", "seeds", "verdict"], rows) if rows else none]
 
     intro = (
         "Accuracy of A minus accuracy of B on identical test tasks: paired t interval, two-sided sign-flip test, and "
-        "its p-value after Holm's correction for all comparisons of the table. Interval and p-value say how the models "
-        "trained here compare on further tasks, not what training again with other seeds would give: that shows in the "
-        "spread over seeds."
+        "its p-value after Holm's correction for all comparisons of the table. These say how the models trained here "
+        "compare on further tasks of the same classes, not what training again with other seeds would give. With "
+        "several seeds a t test takes each seed's mean difference as one observation, corrected alike; only where "
+        'both tests and all seeds agree does a verdict say "better" without a word on seeds. Intervals are those of '
+        "one comparison, not corrected."
     )
     return [intro, *_per_setting(arms, table)]
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
 
 
 def _costs(arms: Sequence[Arm]) -> list[str]:
