@@ -16,6 +16,7 @@ from scipy import stats
 from bench.comparison import Comparison, arms, compare
 from bench.files import write_csv
 from bench.records import load_runs
+from bench.summary import summary
 
 QUICK = REPOSITORY / "results" / "reference" / "quick-cpu"
 MODES = {"plain": "acc", "transductive": "acc_transductive"}
@@ -39,6 +40,22 @@ def tasks_of(out, rows):
     return found
 
 
+def words(row, means):
+    """The verdict that the cells of a row and the mean difference of every seed ask for."""
+    if float(row["p_value_holm"]) >= 0.05:
+        return "no difference shown"
+    better = row["algo_a"] if float(row["diff"]) > 0 else row["algo_b"]
+    if len(means) == 1:
+        return f"{better} better (one seed)"
+    if min(means) <= 0 <= max(means):
+        return f"{better} better on average, seeds disagree"
+    if float(row["seed_p_value_holm"]) < 0.05:
+        return f"{better} better"
+    includes = float(row["seed_ci95_low"]) <= 0 <= float(row["seed_ci95_high"])
+    reason = "the interval over seeds includes 0" if includes else "not over seeds after correction"
+    return f"{better} better with these {len(means)} seeds; {reason}"
+
+
 def check_comparisons(rows, accuracies, unit):
     """Compare every cell of comparisons.csv with what the accuracies say."""
     for row in rows:
@@ -52,10 +69,11 @@ def check_comparisons(rows, accuracies, unit):
         assert got["p_value"] == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / FLIPS) + 1 / FLIPS)
         assert (int(row["test_tasks"]), int(row["seeds"])) == (len(x), len(seeds))
         names = ("seed_diff_sd", "seed_ci95_low", "seed_ci95_high", "seed_p_value")
+        means = [float(np.mean(a[s] - b[s])) for s in seeds]
+        assert row["verdict"] == words(row, means)
         if len(seeds) == 1:
             assert [row[name] for name in (*names, "seed_p_value_holm")] == [""] * 5
             continue
-        means = [np.mean(a[s] - b[s]) for s in seeds]
         test = stats.ttest_1samp(means, 0)
         expected = (np.std(means, ddof=1), *test.confidence_interval(0.95), test.pvalue)
         assert [float(row[name]) for name in names] == pytest.approx(list(map(float, expected)), rel=1e-9, abs=1e-14)
@@ -89,22 +107,32 @@ def test_every_cell_of_the_comparisons(summary_rows):
     check_comparisons(rows, tasks_of(QUICK, summary_rows), 1 / 5)
 
 
-def test_verdicts_follow_from_the_cells_and_the_page_repeats_them():
-    """One seed each: the words hang on the corrected p-value and the sign alone."""
-    text = (QUICK / "summary.md").read_text(encoding="utf-8")
+def check_page(text, rows):
+    """Compare the table of summary.md, cell by cell, with comparisons.csv, whose verdicts it repeats."""
     section = text[text.index("## Paired differences") : text.index("## Cost")]
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if " - " in line]
-    rows = table(QUICK / "comparisons.csv")
     shown = {(line[0], line[1]): line[2:] for line in lines if len(line) > 5}
+
+    def interval(low, high):
+        return f"{float(row[low]):+.4f} to {float(row[high]):+.4f}" if row[low] else "-"
+
+    def p_values(*names):
+        return [f"{float(row[name]):.2g}" if row[name] else "-" for name in names]
+
     for row in rows:
-        better = row["algo_a"] if float(row["diff"]) > 0 else row["algo_b"]
-        significant = float(row["p_value_holm"]) < 0.05
-        assert row["verdict"] == (f"{better} better (one seed)" if significant else "no difference shown")
-        low, high = float(row["ci95_low"]), float(row["ci95_high"])
-        expected = [f"{float(row['diff']):+.4f}", f"{low:+.4f} to {high:+.4f}"]
-        expected += [f"{float(row[p]):.2g}" for p in ("p_value", "p_value_holm")]
+        expected = [
+            f"{float(row['diff']):+.4f}",
+            interval("ci95_low", "ci95_high"),
+            *p_values("p_value", "p_value_holm"),
+        ]
+        if any(other["seed_p_value"] for other in rows):
+            expected += [interval("seed_ci95_low", "seed_ci95_high"), *p_values("seed_p_value", "seed_p_value_holm")]
         expected += [f"{int(row['test_tasks']):,}", row["seeds"], row["verdict"]]
         assert shown[f"{row['algo_a']} - {row['algo_b']}", row["mode"]] == expected
+
+
+def test_the_page_says_what_the_table_says():
+    check_page((QUICK / "summary.md").read_text(encoding="utf-8"), table(QUICK / "comparisons.csv"))
 
 
 def test_time_to_accuracy_follows_from_the_curves(summary_rows):
@@ -126,8 +154,12 @@ def test_comparisons_of_several_seeds_too(tmp_path):
     for i, algo in enumerate(("alpha", "beta", "gamma")):
         for seed in range(4 - (i == 2)):
             make_run(tmp_path, algo, seed, 0.85 + 0.012 * i, 120, run_id=f"{algo}-{seed}", eval_k_query=9)
-    write_csv(tmp_path / "comparisons.csv", compare(arms(load_runs(tmp_path))), Comparison.COLUMNS)
-    runs = [{"run_id": r.row.run_id, "algo": r.row.algo, "seed": r.row.seed} for r in load_runs(tmp_path)]
+    runs = load_runs(tmp_path)
+    grouped = arms(runs)
+    found = compare(grouped)
+    write_csv(tmp_path / "comparisons.csv", found, Comparison.COLUMNS)
     rows = table(tmp_path / "comparisons.csv")
     assert {row["seeds"] for row in rows} == {"3", "4"}
-    check_comparisons(rows, tasks_of(tmp_path, runs), 1 / 45)
+    check_comparisons(rows, tasks_of(tmp_path, [vars(run.row) for run in runs]), 1 / 45)
+    check_page(summary(runs, grouped, found, [], [], []), rows)
+    assert len({row["verdict"] for row in rows}) > 1
