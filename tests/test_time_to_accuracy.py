@@ -6,11 +6,11 @@ import csv
 import math
 
 import pytest
-from made_runs import make_run
+from made_runs import make_row, make_run
 
 from bench.comparison import arms
 from bench.plots import FIGURES
-from bench.records import CurvePoint, load_runs, write_csv
+from bench.records import CurvePoint, load_runs, write_run
 from bench.report import write_report
 from bench.sections import times, told
 from bench.time_to_accuracy import THRESHOLDS, of_arm, reached_by, spacing, time_to_accuracy
@@ -19,9 +19,9 @@ from bench.time_to_accuracy import THRESHOLDS, of_arm, reached_by, spacing, time
 def curved(out, seed, accuracies, seconds=10.0, algo="alpha", **changes):
     """A run validated every 100 steps of 8 tasks, with these accuracies."""
     train_s = seconds * (len(accuracies) - 1)
-    row = make_run(out, algo, seed, tasks=3, train_s=train_s, run_id=f"{algo}-{seed}", **changes)
+    row = make_row(algo, seed, train_s=train_s, test_acc=0.9, run_id=f"{algo}-{seed}", **changes)
     points = [CurvePoint(100 * i, 800 * i, seconds * i, acc, 0.01, 1.0) for i, acc in enumerate(accuracies)]
-    write_csv(out / "runs" / row.run_id / "curve.csv", points, CurvePoint.columns())
+    write_run(out / "runs" / row.run_id, row, {"config": {}, "hyperparameters": {}}, points, [], [])
 
 
 def arm_of(out):
