@@ -87,7 +87,8 @@ def _main(argv: Sequence[str]) -> int:
         raise BenchError(f"--report: no finished run under {str(out)!r}; --out takes the folder of earlier runs")
     write_report(out)
     say(f"\n{comparison_table(runs)}\n")
-    say(f"In {out}: summary.md, summary.csv, curves.csv, comparisons.csv, plots/, runs/")
+    tables = "summary.csv, curves.csv, comparisons.csv, time_to_accuracy.csv, anchors.csv"
+    say(f"In {out}: summary.md, {tables}, plots/, runs/")
     return status
 
 

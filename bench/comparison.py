@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from bench.records import MODES, Run
-from bench.stats import holm, paired_comparison
+from bench.stats import FLIPS, holm, paired_comparison
+
+LEVEL = 0.05
 
 _MACHINE = ("device", "device_name", "threads")
 # What, with the seed, makes two runs of one algorithm the same experiment; its hyperparameters come on top.
@@ -196,11 +198,12 @@ def _place(setting: Setting, settings: Sequence[Setting]) -> str:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two arms on identical test tasks: a line of comparisons.csv, except for ``place`` and ``seed_diffs``.
+    """Two arms on identical test tasks: a line of comparisons.csv, except for ``setting`` and ``seed_diffs``.
 
-    ``diff`` is accuracy of a minus accuracy of b; ``test_tasks`` counts the pairs over all ``seeds``;
-    ``p_value_holm`` is corrected for all comparisons within the setting, both modes; ``seed_diff_sd`` is the
-    standard deviation of the difference between seeds, which the interval does not cover.
+    ``diff`` is accuracy of a minus accuracy of b; ``test_tasks`` counts the pairs over all ``seeds``. ``ci95_*`` and
+    ``p_value`` count tasks and take the trained models as given. ``seed_*`` count seeds, every one an observation;
+    they are None for one seed. Both p-values are corrected, each for all comparisons of its kind within the setting,
+    both modes.
     """
 
     algo_a: str
@@ -219,13 +222,40 @@ class Comparison:
     k_query: int
     p_value_holm: float
     seed_diff_sd: float | None
+    seed_ci95_low: float | None
+    seed_ci95_high: float | None
+    seed_p_value: float | None
+    seed_p_value_holm: float | None
     setting: Setting
     seed_diffs: tuple[float, ...]
 
     COLUMNS: ClassVar = (
         *("algo_a", "algo_b", "n_way", "k_shot", "mode", "diff", "ci95_low", "ci95_high", "p_value", "test_tasks"),
-        *("seeds", "dataset", "protocol", "k_query", "p_value_holm", "seed_diff_sd"),
+        *("seeds", "dataset", "protocol", "k_query", "p_value_holm", "seed_diff_sd", "seed_ci95_low", "seed_ci95_high"),
+        *("seed_p_value", "seed_p_value_holm", "verdict"),
     )
+
+    @property
+    def verdict(self) -> str:
+        """Say in words what is shown at the 5% level after correction.
+
+        Nothing is without the test over tasks. That one algorithm is better, and not only the models at hand, takes
+        seeds that agree and the test over seeds besides: with few seeds, seeds agree by chance (three in one of four
+        cases), however sure the test over tasks is of each model.
+        """
+        if not self.p_value_holm < LEVEL:
+            return "no difference shown"
+        better = self.algo_a if self.diff > 0 else self.algo_b
+        if self.seeds == 1:
+            return f"{better} better (one seed)"
+        if not all(d * self.diff > 0 for d in self.seed_diffs):
+            return f"{better} better on average, seeds disagree"
+        these = f"{better} better with these {self.seeds} seeds"
+        if self.seed_p_value is None or self.seed_p_value_holm is None:
+            return f"{these}; their spread is not known"
+        if not self.seed_p_value < LEVEL:
+            return f"{these}; the interval over seeds includes 0"
+        return f"{better} better" if self.seed_p_value_holm < LEVEL else f"{these}; not over seeds after correction"
 
 
 def compare(arms: Iterable[Arm]) -> list[Comparison]:
@@ -241,9 +271,18 @@ def compare(arms: Iterable[Arm]) -> list[Comparison]:
             for a, b in itertools.combinations(members, 2)
             if (comparison := _compare(a, b, mode)) is not None
         ]
-        corrected = holm([comparison.p_value for comparison in drawn])
-        found += [replace(c, p_value_holm=p) for c, p in zip(drawn, corrected)]
+        found += corrected(drawn)
     return found
+
+
+def corrected(family: Sequence[Comparison]) -> list[Comparison]:
+    """Return the comparisons of one family with their p-values corrected, over tasks and over seeds each for itself."""
+    over_tasks = holm([c.p_value for c in family])
+    over_seeds = iter(holm([c.seed_p_value for c in family if c.seed_p_value is not None]))
+    return [
+        replace(c, p_value_holm=p, seed_p_value_holm=None if c.seed_p_value is None else next(over_seeds))
+        for c, p in zip(family, over_tasks)
+    ]
 
 
 def _compare(a: Arm, b: Arm, mode: str) -> Comparison | None:
@@ -255,10 +294,28 @@ def _compare(a: Arm, b: Arm, mode: str) -> Comparison | None:
         accuracies = x[column].to_numpy(), y[column].to_numpy()
         if len(x) and x.task.equals(y.task) and np.isfinite(accuracies).all():
             mine[seed], theirs[seed] = accuracies
-    if not mine:
-        return None
-    d, s = paired_comparison(mine, theirs), a.setting
+    return compared(a.label, b.label, a.setting, mode, mine, theirs) if mine else None
+
+
+def compared(
+    algo_a: str,
+    algo_b: str,
+    setting: Setting,
+    mode: str,
+    a: Mapping[int, Any],
+    b: Mapping[int, Any],
+    flips: int = FLIPS,
+) -> Comparison:
+    """Return the comparison of two algorithms from the accuracies of their test tasks by seed, not yet corrected."""
+    d, s = paired_comparison(a, b, flips), setting
+    over = d.over_seeds
     return Comparison(
-        *(a.label, b.label, s.n_way, s.k_shot, mode, d.diff, d.ci95_low, d.ci95_high, d.p_value, d.test_tasks, d.seeds),
-        *(s.dataset, s.protocol, s.k_query, d.p_value, d.seed_sd, s, d.seed_diffs),
+        *(algo_a, algo_b, s.n_way, s.k_shot, mode, d.diff, d.ci95_low, d.ci95_high, d.p_value, d.test_tasks, d.seeds),
+        *(s.dataset, s.protocol, s.k_query, d.p_value, d.seed_sd),
+        seed_ci95_low=over.ci95_low if over else None,
+        seed_ci95_high=over.ci95_high if over else None,
+        seed_p_value=over.p_value if over else None,
+        seed_p_value_holm=over.p_value if over else None,
+        setting=s,
+        seed_diffs=d.seed_diffs,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib import ticker
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -18,6 +19,7 @@ from bench.comparison import Arm, by_setting
 from bench.panels import (
     GREY,
     SMALL,
+    Style,
     finish,
     legend,
     line_style,
@@ -31,6 +33,7 @@ from bench.panels import (
 from bench.records import MODES
 from bench.stats import pareto_front
 from bench.text import number
+from bench.time_to_accuracy import THRESHOLDS, ArmReached, of_arm
 
 
 def png(figure: Figure) -> bytes:
@@ -113,11 +116,84 @@ def adaptation(arms: Sequence[Arm]) -> Figure:
     return figure
 
 
+def time_to_accuracy(arms: Sequence[Arm]) -> Figure:
+    """Draw the training time to each validation accuracy: filled where it was reached, hollow at the end where not."""
+    look = styles(arms)
+    found = {id(arm): of_arm(arm) for arm in arms}
+    rows = max((len(members) for _, members in by_setting(a for a in arms if a.ok)), default=1)
+    figure, panels = make_panels(
+        arms, "Training time to a validation accuracy", 0.9 + len(THRESHOLDS) * (0.2 * rows + 0.1)
+    )
+    for axes, members in panels:
+        shown = [(arm, one) for arm in members for one in found[id(arm)]]
+        ends = [s for _, one in shown for s in (one.median_s, *one.full_s) if s is not None]
+        scale(axes, ends)
+        if axes.get_xscale() == "log":
+            axes.set_xlim(min(ends) / 1.5, max(ends) * (max(ends) / min(ends)) ** 0.35)  # room for words at the right
+        else:
+            axes.set_xlim(0, max(ends, default=0.0) * 1.3 or 1.0)
+        for i, arm in enumerate(members):
+            for k, one in enumerate(found[id(arm)]):
+                _reached(axes, k + (i + 1) / (len(members) + 1) - 0.5, one, look[arm.label])
+        for k in range(1, len(THRESHOLDS)):
+            axes.axhline(k - 0.5, color="#BBBBBB", lw=0.6)
+        axes.set_yticks(range(len(THRESHOLDS)), [f"{threshold:.2f}" for threshold in THRESHOLDS])
+        axes.set_ylim(len(THRESHOLDS) - 0.5, -0.5)
+        finish(axes, "training time, meta-steps only (s)", "validation accuracy,\ntransductive (fraction)", bool(shown))
+        axes.grid(visible=False, axis="y")
+    further = [
+        Line2D([], [], ls="none", marker="o", color=GREY, label="filled: reached by every seed, median"),
+        Line2D(
+            [],
+            [],
+            ls="none",
+            marker="o",
+            color=GREY,
+            mfc="white",
+            label="hollow: a seed or all missed it, at the end of the run",
+        ),
+    ]
+    if any(len(arm.ok) > 1 for arm in arms):
+        further.append(
+            Line2D([], [], ls="none", marker="o", markersize=3, color=GREY, alpha=0.6, label="small: one seed")
+        )
+    legend(figure, arms, look, further, lines=False)
+    return figure
+
+
 FIGURES: dict[str, Callable[[Sequence[Arm]], Figure]] = {
     f.__name__: f
-    for f in (accuracy_vs_tasks, accuracy_vs_wallclock, step_time, peak_memory, accuracy_vs_cost, adaptation)
+    for f in (
+        accuracy_vs_tasks,
+        accuracy_vs_wallclock,
+        time_to_accuracy,
+        step_time,
+        peak_memory,
+        accuracy_vs_cost,
+        adaptation,
+    )
 }
 """Every figure by the name of its file."""
+
+
+def _reached(axes: Axes, y: float, found: ArmReached, style: Style) -> None:
+    hit = found.median_s
+    x = max(found.full_s) if hit is None else hit
+    drawn = [(x, hit is not None, 6)]
+    if len(found.runs) > 1:
+        seeds = (
+            (full if one.train_s is None else one.train_s, bool(one.reached))
+            for one, full in zip(found.runs, found.full_s)
+        )
+        drawn += [(at, reached, 3) for at, reached in seeds]
+    for at, reached, size in drawn:
+        fill = style.colour if reached else "white"
+        axes.plot(at, y, style.marker, color=style.colour, mfc=fill, markersize=size, alpha=1 if size > 3 else 0.6)
+    text = (
+        f"{number(hit)} s" if hit is not None else f"{found.hits} of {len(found.runs)}" if found.hits else "not reached"
+    )
+    last = max(at for at, *_ in drawn)
+    axes.annotate(text, (last, y), (6, 0), textcoords="offset points", va="center", fontsize=SMALL - 1)
 
 
 def _curves(arms: Sequence[Arm], column: str, title: str, label: str) -> Figure:

@@ -8,12 +8,14 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from bench.anchors import ANCHOR_COLUMNS, beside, load_anchors
 from bench.comparison import Arm, Comparison, arms, by_setting, compare
 from bench.files import used_columns, write_atomic, write_csv, write_table
 from bench.plots import FIGURES, png
 from bench.records import CurvePoint, Run, SummaryRow, load_runs, log
 from bench.summary import modes, summary
 from bench.text import heading, number, plus_minus
+from bench.time_to_accuracy import Reached, time_to_accuracy
 
 WIDTH = 100
 
@@ -25,6 +27,8 @@ class ReportFiles:
     summary_csv: Path
     curves_csv: Path
     comparisons_csv: Path
+    time_to_accuracy_csv: Path
+    anchors_csv: Path
     summary_md: Path
     plots: tuple[Path, ...]
     warnings: tuple[str, ...]
@@ -48,16 +52,20 @@ def write_report(out: Path) -> ReportFiles:
     runs = load_runs(out, warn)
     grouped = arms(runs)
     comparisons = compare(grouped)
-    files = {name: out / f"{name.replace('_', '.')}" for name in ("summary_csv", "curves_csv", "comparisons_csv")}
+    lines = beside(load_anchors(), grouped)
+    names = ("summary", "curves", "comparisons", "time_to_accuracy", "anchors")
+    files = {f"{name}_csv": out / f"{name}.csv" for name in names}
     named = ({"run_id": r.row.run_id, "algo": r.row.algo, "seed": r.row.seed} | vars(p) for r in runs for p in r.curve)
     write_table(files["summary_csv"], SummaryRow.table(run.row for run in runs))
     points = used_columns(CurvePoint, (point for run in runs for point in run.curve))
     write_csv(files["curves_csv"], named, ("run_id", "algo", "seed", *points))
     write_csv(files["comparisons_csv"], comparisons, Comparison.COLUMNS)
+    write_csv(files["time_to_accuracy_csv"], time_to_accuracy(runs), Reached.columns())
+    write_csv(files["anchors_csv"], (line.cells for line in lines), ANCHOR_COLUMNS)
     plots = tuple(out / "plots" / f"{name}.png" for name in FIGURES)
     for path, figure in zip(plots, FIGURES.values()):
         write_atomic(path, png(figure(grouped)))
-    text = summary(runs, grouped, comparisons, [path.relative_to(out).as_posix() for path in plots], problems)
+    text = summary(runs, grouped, comparisons, lines, [path.relative_to(out).as_posix() for path in plots], problems)
     write_atomic(out / "summary.md", text)
     return ReportFiles(**files, summary_md=out / "summary.md", plots=plots, warnings=tuple(problems))
 

@@ -1,4 +1,4 @@
-"""Intervals and tests over tasks: how sure an accuracy is, and whether two algorithms differ."""
+"""Intervals and tests over tasks and over seeds: how sure an accuracy is, and whether two algorithms differ."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import stdtrit
+from scipy.special import stdtr, stdtrit
 
 FLIPS = 20_000
 _ENUMERATED = 12  # so few differences have 2**12 signings, which are all looked at
@@ -31,9 +31,9 @@ def mean_ci95(values: ArrayLike) -> tuple[float, float]:
 class PairedDifference:
     """Accuracy of a minus accuracy of b on the same tasks.
 
-    The interval and the p-value count tasks: they tell how the models trained here would compare on further tasks of
-    the same kind. They do not cover what another training run would change, since all tasks of a seed share one
-    model; that is what the spread of ``seed_diffs``, one mean difference per seed, is for.
+    ``ci95_*`` and ``p_value`` count tasks: they tell how the models trained here would compare on further tasks of the
+    same classes. They take the models as given, and all tasks of a seed share one model; what training again would
+    change is in ``seed_diffs``, one mean difference per seed, and in ``over_seeds``, which counts those alone.
     """
 
     diff: float
@@ -49,6 +49,40 @@ class PairedDifference:
     def seed_sd(self) -> float | None:
         """Standard deviation of the difference between seeds, None for one seed."""
         return float(np.std(self.seed_diffs, ddof=1)) if self.seeds > 1 else None
+
+    @property
+    def over_seeds(self) -> SeedTest | None:
+        """Interval and p-value that cover the training of new models, None where seeds do not tell."""
+        return seed_test(self.seed_diffs)
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """Student's 95% interval and two-sided p-value of the mean over seeds, on ``seeds - 1`` degrees of freedom."""
+
+    ci95_low: float
+    ci95_high: float
+    p_value: float
+
+
+def seed_test(seed_diffs: ArrayLike) -> SeedTest | None:
+    """Test whether the mean of the seeds' differences is zero, every seed being one observation.
+
+    Each seed trains its own models and draws its own test tasks, so that seeds are independent and their spread holds
+    both training and tasks. Few seeds make it wide: with two, the interval is 12.7 standard errors to either side.
+
+    Returns:
+        None for fewer than two seeds, and where all have the same difference but zero: a spread of nothing comes
+        from too few tasks, and would make any difference certain.
+    """
+    x = np.asarray(seed_diffs, dtype=np.float64)
+    if x.size < 2:
+        return None
+    mean, error = float(x.mean()), float(x.std(ddof=1)) / math.sqrt(x.size)
+    if error <= 1e-12:  # equal but for rounding
+        return SeedTest(0.0, 0.0, 1.0) if abs(mean) <= 1e-12 else None
+    half = float(stdtrit(x.size - 1, 0.975)) * error
+    return SeedTest(mean - half, mean + half, float(2 * stdtr(x.size - 1, -abs(mean) / error)))
 
 
 def paired_comparison(

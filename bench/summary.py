@@ -7,11 +7,12 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from bench import sections
+from bench.anchors import Beside
 from bench.comparison import Arm, Comparison, by_setting
 from bench.records import MODES, Run
 from bench.text import escape, fraction, heading, markdown_table, number, place, plus_minus
 
-LEVEL = 0.05
 _ERROR_CHARS = 300
 
 MEMORY = {
@@ -24,6 +25,7 @@ def summary(
     runs: Sequence[Run],
     arms: Sequence[Arm],
     comparisons: Sequence[Comparison],
+    published: Sequence[Beside],
     plots: Sequence[str],
     problems: Sequence[str],
 ) -> str:
@@ -44,7 +46,10 @@ def summary(
         measures = dict.fromkeys(arm.measure.replace("accuracy", "Accuracy") for arm in compared)
         blocks += [f"## {' and '.join(measures)} on meta-test", *_accuracies(compared)]
         blocks += ["## Paired differences", *_differences(comparisons, compared)]
+    blocks += sections.published(published)
+    if compared:
         blocks += ["## Cost", *_costs(compared)]
+        blocks += sections.times(compared)
         blocks += _adaptation(compared)
     if failed := [run for run in runs if not run.ok]:
         blocks += ["## Runs that are not in the comparison", _failures(failed)]
@@ -147,17 +152,6 @@ def _accuracies(arms: Sequence[Arm]) -> list[str]:
     return [intro, *_per_setting(arms, table)]
 
 
-def verdict(comparison: Comparison) -> str:
-    """Say in words what a comparison shows at the 5% level after correction."""
-    if not comparison.p_value_holm < LEVEL:
-        return "no difference shown"
-    better = comparison.algo_a if comparison.diff > 0 else comparison.algo_b
-    if comparison.seeds == 1:
-        return f"{better} better (one seed)"
-    agree = all((d > 0) == (comparison.diff > 0) for d in comparison.seed_diffs)
-    return f"{better} better" if agree else f"{better} better on average, seeds disagree"
-
-
 def _no_pairs(arms: Sequence[Arm]) -> str:
     if any(arm.measure != "accuracy" for arm in arms):
         return "Paired differences are made of accuracies only."
@@ -167,35 +161,38 @@ def _no_pairs(arms: Sequence[Arm]) -> str:
 def _differences(comparisons: Sequence[Comparison], arms: Sequence[Arm]) -> list[str]:
     if not comparisons:
         return [_no_pairs(arms)]
-    tests, counts = ("p", "p (Holm)", "sd over seeds"), ("pairs", "seeds", "verdict")
-    headers = ["A - B", "mode", "difference", "95% interval", *tests, *counts]
 
     def table(members: list[Arm]) -> list[str]:
-        rows = [
-            [
-                f"{c.algo_a} - {c.algo_b}",
-                c.mode,
-                f"{c.diff:+.4f}",
-                f"{c.ci95_low:+.4f} to {c.ci95_high:+.4f}",
-                f"{c.p_value:.2g}",
-                f"{c.p_value_holm:.2g}",
-                fraction(c.seed_diff_sd),
-                f"{c.test_tasks:,}",
-                c.seeds,
-                verdict(c),
-            ]
-            for c in comparisons
-            if c.setting == members[0].setting
-        ]
-        return [markdown_table(headers, rows) if rows else _no_pairs(members)]
+        found = [c for c in comparisons if c.setting == members[0].setting]
+        several = any(c.seeds > 1 for c in found)
+        headers = ["A - B", "mode", "difference", "95% interval", "p", "p (Holm)"]
+        headers += ["95% interval over seeds", "p over seeds", "p over seeds (Holm)"] if several else []
+        rows = []
+        for c in found:
+            row = [f"{c.algo_a} - {c.algo_b}", c.mode, f"{c.diff:+.4f}", _interval(c.ci95_low, c.ci95_high)]
+            row += [_p(c.p_value), _p(c.p_value_holm)]
+            if several:
+                row += [_interval(c.seed_ci95_low, c.seed_ci95_high), _p(c.seed_p_value), _p(c.seed_p_value_holm)]
+            rows.append([*row, f"{c.test_tasks:,}", c.seeds, c.verdict])
+        return [markdown_table([*headers, "pairs", "seeds", "verdict"], rows) if rows else _no_pairs(members)]
 
     intro = (
         "Accuracy of A minus accuracy of B on identical test tasks: paired t interval, two-sided sign-flip test, and "
-        "its p-value after Holm's correction for all comparisons of the table. Interval and p-value say how the models "
-        "trained here compare on further tasks, not what training again with other seeds would give: that shows in the "
-        "spread over seeds."
+        "its p-value after Holm's correction for all comparisons of the table. These say how the models trained here "
+        "compare on further tasks of the same classes, not what training again with other seeds would give. With "
+        "several seeds a t test takes each seed's mean difference as one observation, corrected alike; only where "
+        'both tests and all seeds agree does a verdict say "better" without a word on seeds. Intervals are those of '
+        "one comparison, not corrected."
     )
     return [intro, *_per_setting(arms, table)]
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "-" if low is None or high is None else f"{low:+.4f} to {high:+.4f}"
+
+
+def _p(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2g}"
 
 
 def _costs(arms: Sequence[Arm]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import logging
 import math
 import re
@@ -15,7 +16,6 @@ from bench.comparison import arms, compare
 from bench.records import MODES, SummaryRow, TestTask, load_runs, read_rows, write_csv, write_run
 from bench.report import comparison_table, write_report
 from bench.stats import paired_comparison
-from bench.summary import verdict
 from bench.text import escape, number, plus_minus
 
 
@@ -227,24 +227,26 @@ def test_several_data_sets_are_never_mixed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("diff", "p", "seeds", "words"),
+    ("diff", "p", "seeds", "over_seeds", "words"),
     [
-        (0.1, 0.06, (0.1, 0.1), "no difference shown"),
-        (0.1, 0.04, (0.1, 0.1), "a better"),
-        (-0.1, 0.04, (-0.1, -0.1), "b better"),
-        (0.1, 0.04, (0.1,), "a better (one seed)"),
-        (0.1, 0.04, (0.3, -0.1), "a better on average, seeds disagree"),
-        (0.0, math.nan, (0.0,), "no difference shown"),
+        (0.1, 0.06, (0.1, 0.11), (0.001, 0.006), "no difference shown"),
+        (0.1, 0.04, (0.1, 0.11), (0.001, 0.049), "a better"),
+        (-0.1, 0.04, (-0.1, -0.11), (0.001, 0.049), "b better"),
+        (0.1, 0.04, (0.1, 0.11), (0.04, 0.05), "a better with these 2 seeds; not over seeds after correction"),
+        (0.1, 0.04, (0.1, 0.2), (0.05, 0.06), "a better with these 2 seeds; the interval over seeds includes 0"),
+        (-0.1, 0.04, (-0.1, -0.1), (None, None), "b better with these 2 seeds; their spread is not known"),
+        (0.1, 0.04, (0.1,), (None, None), "a better (one seed)"),
+        (0.1, 0.04, (0.3, -0.1), (0.6, 0.6), "a better on average, seeds disagree"),
+        (0.1, 0.04, (0.2, 0.0), (0.001, 0.001), "a better on average, seeds disagree"),
+        (0.0, math.nan, (0.0,), (None, None), "no difference shown"),
     ],
 )
-def test_verdicts(tmp_path, diff, p, seeds, words):
+def test_verdicts(tmp_path, diff, p, seeds, over_seeds, words):
     make_run(tmp_path, "a", tasks=5)
     make_run(tmp_path, "b", tasks=5)
-    comparison = compared(tmp_path)[0]
-    changed = type(comparison)(
-        **(vars(comparison) | {"diff": diff, "p_value_holm": p, "seed_diffs": seeds, "seeds": len(seeds)})
-    )
-    assert verdict(changed) == words
+    made = {"diff": diff, "p_value_holm": p, "seed_diffs": seeds, "seeds": len(seeds)}
+    made |= dict(zip(("seed_p_value", "seed_p_value_holm"), over_seeds))
+    assert dataclasses.replace(compared(tmp_path)[0], **made).verdict == words
 
 
 def test_it_works_without_runs_with_one_and_with_failures_only(tmp_path):
@@ -262,7 +264,10 @@ def test_it_works_without_runs_with_one_and_with_failures_only(tmp_path):
     assert len(files.comparisons_csv.read_text().splitlines()) == 1
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files.plots)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        ["runs", "plots", "summary.csv", "curves.csv", "comparisons.csv", "summary.md"]
+        [
+            *("runs", "plots", "summary.csv", "curves.csv", "comparisons.csv", "summary.md"),
+            *("time_to_accuracy.csv", "anchors.csv"),
+        ]
     )
 
 

@@ -7,9 +7,11 @@ import math
 
 import numpy as np
 import pytest
+from reference_stats import exact_sign_flip_p, step_down
 from scipy import stats as reference
 
-from bench.stats import holm, mean_ci95, paired_comparison, pareto_front, sign_flip_p
+from bench.comparison import Setting, compared, corrected
+from bench.stats import holm, mean_ci95, paired_comparison, pareto_front, seed_test, sign_flip_p
 
 IMAGES = 45  # query images per task: accuracies are multiples of 1/45
 
@@ -167,6 +169,139 @@ def test_holm_keeps_the_family_error():
     rng = np.random.default_rng(12)
     errors = [min(holm(list(rng.uniform(size=6)))) < 0.05 for _ in range(4000)]
     assert 0.035 <= np.mean(errors) <= 0.062
+
+
+def test_holm_agrees_with_its_definition_ties_included():
+    rng = np.random.default_rng(13)
+    for n in range(1, 12):
+        p = np.round(rng.uniform(0, 0.4, n), 1).tolist()
+        assert holm(p) == pytest.approx(step_down(p), abs=1e-15)
+
+
+@pytest.mark.parametrize(("tasks", "advantage"), [(13, 0.05), (40, 0.03), (400, 0.0), (400, 0.012), (3000, 0.004)])
+def test_five_images_a_task_give_the_exact_distribution_ties_and_zeros_included(tasks, advantage):
+    """With 5 query images most differences are 0 or one fifth; against a convolution over whole fifths."""
+    rng = np.random.default_rng(14)
+    hard = rng.uniform(-0.1, 0.1, tasks)
+    a, b = (rng.binomial(5, 0.85 + hard + extra) / 5 for extra in (advantage, 0.0))
+    assert np.mean(a == b) > 0.2
+    expected, flips = exact_sign_flip_p(a, b, 0.2), 100_000
+    error = 4 * math.sqrt(expected * (1 - expected) / flips)
+    assert sign_flip_p(a - b, flips, np.random.default_rng(15)) == pytest.approx(expected, abs=error + 1 / flips)
+
+
+def test_five_images_a_task_are_called_different_at_the_level():
+    rng = np.random.default_rng(16)
+    hard = rng.uniform(-0.1, 0.1, (1000, 150))
+    a, b = rng.binomial(5, 0.85 + hard) / 5, rng.binomial(5, 0.85 + hard) / 5
+    p = np.array([paired_comparison({0: x}, {0: y}, flips=999).p_value for x, y in zip(a, b)])
+    for level in (0.01, 0.05, 0.2):
+        rate = np.mean(p <= level)
+        assert level / 2 <= rate <= level + 4 * math.sqrt(level * (1 - level) / 1000)
+
+
+# Tasks within seeds: what several seeds are for. A seed's models are better or worse than the algorithm is on average.
+
+SEED_SD = 0.01
+SETTING = Setting("made", "made", 5, 1, 1, "none", 1, "none", None)
+
+
+def hierarchical(rng, experiments, seeds, tasks, effect=0.0, seed_sd=SEED_SD, algorithms=2):
+    """Accuracies ``[algorithms, experiments, seeds, tasks]`` of 5 images a task, the first better by ``effect``.
+
+    Nothing is clipped, so that ``effect`` is the true mean difference over all trainings and all tasks.
+    """
+    hard = rng.uniform(-0.15, 0.15, (experiments, seeds, tasks))  # shared by the algorithms
+    trained = rng.normal(0, seed_sd, (algorithms, experiments, seeds, 1))
+    trained[0] += effect
+    return rng.binomial(5, 0.7 + hard + trained) / 5
+
+
+def comparison_of(a, b, flips=999):
+    return compared("a", "b", SETTING, "plain", dict(enumerate(a)), dict(enumerate(b)), flips)
+
+
+def test_the_test_over_seeds_is_students():
+    diffs = [0.012, 0.003, 0.009, 0.016]
+    expected = reference.ttest_1samp(diffs, 0)
+    low, high = expected.confidence_interval(0.95)
+    got = seed_test(diffs)
+    assert (got.ci95_low, got.ci95_high, got.p_value) == pytest.approx((low, high, expected.pvalue), rel=1e-12)
+    mirrored = seed_test([-d for d in diffs])
+    assert (mirrored.ci95_low, mirrored.p_value) == pytest.approx((-high, expected.pvalue))
+
+
+def test_two_seeds_are_almost_nothing():
+    """0.01 and 0.02 on one degree of freedom: t = 3, whose p-value is 2 arctan(1/3) / pi."""
+    got = seed_test([0.01, 0.02])
+    assert got.p_value == pytest.approx(2 * math.atan(1 / 3) / math.pi)
+    assert got.ci95_low < 0 < got.ci95_high
+
+
+def test_seeds_that_do_not_tell():
+    assert seed_test([0.1]) is None
+    assert seed_test([]) is None
+    assert seed_test([0.8 - 0.6, 0.2, 0.4 - 0.2]) is None  # equal on paper: no spread is no certainty
+    same = seed_test([0.0, 0.0, 0.0])
+    assert (same.ci95_low, same.ci95_high, same.p_value) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_interval_over_seeds_covers_the_algorithms_true_difference(seeds):
+    """95 of 100, where the interval over tasks, which takes models as given, covers it far less often."""
+    truth, experiments, tasks = 0.02, 2000, 200
+    a, b = hierarchical(np.random.default_rng(20 + seeds), experiments, seeds, tasks, truth)
+    d = a - b  # [experiments, seeds, tasks]
+    intervals = [seed_test(x) for x in d.mean(axis=2)]
+    covered = np.mean([i.ci95_low <= truth <= i.ci95_high for i in intervals if i])
+    assert sum(i is None for i in intervals) < experiments / 50  # two seeds that tie to the last task
+    assert abs(covered - 0.95) <= 4 * math.sqrt(0.95 * 0.05 / experiments)
+    pooled = d.reshape(experiments, -1)
+    half = reference.t.ppf(0.975, pooled.shape[1] - 1) * pooled.std(axis=1, ddof=1) / math.sqrt(pooled.shape[1])
+    assert np.mean(np.abs(pooled.mean(axis=1) - truth) <= half) < 0.9
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_equal_algorithms_are_called_better_at_most_at_the_level(seeds):
+    """Tasks alone, and even all seeds agreeing, would find a winner among equals far too often."""
+    experiments = 500
+    a, b = hierarchical(np.random.default_rng(30 + seeds), experiments, seeds, 1000, seed_sd=0.02)
+    found = [comparison_of(x, y) for x, y in zip(a, b)]
+    tasks_alone = np.mean([c.p_value < 0.05 for c in found])
+    agreeing = np.mean([c.p_value < 0.05 and len({d > 0 for d in c.seed_diffs}) == 1 for c in found])
+    better = np.mean([c.verdict in ("a better", "b better") for c in found])
+    assert tasks_alone > 0.4
+    assert agreeing > 0.8 * 2 ** (1 - seeds) * tasks_alone  # equals agree in one of 2^(seeds - 1) cases
+    assert better <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / experiments)
+
+
+def test_the_family_of_a_setting_errs_at_most_at_the_level():
+    """Three equal algorithms, three comparisons that share their runs: any winner at all in one of twenty."""
+    experiments = 800
+    runs = hierarchical(np.random.default_rng(40), experiments, 3, 200, seed_sd=0.04, algorithms=3)
+    wrong = []
+    for i in range(experiments):
+        pairs = itertools.combinations(range(3), 2)
+        family = corrected([comparison_of(runs[one, i], runs[other, i], 199) for one, other in pairs])
+        wrong.append(any(c.verdict in ("a better", "b better") for c in family))
+    assert np.mean(wrong) <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / experiments)
+
+
+def test_a_planted_difference_between_algorithms_is_found_over_seeds():
+    a, b = hierarchical(np.random.default_rng(50), 60, 5, 1000, effect=0.04, seed_sd=0.005)
+    verdicts = [comparison_of(x, y).verdict for x, y in zip(a, b)]
+    assert np.mean([verdict == "a better" for verdict in verdicts]) > 0.9
+    assert not any(verdict.startswith("b better") for verdict in verdicts)
+
+
+def test_families_are_corrected_over_tasks_and_over_seeds_each_for_itself():
+    """Two comparisons over seeds and one of a single seed: 3 p-values over tasks, 2 over seeds."""
+    a, b = hierarchical(np.random.default_rng(51), 2, 3, 100, effect=0.03)
+    family = [comparison_of(a[0], b[0]), comparison_of(a[1], b[1]), comparison_of(a[0][:1], b[0][:1])]
+    got = corrected(family)
+    assert [c.p_value_holm for c in got] == pytest.approx(step_down([c.p_value for c in family]))
+    assert [c.seed_p_value_holm for c in got[:2]] == pytest.approx(step_down([c.seed_p_value for c in family[:2]]))
+    assert (got[2].seed_p_value, got[2].seed_p_value_holm, got[2].seed_ci95_low) == (None, None, None)
 
 
 def test_pareto_front_on_paper():
