@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.api import BenchError
-from bench.comparison import Arm, Comparison, Setting, compare
+from bench.comparison import Arm, Comparison, Setting, compare, corrected
 from bench.config import RunConfig
 from bench.files import Columns, plain
 from bench.protocols import Override, Preset, Protocol, resolve
 from bench.records import Run
 from bench.registry import unknown
-from bench.stats import holm
 from bench.study import Request
-from bench.summary import verdict
 from bench.text import fraction, markdown_table, number, plus_minus
 
 
@@ -194,8 +192,8 @@ def _score(arm: Arm | None, column: str) -> tuple[float | None, float | None, fl
 def differences(groups: Iterable[Sequence[Cell]], runs: Mapping[str, Run]) -> list[list[Comparison]]:
     """Compare the arms of every group pairwise on their test tasks; Holm's correction is over all groups together."""
     found = [compare(arm for cell in group if (arm := arm_of(cell, runs)) is not None) for group in groups]
-    corrected = iter(holm([c.p_value for group in found for c in group]))
-    return [[dataclasses.replace(c, p_value_holm=next(corrected)) for c in group] for group in found]
+    together = iter(corrected([c for group in found for c in group]))
+    return [[next(together) for _ in group] for group in found]
 
 
 def difference_table(comparisons: Iterable[Comparison], mode: str) -> str:
@@ -203,7 +201,7 @@ def difference_table(comparisons: Iterable[Comparison], mode: str) -> str:
     rows = [
         [
             *(f"{c.algo_a} - {c.algo_b}", f"{c.diff:+.4f}", f"{c.ci95_low:+.4f} to {c.ci95_high:+.4f}"),
-            *(f"{c.p_value_holm:.2g}", f"{c.test_tasks:,}", verdict(c)),
+            *(f"{c.p_value_holm:.2g}", f"{c.test_tasks:,}", c.verdict),
         ]
         for c in comparisons
         if c.mode == mode
