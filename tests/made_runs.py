@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.records import MODES, AdaptationPoint, CurvePoint, SummaryRow, TestTask, write_run
+from bench.records import MODES, RUN_FILE, AdaptationPoint, CurvePoint, SummaryRow, TestTask, load_run, write_run
 from bench.stats import mean_ci95
 
 
@@ -123,6 +123,14 @@ def make_run(
         adaptation,
     )
     return row
+
+
+def rewrite(out: Path, row: SummaryRow, **tables: object) -> None:
+    """Write a made-up run again, whole and sealed, with another ``curve``, ``test_tasks`` or ``adaptation``."""
+    run = load_run(out / "runs" / row.run_id)
+    kept = {"curve": run.curve, "test_tasks": run.test_tasks.itertuples(), "adaptation": run.adaptation}
+    (run.folder / RUN_FILE).unlink()
+    write_run(run.folder, row, run.details, **(kept | tables))  # type: ignore[arg-type]
 
 
 def _sha(text: str) -> str:

@@ -8,7 +8,7 @@ import math
 import matplotlib
 import numpy as np
 import pytest
-from made_runs import make_run
+from made_runs import make_run, rewrite
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from bench.comparison import arms
 from bench.panels import styles
 from bench.plots import FIGURES, png
-from bench.records import CurvePoint, load_runs, write_csv
+from bench.records import CurvePoint, load_runs
 
 
 def arms_of(out):
@@ -86,7 +86,7 @@ def test_seeds_are_a_mean_line_with_a_band_from_lowest_to_highest(tmp_path):
         points = [CurvePoint(0, 0, 0.0, 0.2, 0.01, 1.0), CurvePoint(10, 80, 1.0 + seed, accuracy, 0.01, 1.0)]
         if seed == 2:  # a point that the others lack cannot be averaged
             points.append(CurvePoint(20, 160, 9.0, 0.99, 0.01, 1.0))
-        write_csv(tmp_path / "runs" / row.run_id / "curve.csv", points, CurvePoint.columns())
+        rewrite(tmp_path, row, curve=points)
     for name, x in (("accuracy_vs_tasks", [0, 80]), ("accuracy_vs_wallclock", [0, 2])):
         figure = FIGURES[name](arms_of(tmp_path))
         (line,) = curves_of(figure.axes[0])
@@ -99,7 +99,7 @@ def test_seeds_are_a_mean_line_with_a_band_from_lowest_to_highest(tmp_path):
 def test_a_single_seed_shows_its_interval_over_tasks(tmp_path):
     row = make_run(tmp_path, tasks=3)
     points = [CurvePoint(0, 0, 0.0, 0.2, 0.05, 1.0), CurvePoint(10, 80, 1.0, 0.6, 0.1, 1.0)]
-    write_csv(tmp_path / "runs" / row.run_id / "curve.csv", points, CurvePoint.columns())
+    rewrite(tmp_path, row, curve=points)
     figure = FIGURES["accuracy_vs_tasks"](arms_of(tmp_path))
     assert figure.axes[0].collections[0].get_paths()[0].get_extents().extents[1::2] == pytest.approx([0.15, 0.7])
     assert any("95% interval over tasks" in text.get_text() for text in figure.legends[0].get_texts())
@@ -171,7 +171,7 @@ UNKNOWN = ("test_acc", "test_acc_ci95", "train_s", "step_ms_median", "step_ms_p9
 def test_unknown_and_zero_values_are_drawn_as_such(tmp_path, name, value):
     row = make_run(tmp_path, tasks=3, **dict.fromkeys(UNKNOWN, value))
     points = [CurvePoint(0, 0, 0.0, value, value, value)]
-    write_csv(tmp_path / "runs" / row.run_id / "curve.csv", points, CurvePoint.columns())
+    rewrite(tmp_path, row, curve=points)
     figure = FIGURES[name](arms_of(tmp_path))
     assert imread(io.BytesIO(png(figure))).shape[2] == 4
     if name in ("step_time", "peak_memory"):

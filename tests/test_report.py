@@ -10,10 +10,10 @@ import re
 
 import numpy as np
 import pytest
-from made_runs import make_row, make_run
+from made_runs import make_row, make_run, rewrite
 
 from bench.comparison import arms, compare
-from bench.records import MODES, SummaryRow, TestTask, load_runs, read_rows, write_csv, write_run
+from bench.records import MODES, SummaryRow, TestTask, load_runs, read_rows, write_run
 from bench.report import comparison_table, write_report
 from bench.stats import paired_comparison
 from bench.text import escape, number, plus_minus
@@ -118,11 +118,7 @@ def test_runs_that_faced_other_tasks_are_not_paired(tmp_path, change):
 def test_other_task_numbers_are_not_paired(tmp_path):
     make_run(tmp_path, "a", tasks=3)
     row = make_run(tmp_path, "b", tasks=3)
-    write_csv(
-        tmp_path / "runs" / row.run_id / "test_tasks.csv",
-        [TestTask(i, 0.5, 0.5) for i in (0, 1, 5)],
-        TestTask.columns(),
-    )
+    rewrite(tmp_path, row, test_tasks=[TestTask(i, 0.5, 0.5) for i in (0, 1, 5)])
     assert compared(tmp_path) == []
 
 
