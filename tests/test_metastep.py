@@ -30,7 +30,8 @@ def _frozen():
     gc.unfreeze()
 
 
-ALGORITHMS = [("reptile", ADAM), ("fomaml", {}), ("maml", {})]
+DRAWN = {"inner_batch": 6, "tail": "shared", "replacement": True}
+ALGORITHMS = [("reptile", ADAM), ("fomaml", {}), ("maml", {}), ("foml", DRAWN)]
 needs_gpu = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 
 
