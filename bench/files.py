@@ -80,6 +80,13 @@ def later_columns(cls: type[Columns]) -> frozenset[str]:
     return frozenset(f.name for f in fields(cls) if f.metadata.get("later"))  # type: ignore[arg-type]  # as above
 
 
+def used_columns(kind: type[Columns], rows: Iterable[Columns]) -> list[str]:
+    """Return the columns of ``rows`` but for those of later versions that hold nothing."""
+    rows = list(rows)
+    unused = {name for name in later_columns(kind) if all(getattr(row, name) is None for row in rows)}
+    return [name for name in kind.columns() if name not in unused]
+
+
 def _converted(kind: type, cell: Any) -> Any:
     if cell is None:
         raise ValueError

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from bench.files import Columns, later_column, later_columns, plain, read_rows, read_table, write_atomic, write_csv
+from bench.files import Columns, later_column, plain, read_rows, read_table, used_columns, write_atomic, write_csv
 
 T = TypeVar("T", bound=Columns)
 Warn = Callable[[str], None]
@@ -231,13 +231,15 @@ def write_run(
     with contextlib.suppress(OSError, ValueError, RecursionError):  # no record, or a damaged one
         if load_run(folder).ok:
             return False
-    write_csv(folder / CURVE_FILE, curve, CurvePoint.columns())
-    test_tasks = list(test_tasks)
-    unused = {c for c in later_columns(TestTask) if all(getattr(task, c) is None for task in test_tasks)}
-    write_csv(folder / TEST_TASKS_FILE, test_tasks, [c for c in TestTask.columns() if c not in unused])
-    write_csv(folder / ADAPTATION_FILE, adaptation, AdaptationPoint.columns())
+    tables: dict[str, tuple[type[Columns], list[Any]]] = {
+        CURVE_FILE: (CurvePoint, list(curve)),
+        TEST_TASKS_FILE: (TestTask, list(test_tasks)),
+        ADAPTATION_FILE: (AdaptationPoint, list(adaptation)),
+    }
+    for name, (kind, rows) in tables.items():
+        write_csv(folder / name, rows, used_columns(kind, rows))
     cells = {name: getattr(row, name) for name in SummaryRow.columns()}
-    files = {name: _sha256((folder / name).read_bytes()) for name in (CURVE_FILE, TEST_TASKS_FILE, ADAPTATION_FILE)}
+    files = {name: _sha256((folder / name).read_bytes()) for name in tables}
     record = plain({"schema": SCHEMA, "row": cells, **details, "files": files})
     record["seal"] = _seal(record)
     write_atomic(folder / RUN_FILE, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -9,7 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from bench.comparison import Arm, Comparison, arms, by_setting, compare
-from bench.files import write_atomic, write_csv, write_table
+from bench.files import used_columns, write_atomic, write_csv, write_table
 from bench.plots import FIGURES, png
 from bench.records import CurvePoint, Run, SummaryRow, load_runs, log
 from bench.summary import modes, summary
@@ -51,7 +51,8 @@ def write_report(out: Path) -> ReportFiles:
     files = {name: out / f"{name.replace('_', '.')}" for name in ("summary_csv", "curves_csv", "comparisons_csv")}
     named = ({"run_id": r.row.run_id, "algo": r.row.algo, "seed": r.row.seed} | vars(p) for r in runs for p in r.curve)
     write_table(files["summary_csv"], SummaryRow.table(run.row for run in runs))
-    write_csv(files["curves_csv"], named, ("run_id", "algo", "seed", *CurvePoint.columns()))
+    points = used_columns(CurvePoint, (point for run in runs for point in run.curve))
+    write_csv(files["curves_csv"], named, ("run_id", "algo", "seed", *points))
     write_csv(files["comparisons_csv"], comparisons, Comparison.COLUMNS)
     plots = tuple(out / "plots" / f"{name}.png" for name in FIGURES)
     for path, figure in zip(plots, FIGURES.values()):

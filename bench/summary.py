@@ -41,7 +41,8 @@ def summary(
         blocks += ["**Files left out because they are damaged:**", "\n".join(lines)]
     if compared := [arm for arm in arms if arm.ok]:
         blocks += ["## What was compared", *_compared(compared)]
-        blocks += ["## Accuracy on meta-test", *_accuracies(compared)]
+        measures = dict.fromkeys(arm.measure.replace("accuracy", "Accuracy") for arm in compared)
+        blocks += [f"## {' and '.join(measures)} on meta-test", *_accuracies(compared)]
         blocks += ["## Paired differences", *_differences(comparisons, compared)]
         blocks += ["## Cost", *_costs(compared)]
         blocks += _adaptation(compared)
@@ -157,9 +158,15 @@ def verdict(comparison: Comparison) -> str:
     return f"{better} better" if agree else f"{better} better on average, seeds disagree"
 
 
+def _no_pairs(arms: Sequence[Arm]) -> str:
+    if any(arm.measure != "accuracy" for arm in arms):
+        return "Paired differences are made of accuracies only."
+    return "No two algorithms have finished on the same test tasks."
+
+
 def _differences(comparisons: Sequence[Comparison], arms: Sequence[Arm]) -> list[str]:
     if not comparisons:
-        return ["No two algorithms have finished on the same test tasks."]
+        return [_no_pairs(arms)]
     tests, counts = ("p", "p (Holm)", "sd over seeds"), ("pairs", "seeds", "verdict")
     headers = ["A - B", "mode", "difference", "95% interval", *tests, *counts]
 
@@ -180,7 +187,7 @@ def _differences(comparisons: Sequence[Comparison], arms: Sequence[Arm]) -> list
             for c in comparisons
             if c.setting == members[0].setting
         ]
-        return [markdown_table(headers, rows) if rows else "No two algorithms have finished on the same test tasks."]
+        return [markdown_table(headers, rows) if rows else _no_pairs(members)]
 
     intro = (
         "Accuracy of A minus accuracy of B on identical test tasks: paired t interval, two-sided sign-flip test, and "

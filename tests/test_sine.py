@@ -272,7 +272,10 @@ def test_the_ordinary_tables_name_the_measure(ordinary, capsys):
     shown = f"{float(row['test_error']):.4f}"
     assert "mse" in printed
     assert shown in printed
-    assert shown in (out / "summary.md").read_text()
+    text = (out / "summary.md").read_text()
+    assert shown in text
+    assert "## mse on meta-test" in text
+    assert "Paired differences are made of accuracies only" in text
 
 
 def test_an_error_that_is_not_finite_is_divergence():
