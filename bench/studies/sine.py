@@ -96,7 +96,7 @@ class Followed:
 
 @register_study("sine")
 class Sine(Study):
-    """Trains every algorithm on the same waves and follows it through 32 steps on ten points of new ones."""
+    """Trains every algorithm on the same waves and follows it through 32 steps on some points of new ones."""
 
     summary = "sine waves before and after adaptation, by Reptile, first-order and full MAML and joint training"
     dataset = "sine"
@@ -269,8 +269,8 @@ def _settings(found: Sequence[Followed]) -> str:
         schedule = run.details["config"]["meta_lr_schedule"]
         batch = run.details["config"]["hyperparameters"].get("inner_batch")
         values = ["-" if getattr(run.row, c) is None else getattr(run.row, c) for c in columns]
-        cells.append([algo, *values, schedule, batch or "all", number(run.row.train_s)])
-    headers = ["algorithm", *columns, "schedule", "points in an inner step of training", "training, s"]
+        cells.append([algo, *values, schedule, batch or "all"])
+    headers = ["algorithm", *columns, "schedule", "points in an inner step of training"]
     return markdown_table(headers, cells)
 
 
@@ -299,8 +299,9 @@ def _pairs(found: Sequence[Followed]) -> str:
 def functions_figure(found: Sequence[Followed]) -> Figure:
     """Draw the functions: a row for every algorithm of the first seed, a column for every wave."""
     first = [f for f in found if f.run.row.seed == found[0].run.row.seed] if found else []
+    points = f"{first[0].run.row.k_shot} points" if first else "some points"
     figure = Figure(figsize=(9.6, 0.9 + 1.75 * max(1, len(first))), layout="constrained")
-    figure.suptitle("Sine waves before and after adaptation to ten points", fontsize=TITLE, weight="bold")
+    figure.suptitle(f"Sine waves before and after adaptation to {points}", fontsize=TITLE, weight="bold")
     if not first:
         figure.text(0.5, 0.5, "no finished run", ha="center", va="center", color=GREY)
         return figure
@@ -308,9 +309,9 @@ def functions_figure(found: Sequence[Followed]) -> Figure:
     panels = figure.subplots(len(first), TASKS, sharex=True, sharey="col", squeeze=False)
     for row, f in enumerate(first):
         for task in range(TASKS):
-            axes, points = panels[row, task], [p for p in f.functions if p.task == task]
-            line = sorted({p.x: p for p in points}.values(), key=lambda p: p.x)
-            adapted_to = [p for p in points if p.support]
+            axes, here = panels[row, task], [p for p in f.functions if p.task == task]
+            line = sorted({p.x: p for p in here}.values(), key=lambda p: p.x)
+            adapted_to = [p for p in here if p.support]
             x = [p.x for p in line]
             axes.plot(x, [p.wave for p in line], color="#0072B2", lw=2.2, alpha=0.55)
             for step in DRAWN:
@@ -319,7 +320,7 @@ def functions_figure(found: Sequence[Followed]) -> Figure:
                 axes.plot(x, [getattr(p, f"step_{step}") for p in line], color=colour, ls=style, lw=1.1)
             axes.plot([p.x for p in adapted_to], [p.wave for p in adapted_to], "o", color="black", ms=3.2, zorder=3)
             label = literal(f.run.row.algo) if task == 0 else ""
-            finish(axes, "x" if row == len(first) - 1 else "", label, bool(points))
+            finish(axes, "x" if row == len(first) - 1 else "", label, bool(here))
             if row == 0:
                 axes.set_title(f"test wave {task + 1}", fontsize=TEXT)
     handles: list[Any] = [Line2D([], [], color="#0072B2", lw=2.2, alpha=0.55, label="wave")]
@@ -350,7 +351,7 @@ def error_figure(rows: Sequence[SineRow]) -> Figure:
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
     axes.set_xticks(STEPS)
-    finish(axes, "adaptation steps on ten points", "mean squared error", bool(found))
+    finish(axes, "adaptation steps", "mean squared error", bool(found))
     handles.append(Patch(color=GREY, alpha=0.25, lw=0, label="band: 95% interval over waves"))
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False, handlelength=3.5)
     return figure
