@@ -52,6 +52,8 @@ class Protocol:
     name: str
     summary: str
     presets: tuple[Preset, ...]
+    deviations: tuple[str, ...] = ()
+    """Where its runs depart from what was published, all the same."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def load_protocol(name: str) -> Protocol:
     if name not in protocol_names():
         raise BenchError(unknown("protocol", name, protocol_names()))
     content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    return Protocol(name, content["summary"], read_presets(content))
+    return Protocol(name, content["summary"], read_presets(content), tuple(content.get("deviations", ())))
 
 
 def read_presets(content: Mapping[str, Any]) -> tuple[Preset, ...]:

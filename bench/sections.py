@@ -7,8 +7,19 @@ from collections.abc import Sequence
 
 from bench.anchors import DRIFT, FAIR_SEEDS, Beside
 from bench.comparison import Arm, by_setting
+from bench.protocols import load_protocol, protocol_names
 from bench.text import escape, fraction, markdown_table, number, place, plus_minus
 from bench.time_to_accuracy import THRESHOLDS, ArmReached, of_arm, spacing
+
+
+def deviations(arms: Sequence[Arm]) -> list[str]:
+    """Return what the protocols of these runs say of where they depart from the papers."""
+    blocks = []
+    for name in dict.fromkeys(arm.setting.protocol for arm in arms):
+        if name in protocol_names() and (found := load_protocol(name).deviations):
+            lines = "\n".join(f"- {escape(text)}" for text in found)
+            blocks.append(f"Protocol {escape(name)}, besides what a verdict below names:\n\n{lines}")
+    return ["## Deviations from the papers", *blocks] if blocks else []
 
 
 def published(lines: Sequence[Beside]) -> list[str]:

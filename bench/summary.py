@@ -43,6 +43,7 @@ def summary(
         blocks += ["**Files left out because they are damaged:**", "\n".join(lines)]
     if compared := [arm for arm in arms if arm.ok]:
         blocks += ["## What was compared", *_compared(compared)]
+        blocks += sections.deviations(compared)
         measures = dict.fromkeys(arm.measure.replace("accuracy", "Accuracy") for arm in compared)
         blocks += [f"## {' and '.join(measures)} on meta-test", *_accuracies(compared)]
         blocks += ["## Paired differences", *_differences(comparisons, compared)]

@@ -13,6 +13,7 @@ import pytest
 from made_runs import make_row, make_run, rewrite
 
 from bench.comparison import arms, compare
+from bench.protocols import load_protocol
 from bench.records import MODES, SummaryRow, TestTask, load_runs, read_rows, write_run
 from bench.report import comparison_table, write_report
 from bench.stats import paired_comparison
@@ -323,3 +324,14 @@ def test_of_two_runs_with_one_seed_the_later_counts(tmp_path):
     (arm,) = arms(load_runs(tmp_path))
     assert arm.values("test_acc") == [0.9]
     assert np.isnan(arm.sd("test_acc"))
+
+
+def test_the_protocols_deviations_are_listed_with_its_runs(tmp_path):
+    make_run(tmp_path, tasks=3, protocol="quick")
+    write_report(tmp_path)
+    assert "Deviations" not in (tmp_path / "summary.md").read_text()
+    make_run(tmp_path, tasks=3, protocol="paper", run_id="p")
+    write_report(tmp_path)
+    text = (tmp_path / "summary.md").read_text()
+    assert text.count("## Deviations from the papers") == 1
+    assert all(f"- {escape(line)}" in text for line in load_protocol("paper").deviations)
