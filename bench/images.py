@@ -61,7 +61,7 @@ class ImageSet(TaskSource):
         Raises:
             BenchError: more ways than classes, or more images per class than there are.
         """
-        n_classes, n_images, pool = len(self.splits[split]), self.images.shape[1], f"{self.name}/{split}/{rotation}"
+        n_classes, n_images, pool = len(self.splits[split]), self.images.shape[1], f"{self.name}/{split}"
         ways = n_classes * 4 if rotation == "pooled" else n_classes
         if not 2 <= episode.n_way <= ways:
             raise BenchError(f"n_way {episode.n_way}: {pool} has {ways} classes; accepted: 2 to {ways}")

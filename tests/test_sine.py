@@ -373,9 +373,11 @@ def test_everything_is_rebuilt_from_what_is_committed(finished, capsys):
         (out / name).unlink()
     assert main([*flags, "--report"]) == 0
     assert {name: (out / name).read_bytes() for name in before} == before
-    runs = {f"earlier-{run_id}": run for run_id, run in ((r.row.run_id, r) for r in load_runs(out))}
-    wanted = study.Sine().configs(asked(algos=("joint", "reptile")))
+    runs = {f"earlier-{run.row.run_id}": run for run in load_runs(out)}
+    budget = {"meta_steps": 30, "test_tasks": 40, "val_tasks": 10, "val_points": 1}
+    wanted = study.Sine().configs(asked(algos=("joint", "reptile"), flags=budget, threads=7))
     assert [run.row.algo for run in study.chosen(wanted, runs)] == ["joint", "reptile"]
+    assert not study.chosen(study.Sine().configs(asked(flags=budget | {"meta_lr": 0.5})), runs)
     assert "mse after" in capsys.readouterr().out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import tomllib
@@ -41,6 +42,7 @@ DRAWN = (0, 8, 16, 24, 32)
 """Adaptation steps after which functions are drawn, as in the Reptile paper's figure."""
 TASKS = 4  # whose functions are drawn, the first of the test stream
 
+MACHINE = ("code", "device", "threads", "kernels")  # what the same experiment may have had otherwise
 ERROR_FILE, FUNCTION_FILE = "mse.csv", "functions.csv"
 
 
@@ -158,14 +160,27 @@ def settings() -> dict[str, Any]:
 def chosen(wanted: Sequence[RunConfig], runs: Mapping[str, Run]) -> list[Run]:
     """Return the finished runs to report on, in the order of ``wanted``.
 
-    Where none of the wanted runs is there, as in a folder that an earlier version filled, the latest of each algorithm
-    and seed stands in: what it ran with is taken from its own record.
+    For a run that is not there under its own name the latest stands in that had the same settings, on whatever machine:
+    an earlier version of the code gave it another name.
     """
-    exact = [runs[config.run_id] for config in wanted if config.run_id in runs]
-    if not exact:
-        latest = {(run.row.algo, run.row.seed): run for run in runs.values()}
-        exact = [latest[key] for config in wanted if (key := (config.algo, config.seed)) in latest]
-    return [run for run in exact if run.ok]
+    found = []
+    for config in wanted:
+        earlier = [run for run in runs.values() if _agree(run.details.get("config"), dataclasses.asdict(config))]
+        run = runs.get(config.run_id) or next(reversed(earlier), None)
+        if run is not None and run.ok:
+            found.append(run)
+    return found
+
+
+def _agree(recorded: Any, config: Mapping[str, Any]) -> bool:
+    """Say whether a recorded configuration has the values of ``config``, as far as it knows the names."""
+    if not isinstance(recorded, Mapping):
+        return False
+    return all(
+        _agree(recorded[name], value) if isinstance(value, Mapping) else recorded[name] == value
+        for name, value in config.items()
+        if name in recorded and name not in MACHINE
+    )
 
 
 def follow(run: Run) -> Followed | None:
