@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from typing import Any
 from bench.api import BenchError
 from bench.comparison import Arm, Comparison, Setting, compare, corrected
 from bench.config import RunConfig
-from bench.files import Columns, plain
+from bench.files import Columns
 from bench.protocols import Override, Preset, Protocol, resolve
 from bench.records import Run
 from bench.registry import unknown
-from bench.study import Request
+from bench.study import Request, run_of
 from bench.text import fraction, markdown_table, number, plus_minus
 
 
@@ -120,31 +119,6 @@ def arm_config(
     protocol = Protocol(f"study-{study}", "", (Preset({}, {k: v for k, v in base.items() if k not in shape}),))
     machine = {"dataset": request.dataset, "device": request.device, "threads": request.threads}
     return resolve(protocol, {"algo": arm.algo, **shape, "seed": seed, **machine}, flags, [*request.sets, *own])
-
-
-def run_of(config: RunConfig, runs: Mapping[str, Run]) -> Run | None:
-    """Return the run of a configuration, so that ``--report`` still finds it after the code has moved on.
-
-    That is the one of its run_id. Without one it is a run with the same settings by another version of the algorithm's
-    file, and of settings that did not exist when it ran nothing is asked.
-    """
-    if config.run_id in runs:
-        return runs[config.run_id]
-    return next((run for run in runs.values() if _same(config, run)), None)
-
-
-def _same(config: RunConfig, run: Run) -> bool:
-    then, now = run.details.get("config"), plain(dataclasses.asdict(config))
-    if not isinstance(then, dict) or not isinstance(hyper := then.get("hyperparameters"), dict):
-        return False
-    if "backbone_options" not in then and config.network != config.backbone:
-        return False
-    if any(now["hyperparameters"].get(name, value) != value for name, value in hyper.items()):
-        return False
-    return all(now[name] == value for name, value in then.items() if name in now and name not in _APART)
-
-
-_APART = ("code", "hyperparameters")
 
 
 def arm_of(cell: Cell, runs: Mapping[str, Run]) -> Arm | None:

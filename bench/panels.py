@@ -140,7 +140,8 @@ def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]], height: float)
         end, colour = ends[label]
         axes.annotate(
             literal(label), (1, end), (1.05, place_of_label), axes.get_yaxis_transform(), color=colour, fontsize=SMALL,
-            va="center", annotation_clip=False, arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "relpos": (0, 0.5)},
+            va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "relpos": (0, 0.5)},
         )  # fmt: skip
 
 

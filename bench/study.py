@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.config import RunConfig
+from bench.files import plain
 from bench.protocols import Override
 from bench.records import Run
-from bench.registry import Registry, load_package
+from bench.registry import Registry, create_algorithm, create_backbone, load_package
 from bench.text import number
 
 
@@ -69,6 +70,39 @@ class Study(ABC):
         chunk = "" if row.task_chunk == row.meta_batch else f" in chunks of {row.task_chunk}"
         cost = f"{number(row.step_ms_median)} ms a step, {number(row.peak_mem_mib)} MiB"
         return f"{what}, meta-batch {row.meta_batch}{chunk}: {cost}"
+
+
+MACHINE = ("device", "threads", "kernels", "precision", "task_chunk", "cuda_graph")
+
+
+def run_of(config: RunConfig, runs: Mapping[str, Run], apart: Collection[str] = MACHINE) -> Run | None:
+    """Return the run of a configuration, so that ``--report`` still finds it after the code has moved on.
+
+    That is the one of its run_id; without one the latest with the same settings. Those in ``apart`` may differ, like
+    the version of the algorithm's file and how much of a test was followed; a setting that did not exist when the run
+    was made must have its default.
+    """
+    if config.run_id in runs:
+        return runs[config.run_id]
+    return next((run for run in reversed(list(runs.values())) if _same(config, run, apart)), None)
+
+
+def _same(config: RunConfig, run: Run, apart: Collection[str]) -> bool:
+    then, now = run.details.get("config"), plain(asdict(config))
+    if not isinstance(then, dict) or then.get("algo") != config.algo:
+        return False
+    defaults = plain({f.name: f.default for f in fields(RunConfig)})
+    nested = {
+        "hyperparameters": vars(create_algorithm(config.algo)),
+        "backbone_options": vars(create_backbone(config.backbone)),
+    }
+    return all(
+        plain({**nested[name], **then.get(name, {})}) == value
+        if name in nested
+        else then.get(name, defaults[name]) == value
+        for name, value in now.items()
+        if name not in (*apart, "code", "adaptation_tasks")
+    )
 
 
 # Loaded when asked for and not with the other plugins: studies draw, and a worker need not import matplotlib.

@@ -184,7 +184,10 @@ def test_a_report_finds_runs_of_older_code_with_the_same_settings_and_no_others(
         return run_of(config, {run.row.run_id: run for run in load_runs(tmp_path)})
 
     assert found().row.run_id == "of-old"
-    assert found(hyperparameters={"inner_steps": 2}).row.run_id == "of-old"
+    older = {name: value for name, value in config.hyperparameters.items() if name != "replacement"}  # of later days
+    assert found(hyperparameters=older).row.run_id == "of-old"
+    assert found(threads=config.threads + 1).row.run_id == "of-old"
+    assert found(hyperparameters={"inner_steps": 2}) is None, "tail has not its default"
     assert found(meta_lr=0.5) is None
     assert found(hyperparameters={"inner_steps": 3}) is None
     assert found(algo="reptile") is None

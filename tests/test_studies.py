@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import itertools
+import shutil
+from pathlib import Path
 
 import pytest
 from made_runs import make_row
@@ -11,7 +13,7 @@ from test_cli import PLUGINS
 
 from bench.api import BenchError
 from bench.protocols import Override
-from bench.records import Run
+from bench.records import Run, load_runs
 from bench.stats import least_squares
 from bench.studies.cost import AXES, MEMORY_STEPS, Cost, cost_rows, figure, points, slope_rows
 from bench.study import STUDIES, Request
@@ -245,3 +247,14 @@ def test_a_small_study_from_end_to_end(tmp_path, capsys):
     (out / "cost.csv").unlink()
     assert main([*flags, "--report"]) == 0
     assert (out / "cost.csv").read_bytes() == before
+
+
+def test_the_committed_study_is_rebuilt_from_its_runs(tmp_path):
+    committed = Path(__file__).parent.parent / "results" / "reference" / "study-cost"
+    shutil.copytree(committed / "runs", tmp_path / "runs")
+    request = asked(
+        dataset="omniglot", threads=2, vary={"inner_steps": ["1", "2", "5", "10"]},
+        flags={"meta_batch": 4, "meta_steps": 5, "kernels": "eager"},
+    )  # fmt: skip
+    Cost().report(request, {run.row.run_id: run for run in load_runs(tmp_path)}, tmp_path)
+    assert (tmp_path / "cost.csv").read_text() == (committed / "cost.csv").read_text()

@@ -23,7 +23,7 @@ from bench.protocols import Override, Preset, Protocol, resolve
 from bench.records import Run
 from bench.registry import ALGORITHMS, hyperparameter_names, unknown
 from bench.stats import Line, least_squares
-from bench.study import Request, Study, register_study
+from bench.study import Request, Study, register_study, run_of
 from bench.text import markdown_table, number
 
 MEMORY_STEPS = 3  # meta-steps of a run that only measures memory, whose peak the first one reaches
@@ -227,12 +227,12 @@ def cost_rows(wanted: Sequence[Point], runs: Mapping[str, Run]) -> list[CostRow]
         groups.setdefault((point.axis.name, point.value, point.timed.algo), []).append(point)
     rows = []
     for (axis, value, algo), rounds in groups.items():
-        timed = [runs.get(point.timed.run_id) for point in rounds]
-        whole = [runs.get(point.whole.run_id) for point in rounds]
+        timed = [run_of(point.timed, runs, ()) for point in rounds]
+        whole = [run_of(point.whole, runs, ()) for point in rounds]
         config, good = rounds[0].timed, [run.row for run in timed if run is not None and run.ok]
         times = [row.step_ms_median for row in good if row.step_ms_median is not None]
         first = good[0] if good else None
-        ids = dict.fromkeys(c.run_id for point in rounds for c in (point.timed, point.whole) if c.run_id in runs)
+        ids = dict.fromkeys(run.row.run_id for pair in zip(timed, whole) for run in pair if run is not None)
         row = CostRow(
             axis, value, algo, config.n_way, config.k_shot, config.k_query, config.meta_batch,
             int(config.hyperparameters["inner_steps"]), config.network, config.device,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import tomllib
@@ -30,7 +29,7 @@ from bench.protocols import Protocol, read_presets, resolve
 from bench.records import Run
 from bench.registry import create_algorithm
 from bench.stats import mean_ci95, paired_comparison
-from bench.study import Request, Study, register_study
+from bench.study import Request, Study, register_study, run_of
 from bench.tasks import TaskStream
 from bench.text import markdown_table, number
 from bench.worker import build, stream_plan
@@ -42,7 +41,6 @@ DRAWN = (0, 8, 16, 24, 32)
 """Adaptation steps after which functions are drawn, as in the Reptile paper's figure."""
 TASKS = 4  # whose functions are drawn, the first of the test stream
 
-MACHINE = ("code", "device", "threads", "kernels")  # what the same experiment may have had otherwise
 ERROR_FILE, FUNCTION_FILE = "mse.csv", "functions.csv"
 
 
@@ -163,24 +161,8 @@ def chosen(wanted: Sequence[RunConfig], runs: Mapping[str, Run]) -> list[Run]:
     For a run that is not there under its own name the latest stands in that had the same settings, on whatever machine:
     an earlier version of the code gave it another name.
     """
-    found = []
-    for config in wanted:
-        earlier = [run for run in runs.values() if _agree(run.details.get("config"), dataclasses.asdict(config))]
-        run = runs.get(config.run_id) or next(reversed(earlier), None)
-        if run is not None and run.ok:
-            found.append(run)
-    return found
-
-
-def _agree(recorded: Any, config: Mapping[str, Any]) -> bool:
-    """Say whether a recorded configuration has the values of ``config``, as far as it knows the names."""
-    if not isinstance(recorded, Mapping):
-        return False
-    return all(
-        _agree(recorded[name], value) if isinstance(value, Mapping) else recorded[name] == value
-        for name, value in config.items()
-        if name in recorded and name not in MACHINE
-    )
+    found = (run_of(config, runs) for config in wanted)
+    return [run for run in found if run is not None and run.ok]
 
 
 def follow(run: Run) -> Followed | None:
