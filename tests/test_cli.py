@@ -154,15 +154,17 @@ def test_report_rebuilds_tables_and_plots_without_running(finished, tmp_path):
 
 def test_failed_runs_are_recorded_and_the_others_finish(tmp_path):
     plugin = ["--plugin", str(PLUGINS / "troubled.py")]
-    done = run_bench(*SMALL, *plugin, "--algos", "raises,nan,killed,misnamed,hungry,fomaml", "--out", tmp_path)
+    done = run_bench(*SMALL, *plugin, "--algos", "raises,nan,killed,crashes,misnamed,hungry,fomaml", "--out", tmp_path)
     assert done.returncode == 1
     rows = {r["algo"]: r for r in table(tmp_path / "summary.csv")}
     assert {name: row["status"] for name, row in rows.items()} == {
-        "raises": "failed", "nan": "diverged", "killed": "oom", "misnamed": "failed", "hungry": "ok", "fomaml": "ok",
+        "raises": "failed", "nan": "diverged", "killed": "oom", "crashes": "failed", "misnamed": "failed",
+        "hungry": "ok", "fomaml": "ok",
     }  # fmt: skip
     assert "boom" in rows["raises"]["error"]
     assert "query loss is nan" in rows["nan"]["error"]
     assert "SIGKILL" in rows["killed"]["error"]
+    assert "ended by SIGSEGV" in rows["crashes"]["error"]
     assert "named like the slow weights" in rows["misnamed"]["error"]
     assert (tmp_path / "plots" / "accuracy_vs_tasks.png").exists()
     columns = ("task_chunk", "oom_retries", "precision", "step_mode")
@@ -269,6 +271,16 @@ WRONG = [
     (["--precision", "fp16"], "precision 'fp16'; accepted: float32, tf32, bf16"),
     (["--cuda-graph", "on"], "cuda_graph 'on'; accepted: auto, off"),
     (["--data-root", "nowhere", "--dataset", "toy2"], "unknown dataset 'toy2'"),
+    (["--data-root", "~no-such-user/x"], "--data-root '~no-such-user/x': "),
+    (["--out", "~no-such-user/x"], "--out '~no-such-user/x': "),
+    (["--task-chunk", "foo"], "--task-chunk 'foo'; accepted: a whole number or auto"),
+    (["--set", "task_chunk=foo"], "task_chunk 'foo'; accepted: a whole number or auto"),
+    (["--eval-inner-steps", "foo"], "--eval-inner-steps 'foo'; accepted: a whole number or none"),
+    (["--jobs", "0"], "--jobs 0; accepted: 1 or more"),
+    (["--jobs", "two"], "--jobs 'two'; accepted: a whole number"),
+    (["--run-timeout", "0"], "--run-timeout '0'; accepted: a number above 0"),
+    (["--run-timeout", "nan"], "accepted: finite numbers"),
+    (["--run-timeout", "soon"], "--run-timeout 'soon'; accepted: a number or none"),
 ]
 
 
