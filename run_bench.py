@@ -214,9 +214,14 @@ def check(configs: Sequence[RunConfig], source: TaskSource) -> None:
 
 def say_how(configs: Sequence[RunConfig], place: Place) -> None:
     """Say what will show in the times: other work on this machine, and runs beside each other."""
+    warn_if_busy()
     if place.jobs > 1:
         threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
-        say(f"{place.jobs} runs at a time, each on {threads} of the CPU threads: times are measured beside other runs")
+        say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
+
+
+def warn_if_busy() -> None:
+    """Warn if other work on this machine will show in the times."""
     cores = len(os.sched_getaffinity(0))
     if (load := os.getloadavg()[0]) > cores:
         warn(f"this machine is busy (load {load:.1f} on {cores} cores): times measured now will mean little.")

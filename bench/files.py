@@ -118,7 +118,7 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     except BaseException as error:
         with contextlib.suppress(OSError):  # as when the folder has become read-only
             temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a full disk names no file, and nobody knows the temporary one
         raise
 

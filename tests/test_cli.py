@@ -277,6 +277,7 @@ WRONG = [
     (["--set", "task_chunk=foo"], "task_chunk 'foo'; accepted: a whole number or auto"),
     (["--eval-inner-steps", "foo"], "--eval-inner-steps 'foo'; accepted: a whole number or none"),
     (["--jobs", "0"], "--jobs 0; accepted: 1 or more"),
+    (["--study", "cost", "--jobs", "2"], "--jobs 2: study 'cost' measures time; accepted: 1"),
     (["--jobs", "two"], "--jobs 'two'; accepted: a whole number"),
     (["--run-timeout", "0"], "--run-timeout '0'; accepted: a number above 0"),
     (["--run-timeout", "nan"], "accepted: finite numbers"),
@@ -299,6 +300,18 @@ def test_wrong_usage_is_one_line_and_status_2_before_anything_is_trained(args, w
     assert len(stderr.strip().splitlines()) == 1
     assert not stdout
     assert not list(tmp_path.glob("**/run.json"))
+
+
+@pytest.mark.parametrize(("args", "threads"), [([], 4), (["--jobs", "2"], 2), (["--jobs", "9"], 1),
+                                              (["--jobs", "2", "--threads", "3"], 3)])  # fmt: skip
+def test_runs_beside_each_other_share_the_cores_unless_told_otherwise(args, threads, tmp_path, monkeypatch):
+    import run_bench as module
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    given = []
+    monkeypatch.setattr(module, "run_all", lambda configs, *rest: given.extend(configs) or 130)
+    assert module.main([*SMALL, "--algos", "maml", "--out", str(tmp_path), *args]) == 130
+    assert [config.threads for config in given] == [threads]
 
 
 def test_a_gpu_that_is_not_there_is_refused(tmp_path):
