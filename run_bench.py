@@ -8,6 +8,7 @@ import dataclasses
 import itertools
 import os
 import shlex
+import signal
 import sys
 import tempfile
 import textwrap
@@ -53,16 +54,19 @@ _TYPES = typing.get_type_hints(RunConfig)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status of SPEC 1."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs have handlers of their own
     try:
         return _main(argv)
     except BenchError as error:
         print(f"run_bench.py: {error}", file=sys.stderr)
         return USAGE
     except Halted as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            _drop_output()
         print(f"run_bench.py: {error}", file=sys.stderr)
         return FAILED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has left
+        _drop_output()
         return 0
     except OSError as error:
         print(f"run_bench.py: {error.strerror}: {error.filename}", file=sys.stderr)
@@ -70,6 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("run_bench.py: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere: whoever read it has left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(argv: Sequence[str]) -> int:

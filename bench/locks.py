@@ -117,7 +117,7 @@ def tables_turn(out: Path) -> Iterator[None]:
     """Hold the lock on what is derived from all runs, from loading them until the last file is written.
 
     Without it, a process that loaded the runs before another's last one had ended could write its tables after that
-    other one had.
+    other one had. It is not to be taken twice by one process, which would wait for itself.
 
     Raises:
         OSError: the file of the lock cannot be opened for writing.

@@ -36,7 +36,8 @@ class Halted(Exception):
     def by(cls, error: OSError) -> Halted:
         """Return the one line that says so."""
         where = f": {error.filename}" if error.filename else ""
-        return cls(f"{error.strerror or error}{where}; what has finished is kept, the same command goes on from there")
+        what = "nobody reads our output any more" if isinstance(error, BrokenPipeError) else error.strerror or error
+        return cls(f"{what}{where}; what has finished is kept, the same command goes on from there")
 
 
 @dataclass(frozen=True)
@@ -158,8 +159,6 @@ class _Comparison:
                 self._attend()
                 if self.active or self.locked:
                     time.sleep(POLL_S)
-        except BrokenPipeError:  # whoever read our output has left
-            raise
         except OSError as error:
             raise Halted.by(error) from error
         finally:
@@ -185,7 +184,7 @@ class _Comparison:
     def _begin(self, item: _Item) -> bool:
         """Begin a run, or say that it has ended; False if another process is at work on it."""
         if not self.fresh and (kept := finished(item.folder)) is not None and not self._wants_profile(item, kept):
-            self._ended(item, kept, _how_kept(item))
+            self._ended(item, kept, kept=True)
             return True
         lock = run_lock(self.place.out, item.config.run_id)
         if not lock.take():
@@ -196,7 +195,7 @@ class _Comparison:
             if self.fresh and kept is None and item.folder.exists():
                 set_aside(item.folder, self.place.out / "set-aside")
             if kept is not None:
-                self._ended(item, kept, _how_kept(item))
+                self._ended(item, kept, kept=True)
             if kept is None or self._wants_profile(item, kept):
                 self._launch(item, lock, profiles=kept is not None)
                 return True
@@ -321,8 +320,10 @@ class _Comparison:
             late = f"took longer than --run-timeout {self.place.run_timeout_s:g} s" if task.told is not None else ""
             self.say(f"{self._place_of(task.item)} no profile: {late or verdict(code)[1]}")
 
-    def _ended(self, item: _Item, run: Run, how: str = "") -> None:
-        self.say(f"{self._place_of(item)} {self.describe(run)}{how}")
+    def _ended(self, item: _Item, run: Run, kept: bool = False) -> None:
+        meanwhile = item.waited or run.row.started_at >= self.began
+        how = "run by another process meanwhile" if meanwhile else "kept; --fresh runs it again"
+        self.say(f"{self._place_of(item)} {self.describe(run)}{f' ({how})' if kept else ''}")
         self.failed |= not run.ok
 
     def _place_of(self, item: _Item) -> str:
@@ -350,10 +351,6 @@ def _let_go(task: _Task) -> None:
     task.lock.release()
     if task.presence is not None:
         task.presence.close()
-
-
-def _how_kept(item: _Item) -> str:
-    return " (run by another process meanwhile)" if item.waited else " (kept; --fresh runs it again)"
 
 
 def _started_at(folder: Path) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import make_run
 
 from bench.stats import mean_ci95
 
@@ -300,6 +301,34 @@ def test_wrong_usage_is_one_line_and_status_2_before_anything_is_trained(args, w
     assert len(stderr.strip().splitlines()) == 1
     assert not stdout
     assert not list(tmp_path.glob("**/run.json"))
+
+
+def test_sigterm_while_tables_are_written_is_an_interrupt_too(tmp_path, monkeypatch, capsys):
+    import run_bench as module
+
+    make_run(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(module, "write_report", lambda out: os.kill(os.getpid(), signal.SIGTERM))
+    assert module.main(["--report", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "run_bench.py: interrupted; the same command continues\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_tables_that_cannot_be_written_after_the_runs_are_a_failure_and_not_wrong_usage(tmp_path, monkeypatch, capsys):
+    import run_bench as module
+
+    def full(out):
+        raise OSError(28, "No space left on device", "summary.csv")
+
+    make_run(tmp_path)
+    monkeypatch.setattr(module, "run_all", lambda *args: 0)
+    monkeypatch.setattr(module, "write_report", full)
+    line = "run_bench.py: No space left on device: summary.csv"
+    kept = "; what has finished is kept, the same command goes on from there"
+    assert module.main([*SMALL, "--algos", "maml", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == line + kept
+    assert module.main(["--report", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == line
 
 
 @pytest.mark.parametrize(("args", "threads"), [([], 4), (["--jobs", "2"], 2), (["--jobs", "9"], 1),

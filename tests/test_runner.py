@@ -322,6 +322,7 @@ def test_fresh_keeps_what_another_process_began_since_this_command_was(compare, 
     monkeypatch.setattr(runner, "_now", lambda: "2020-01-01T00:00:00.000+00:00")
     assert compare("quick", fresh=True) == 0
     assert compare.log.count("begin quick 0") == 1
+    assert compare.said[0].endswith("(run by another process meanwhile)")
 
 
 def test_locks_are_free_and_empty_when_the_runs_have_ended(compare):
@@ -348,11 +349,19 @@ def test_results_that_cannot_be_written_end_the_comparison_in_one_line(compare):
     assert load_run(compare.out / "elsewhere" / compare.config("quick").run_id).ok
 
 
+def test_output_that_nobody_reads_any_more_is_not_a_success(compare):
+    def gone(line):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(Halted, match="nobody reads our output any more; what has finished is kept"):
+        run_all([compare.config("quick")], Place(compare.out, compare.out), False, gone)
+    assert compare.row("quick").status == "ok"
+
+
 def test_an_error_of_ours_leaves_no_worker_behind(compare):
     def fail(line):
         raise RuntimeError("ours")
 
-    compare.said = None
     configs = [compare.config("long"), compare.config("fails", 1)]
     with pytest.raises(RuntimeError, match="ours"):
         run_all(configs, Place(compare.out, compare.out, jobs=2), False, fail)
