@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import os
 import shlex
+import signal
 import sys
+import tempfile
 import textwrap
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,9 +21,10 @@ import torch
 from tabulate import tabulate
 
 from bench.api import BenchError, TaskSource
-from bench.config import AUTO, RunConfig, coerce
+from bench.config import AUTO, RunConfig, check_range, coerce
 from bench.data import load_data
 from bench.kernels import available
+from bench.locks import tables_turn
 from bench.protocols import IDENTITY, Override, check_overrides, check_taken, load_protocol, protocol_names, resolve
 from bench.records import load_runs
 from bench.registry import (
@@ -34,10 +38,11 @@ from bench.registry import (
     unknown,
 )
 from bench.report import comparison_table, write_report
-from bench.runner import Place, run_all
+from bench.runner import Halted, Place, run_all
 from bench.study import STUDIES, Request
 from bench.worker import INTERRUPTED, build, stream_plan
 
+FAILED = 1
 USAGE = 2
 WIDTH = 100  # of what is printed
 GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
@@ -49,13 +54,19 @@ _TYPES = typing.get_type_hints(RunConfig)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status of SPEC 1."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs have handlers of their own
     try:
         return _main(argv)
     except BenchError as error:
         print(f"run_bench.py: {error}", file=sys.stderr)
         return USAGE
+    except Halted as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            _drop_output()
+        print(f"run_bench.py: {error}", file=sys.stderr)
+        return FAILED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read our output has left
+        _drop_output()
         return 0
     except OSError as error:
         print(f"run_bench.py: {error.strerror}: {error.filename}", file=sys.stderr)
@@ -63,11 +74,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("run_bench.py: interrupted; the same command continues", file=sys.stderr)
         return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere: whoever read it has left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
-    out = args.out.expanduser().resolve()
+    out, data_root = _folder("--out", args.out), _folder("--data-root", args.data_root)
+    jobs = _given("--jobs", args.jobs, int)
+    timeout_s = _given("--run-timeout", args.run_timeout, float | None)
     for path in args.plugin:
         load_plugin(path)
     if args.list:
@@ -76,16 +96,17 @@ def _main(argv: Sequence[str]) -> int:
     status = 0
     if not args.report or args.study is not None:
         plugins = tuple(path.resolve() for path in args.plugin)
-        place = Place(out, args.data_root.expanduser().resolve(), plugins, _command(argv), args.profile)
+        place = Place(out, data_root, plugins, _command(argv), args.profile, jobs, timeout_s)
         if args.study is not None:
             return study(args, place)
         configs = plan(args, place)
-        warn_if_busy()
+        say_how(configs, place)
         status = run_all(configs, place, args.fresh, say)
     runs = load_runs(out)
     if args.report and not runs:
         raise BenchError(f"--report: no finished run under {str(out)!r}; --out takes the folder of earlier runs")
-    write_report(out)
+    with _tables(after_runs=not args.report):
+        write_report(out)
     say(f"\n{comparison_table(runs)}\n")
     tables = "summary.csv, curves.csv, comparisons.csv, time_to_accuracy.csv, anchors.csv"
     say(f"In {out}: summary.md, {tables}, plots/, runs/")
@@ -126,6 +147,8 @@ def study(args: argparse.Namespace, place: Place) -> int:
         raise BenchError(f"--protocol {args.protocol!r}: a study has settings of its own; flags and --set change them")
     if args.dataset not in (AUTO, chosen.dataset) and chosen.dataset is not None:
         raise BenchError(f"--dataset {args.dataset!r}: study {args.study} is about {chosen.dataset}; leave it out")
+    if chosen.measures_time and place.jobs > 1:
+        raise BenchError(f"--jobs {place.jobs}: study {args.study!r} measures time; accepted: 1")
     place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
     asked = request(args, place)
     chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
@@ -135,10 +158,12 @@ def study(args: argparse.Namespace, place: Place) -> int:
     check(configs, source)
     status = 0
     if not args.report:
-        warn_if_busy()
+        say_how(configs, place)
         status = run_all(configs, place, args.fresh, say, chosen.line)
-    runs = {run.row.run_id: run for run in load_runs(place.out)}
-    say(f"\n{chosen.report(asked, runs, place.out)}")
+    with _tables(after_runs=not args.report), tables_turn(place.out):
+        runs = {run.row.run_id: run for run in load_runs(place.out)}
+        text = chosen.report(asked, runs, place.out)
+    say(f"\n{text}")
     return status
 
 
@@ -171,7 +196,7 @@ def request(args: argparse.Namespace, place: Place) -> Request:
         algos=algos,
         dataset=args.dataset,
         device=device,
-        threads=single.pop("threads", None) or _default_threads(),
+        threads=single.pop("threads", None) or max(1, _default_threads() // place.jobs),
         flags=single,
         grid={name: values for name, values in given.items() if name in GRID},
         sets=sets,
@@ -198,6 +223,14 @@ def check(configs: Sequence[RunConfig], source: TaskSource) -> None:
             ) from error
 
 
+def say_how(configs: Sequence[RunConfig], place: Place) -> None:
+    """Say what will show in the times: other work on this machine, and runs beside each other."""
+    warn_if_busy()
+    if place.jobs > 1:
+        threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
+        say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
+
+
 def warn_if_busy() -> None:
     """Warn if other work on this machine will show in the times."""
     cores = len(os.sched_getaffinity(0))
@@ -219,7 +252,8 @@ def _flag_names() -> list[str]:
 def _values(name: str, text: str) -> list[Any]:
     flag = "--seeds" if name == "seed" else "--" + name.replace("_", "-")
     parts = _names(flag, text) if name in GRID else [text]
-    values = [coerce(flag, part, _TYPES[name]) for part in parts]
+    none = RunConfig.__dataclass_fields__[name].metadata["none"]
+    values = [coerce(flag, part, _TYPES[name], none) for part in parts]
     return list(dict.fromkeys(values))
 
 
@@ -237,12 +271,42 @@ def _names(flag: str, text: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _given(flag: str, text: str | None, kind: Any) -> Any:
+    """Return the value of a flag that is about this command and not about a run, None if it was not given.
+
+    Raises:
+        BenchError: not a number, or not above zero.
+    """
+    value = None if text is None else coerce(flag, text, kind)
+    check_range(flag, value, least=1 if kind is int else None)
+    if value is not None and value <= 0:
+        raise BenchError(f"{flag} {text!r}; accepted: a number above 0")
+    return value
+
+
+def _folder(flag: str, path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (RuntimeError, OSError) as error:  # ~nobody, or links in a circle
+        raise BenchError(f"{flag} {str(path)!r}: {error}; accepted: a folder") from error
+
+
+@contextlib.contextmanager
+def _tables(after_runs: bool) -> Iterator[None]:
+    """Take an error on writing tables for what it is: not wrong usage, if runs have been made."""
+    try:
+        yield
+    except OSError as error:
+        if not after_runs:
+            raise
+        raise Halted.by(error) from error
+
+
 def _check_writable(out: Path) -> None:
-    probe = out / f".probe-{os.getpid()}"
     try:
         out.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=out) as probe:  # without a name, so that nothing is left if we are killed
+            probe.write(b"x")
     except OSError as error:
         raise BenchError(
             f"--out {str(out)!r} cannot be written ({error.strerror}); accepted: a folder that can"
@@ -376,6 +440,17 @@ def parser() -> Parser:
     )
     machine.add_argument(
         "--fresh", action="store_true", help="run again what has finished; older results are set aside, never lost"
+    )
+    machine.add_argument(
+        "--jobs",
+        default="1",
+        metavar="N",
+        help=_default("runs under way at once, each with its share of the cores unless --threads says more", "1"),
+    )
+    machine.add_argument(
+        "--run-timeout",
+        metavar="SECONDS",
+        help=_default("end a run that takes longer in this command; its checkpoint stays", "none"),
     )
     machine.add_argument(
         "--profile",

@@ -152,8 +152,8 @@ def check_range(
         raise BenchError(f"{name} {value!r}; accepted: {most} or less")
 
 
-def coerce(name: str, value: Any, annotation: Any) -> Any:
-    """Turn text (or a TOML value) into the type that ``annotation`` asks for.
+def coerce(name: str, value: Any, annotation: Any, none: str = "none") -> Any:
+    """Turn text (or a TOML value) into the type that ``annotation`` asks for; ``none`` is what None is called.
 
     Raises:
         BenchError: it is not of that type; the message names the value and what is accepted.
@@ -174,10 +174,11 @@ def coerce(name: str, value: Any, annotation: Any) -> Any:
                 continue
     if not any(kind in (bool, int, float, str) for kind in kinds):
         return value
-    raise BenchError(f"{name} {value!r}; accepted: {' or '.join(_WORDS.get(kind, str(kind)) for kind in kinds)}")
+    words = {**_WORDS, type(None): none}
+    raise BenchError(f"{name} {value!r}; accepted: {' or '.join(words.get(kind, str(kind)) for kind in kinds)}")
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "none"}
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
 def _is_union(annotation: Any) -> bool:

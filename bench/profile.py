@@ -27,7 +27,7 @@ from bench.registry import load_plugin
 from bench.tasks import DATA
 from bench.text import markdown_table, number
 from bench.train import Training
-from bench.worker import Job, Outcome, set_up
+from bench.worker import UNWRITABLE, Job, Outcome, set_up
 
 PROFILE_TRACE, PROFILE_SUMMARY = Path("profile/trace.json.gz"), Path("profile/profile.md")  # in a run's folder
 WARM_STEPS, STEPS = 3, 5  # meta-steps before those that are recorded, and those
@@ -67,10 +67,13 @@ def main(text: str) -> int:
         path = Path(scratch) / PROFILE_TRACE.name
         steps = record(training, path)
         content = path.read_bytes()
-    write_atomic(job.folder / PROFILE_TRACE, content)
     summary = summarise(json.loads(gzip.decompress(content))["traceEvents"], steps)
     unprofiled = load_run(job.folder).row.step_ms_median
-    write_atomic(job.folder / PROFILE_SUMMARY, markdown(job, training.device, summary, unprofiled))
+    try:
+        write_atomic(job.folder / PROFILE_TRACE, content)
+        write_atomic(job.folder / PROFILE_SUMMARY, markdown(job, training.device, summary, unprofiled))
+    except OSError:
+        return UNWRITABLE
     return 0
 
 

@@ -137,7 +137,7 @@ def resolve(
         if name in hyper_types:
             hyper[name] = coerce(f"{algo}.{name}", value, hyper_types[name])
         elif name in _FIELDS and name not in IDENTITY:
-            run[name] = coerce(name, value, _TYPES[name])
+            run[name] = coerce(name, value, _TYPES[name], _FIELDS[name].metadata["none"])
         elif name in option_types:
             options[name] = coerce(f"{backbone}.{name}", value, option_types[name])
         elif where and not (where in presets_of_algo and name in _backbone_options()):

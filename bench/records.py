@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import logging
@@ -100,6 +101,7 @@ class SummaryRow(Columns):
     test_error_transductive_ci95: float | None = later_column()
     error_before_adaptation: float | None = later_column()
     train_k_shot: int | None = later_column()
+    beside: int | None = later_column()
 
     def __post_init__(self) -> None:
         if self.status not in STATUS:
@@ -239,12 +241,23 @@ def write_run(
     }
     for name, (kind, rows) in tables.items():
         write_csv(folder / name, rows, used_columns(kind, rows))
-    cells = {name: getattr(row, name) for name in SummaryRow.columns()}
     files = {name: _sha256((folder / name).read_bytes()) for name in tables}
-    record = plain({"schema": SCHEMA, "row": cells, **details, "files": files})
+    _write_record(folder, row, {**details, "files": files})
+    return True
+
+
+def rewrite_status(run: Run, status: str, error: str) -> Run:
+    """Give a run that did not end well another status and error, and return it as it is now; all else stays."""
+    row = dataclasses.replace(run.row, status=status, error=error)
+    _write_record(run.folder, row, run.details)
+    return dataclasses.replace(run, row=row)
+
+
+def _write_record(folder: Path, row: SummaryRow, details: Mapping[str, Any]) -> None:
+    cells = {name: getattr(row, name) for name in SummaryRow.columns()}
+    record = plain({"schema": SCHEMA, "row": cells, **details})
     record["seal"] = _seal(record)
     write_atomic(folder / RUN_FILE, json.dumps(record, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-    return True
 
 
 def load_run(folder: Path, warn: Warn = log.warning) -> Run:

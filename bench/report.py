@@ -11,6 +11,7 @@ from tabulate import tabulate
 from bench.anchors import ANCHOR_COLUMNS, beside, load_anchors
 from bench.comparison import Arm, Comparison, arms, by_setting, compare
 from bench.files import used_columns, write_atomic, write_csv, write_table
+from bench.locks import tables_turn
 from bench.plots import FIGURES, png
 from bench.records import CurvePoint, Run, SummaryRow, load_runs, log
 from bench.summary import modes, summary
@@ -38,11 +39,17 @@ def write_report(out: Path) -> ReportFiles:
     """Rebuild the tables, plots and summary.md under ``out`` from ``out/runs``, each file in one step.
 
     Works with any number of finished runs, none included. Damaged files are left out, with one line each in the log,
-    in summary.md and in what is returned.
+    in summary.md and in what is returned. Processes that want this take turns, so that what is there in the end holds
+    all runs.
 
     Raises:
         OSError: a file cannot be written.
     """
+    with tables_turn(out):
+        return _write_report(out)
+
+
+def _write_report(out: Path) -> ReportFiles:
     problems: list[str] = []
 
     def warn(line: str) -> None:
@@ -74,7 +81,8 @@ def comparison_table(runs: Sequence[Run]) -> str:
     """Return the table for the terminal, at most 100 columns wide: one line per algorithm and setting.
 
     Accuracies are means over seeds ± the half-width of the 95% interval over tasks; train and step times are means
-    over seeds and memory the largest; ``note`` counts the runs that are not ok, by status.
+    over seeds and memory the largest; ``note`` counts the runs that are not ok, by status, and says beside how many
+    other runs times were measured.
     """
     grouped = arms(runs)
     if not grouped:
@@ -117,4 +125,5 @@ def _fitted(members: Sequence[Arm]) -> str:
 
 def _note(arm: Arm) -> str:
     statuses = [run.row.status for run in arm.runs if not run.ok]
-    return ", ".join(f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses))
+    notes = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
+    return ", ".join([*notes, *([f"beside {max(others):.0f}"] if any(others := arm.values("beside")) else [])])

@@ -1,38 +1,43 @@
-"""The comparison: one fresh process per run, finished runs kept, unfinished ones continued, failures recorded."""
+"""The comparison: a process per run, finished runs kept, unfinished ones continued, failures recorded."""
 
 from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
 import signal
+import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
+from bench import presence
 from bench.config import RunConfig
+from bench.locks import Lock, Owner, run_lock
+from bench.processes import Forwarding, forwarding_signals, verdict
 from bench.profile import PROFILE_SUMMARY
-from bench.records import RUN_FILE, Run, load_run, write_run
+from bench.records import RUN_FILE, Run, load_run, rewrite_status, write_run
 from bench.worker import INTERRUPTED, Job
 
-ROOT = Path(__file__).resolve().parent.parent
+POLL_S = 0.05  # how often workers are looked after
+LOOK_S = 1.0  # how often runs of other processes are
+GRACE_S = 10.0  # for a worker that was told to leave
 
-# glibc gives large blocks back to the system at once and faults every page in again at the next step, which costs a
-# training step up to half of its time; these keep them. Threads that come and go would change the order of sums.
-WORKER_ENVIRONMENT = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_TOP_PAD_": str(2**26),
-    "OMP_DYNAMIC": "FALSE",
-    "MKL_DYNAMIC": "FALSE",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "KINETO_LOG_LEVEL": "99",  # the profiler's own log, which calls a machine without a GPU an error
-}
+FINISHED = ("ok", "leaking")
+"""Statuses after which nothing is left to do."""
+
+
+class Halted(Exception):
+    """The comparison cannot go on: what it finds out cannot be written."""
+
+    @classmethod
+    def by(cls, error: OSError) -> Halted:
+        """Return the one line that says so."""
+        where = f": {error.filename}" if error.filename else ""
+        what = "nobody reads our output any more" if isinstance(error, BrokenPipeError) else error.strerror or error
+        return cls(f"{what}{where}; what has finished is kept, the same command goes on from there")
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,10 @@ class Place:
     command: str = ""
     profile: bool = False
     """Whether to write a profile beside every run that has none."""
+    jobs: int = 1
+    """How many runs are under way at once."""
+    run_timeout_s: float | None = None
+    """After which a run's process is told to leave, and killed if it does not."""
 
 
 def run_all(
@@ -56,32 +65,18 @@ def run_all(
 ) -> int:
     """Run what has not finished yet and return the exit status: 0 all ok, 1 some failed, 130 interrupted.
 
+    A run that another process is at work on is left for later; what that process finishes is kept, and what it leaves
+    unfinished is taken over.
+
     Args:
-        fresh: set finished runs aside and run again.
+        fresh: set aside what was begun before this command and run it again.
         say: called with one line per run.
         describe: makes that line.
+    Raises:
+        Halted: results cannot be written.
     """
-    failed = False
-    for number, config in enumerate(configs, start=1):
-        place_of_run = f"[{number}/{len(configs)}]"
-        folder = place.out / "runs" / config.run_id
-        if fresh and folder.exists():
-            set_aside(folder, place.out / "set-aside")
-        kept = finished(folder)
-        run, stopped = (kept, False) if kept else _run_one(config, place)
-        say(f"{place_of_run} {(describe or _line)(run)}{' (kept; --fresh runs it again)' if kept else ''}")
-        if stopped or run.row.status == "interrupted":
-            return INTERRUPTED
-        failed |= not run.ok
-        if place.profile and run.ok and not (folder / PROFILE_SUMMARY).exists():
-            if (code := _start("bench.profile", _job(config, place))) == INTERRUPTED:
-                return INTERRUPTED
-            failed |= code != 0
-            if code == 0:
-                say((folder / PROFILE_SUMMARY).read_text().replace("\\", ""))  # Markdown's escapes
-            else:
-                say(f"{place_of_run} no profile: {_verdict(code)[1]}")
-    return int(failed)
+    with forwarding_signals() as signals:
+        return _Comparison(configs, place, fresh, say, describe or _line, signals).run()
 
 
 def finished(folder: Path) -> Run | None:
@@ -90,7 +85,7 @@ def finished(folder: Path) -> Run | None:
         run = load_run(folder)
     except (OSError, ValueError, RecursionError):
         return None
-    return run if run.row.status in ("ok", "leaking") else None
+    return run if run.row.status in FINISHED else None
 
 
 def set_aside(folder: Path, where: Path) -> Path:
@@ -104,101 +99,269 @@ def set_aside(folder: Path, where: Path) -> Path:
     raise FileExistsError(f"{where} holds a thousand runs of this second")
 
 
-def _run_one(config: RunConfig, place: Place) -> tuple[Run, bool]:
-    """Run one configuration in a fresh process, and say whether a signal came meanwhile.
+@dataclass(eq=False)
+class _Item:
+    """One run of the comparison that has not begun."""
 
-    A process that dies without a record gets one here.
-    """
-    job = _job(config, place)
-    code = _start("bench.worker", job)
-    try:
-        run = load_run(job.folder)
-        if run.row.started_at == job.started_at:
-            return run, code == INTERRUPTED
-    except (OSError, ValueError, RecursionError):
-        pass
-    status, error = _verdict(code)
-    details = {"config": dataclasses.asdict(config), "command": place.command}
-    write_run(job.folder, job.base_row(status, error), details, [], [], [])
-    return load_run(job.folder), code == INTERRUPTED
+    number: int
+    config: RunConfig
+    folder: Path
+    waited: bool = False
+    """Whether another process was found at work on it."""
+    before: str | None = None
+    """``started_at`` of what its folder held when that process was found."""
+    said: Owner | str = ""
 
 
-def _job(config: RunConfig, place: Place) -> Job:
-    started_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    return Job(config, place.out, place.data_root, place.plugins, place.command, started_at, time.monotonic())
+@dataclass(eq=False)
+class _Task:
+    """One run under way: its process, and what is held for it until the last one has ended."""
+
+    item: _Item
+    job: Job
+    lock: Lock
+    presence: socket.socket | None
+    process: subprocess.Popen[bytes]
+    profiles: bool = False
+    """Whether the process is the one that profiles the run, after it."""
+    since: float = 0.0
+    told: float | None = None
+    """When it was told to leave because its time was up."""
 
 
-def _start(module: str, job: Job) -> int:
-    """Run a module on a job in a fresh process and return its exit status, INTERRUPTED if it was told to stop."""
-    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    with _forwarding_signals() as forwarding:
-        worker = subprocess.Popen(
-            [sys.executable, "-P", "-m", module, job.to_json()],  # -P: no module of the current folder
-            env={**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": search_path},
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C reaches it through us alone, once
-        )
-        forwarding.to(worker)
-        code = worker.wait()
-    return INTERRUPTED if forwarding.stopped else code
+class _Comparison:
+    """Keeps ``place.jobs`` runs under way until all have ended, or a signal has come."""
 
+    def __init__(
+        self,
+        configs: Sequence[RunConfig],
+        place: Place,
+        fresh: bool,
+        say: Callable[[str], None],
+        describe: Callable[[Run], str],
+        signals: Forwarding,
+    ) -> None:
+        runs = place.out / "runs"
+        self.place, self.fresh, self.say, self.describe, self.signals = place, fresh, say, describe, signals
+        self.total = len(configs)
+        self.todo = deque(_Item(n, config, runs / config.run_id) for n, config in enumerate(configs, start=1))
+        self.locked: list[_Item] = []  # by other processes
+        self.active: list[_Task] = []
+        self.began = _now()
+        self.failed = False
+        self._next_look = 0.0
 
-def _verdict(code: int) -> tuple[str, str]:
-    if code == INTERRUPTED:
-        return "interrupted", "stopped before it had anything to save, or at once by a second signal"
-    if code == -signal.SIGKILL:
-        return "oom", "the process was killed (SIGKILL), most likely by the system for want of memory"
-    if code < 0:
-        return "failed", f"the process was ended by {signal.Signals(-code).name}"
-    return "failed", f"the process left with status {code} and no record"
+    def run(self) -> int:
+        """Return the exit status."""
+        try:
+            while self.active or (not self.signals.stopped and (self.todo or self.locked)):
+                self._begin_some()
+                self._attend()
+                if self.active or self.locked:
+                    time.sleep(POLL_S)
+        except OSError as error:
+            raise Halted.by(error) from error
+        finally:
+            self._end_all()
+        return INTERRUPTED if self.signals.stopped else int(self.failed)
 
+    @property
+    def _room(self) -> bool:
+        return len(self.active) < self.place.jobs and not self.signals.stopped
 
-class _Forwarding:
-    """Hands SIGINT and SIGTERM to a worker, which saves and leaves; a second one ends it at once.
+    def _begin_some(self) -> None:
+        while self.todo and self._room:
+            item = self.todo.popleft()
+            if not self._begin(item):
+                self.locked.append(item)
+        if self.todo or not self.locked or time.monotonic() < self._next_look:
+            return
+        self._next_look = time.monotonic() + LOOK_S
+        for item in list(self.locked):
+            if self._room and self._begin(item):
+                self.locked.remove(item)
 
-    A process inherits which signals are blocked, so a worker starts with these two blocked and lets them in when it can
-    answer them (``bench.worker.Stop``): Python would lose one that comes while it imports.
-    """
+    def _begin(self, item: _Item) -> bool:
+        """Begin a run, or say that it has ended; False if another process is at work on it."""
+        if not self.fresh and (kept := finished(item.folder)) is not None and not self._wants_profile(item, kept):
+            self._ended(item, kept, kept=True)
+            return True
+        lock = run_lock(self.place.out, item.config.run_id)
+        if not lock.take():
+            self._leave_for_later(item, lock)
+            return False
+        try:
+            kept = self._usable(item)
+            if self.fresh and kept is None and item.folder.exists():
+                set_aside(item.folder, self.place.out / "set-aside")
+            if kept is not None:
+                self._ended(item, kept, kept=True)
+            if kept is None or self._wants_profile(item, kept):
+                self._launch(item, lock, profiles=kept is not None)
+                return True
+        except BaseException:
+            lock.release()
+            raise
+        lock.release()
+        return True
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    def _leave_for_later(self, item: _Item, lock: Lock) -> None:
+        if not item.waited:
+            item.waited, item.before = True, _started_at(item.folder)
+        owner = lock.owner() or "another process"
+        if not self.todo and not self.signals.stopped and item.said != owner:
+            item.said = owner
+            spared = "; --fresh leaves it alone until then" if self.fresh else ""
+            self.say(f"{self._place_of(item)} waiting for {item.config.run_id}, run by {owner}{spared}")
 
-    def __init__(self) -> None:
-        self.stopped = False
-        self._worker: subprocess.Popen[bytes] | None = None
-        self._early: list[int] = []
+    def _usable(self, item: _Item) -> Run | None:
+        """Return the run in the folder, which nobody is at work on, if this command need not run it.
 
-    def to(self, worker: subprocess.Popen[bytes]) -> None:
-        """Let signals in from here on, those that came while the worker was being started first.
-
-        Blocking holds a signal back from this thread alone: another one, of a library's pool, may take it, and Python
-        then calls the handler here all the same.
+        That is one that finished, for ``--fresh`` only if it was begun since this command was; and one that another
+        process has begun meanwhile and that failed, which would only fail again.
         """
-        self._worker = worker
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
-        for place, number in enumerate(self._early):
-            worker.send_signal(signal.SIGKILL if place else number)
+        try:
+            run = load_run(item.folder)
+        except (OSError, ValueError, RecursionError):
+            return None
+        since = run.row.started_at >= self.began
+        if run.row.status in FINISHED:
+            return run if not self.fresh or (since and not run.row.resumed) else None
+        others = since or (item.waited and run.row.started_at != item.before)
+        return run if others and run.row.status != "interrupted" else None
 
-    def on_signal(self, number: int, frame: FrameType | None) -> None:
-        """Hand on the first signal, and kill at the second: no handler of Python's runs in the middle of a kernel."""
-        if self._worker is None:
-            self._early.append(number)
+    def _launch(self, item: _Item, lock: Lock, profiles: bool) -> None:
+        held = presence.announce()
+        try:
+            job = self._job(item, presence.name_of(held))
+            for torn in item.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                torn.unlink(missing_ok=True)
+            task = _Task(item, job, lock, held, self._start(job, lock, held, profiles), profiles, time.monotonic())
+        except BaseException:
+            if held is not None:
+                held.close()
+            raise
+        self.active.append(task)
+
+    def _start(self, job: Job, lock: Lock, held: socket.socket | None, profiles: bool) -> subprocess.Popen[bytes]:
+        # The worker holds the lock too: should we be killed, it goes on until its next step and saves.
+        files = [lock.file, *([] if held is None else [held.fileno()])]
+        process = self.signals.start("bench.profile" if profiles else "bench.worker", job.to_json(), files)
+        lock.sign(process.pid)
+        return process
+
+    def _job(self, item: _Item, name: str) -> Job:
+        p = self.place
+        bars = p.jobs == 1
+        return Job(item.config, p.out, p.data_root, p.plugins, p.command, _now(), time.monotonic(), name, bars)
+
+    def _attend(self) -> None:
+        """See which workers have ended, and tell those to leave whose time is up."""
+        limit = self.place.run_timeout_s
+        for task in list(self.active):
+            code = task.process.poll()
+            if code is not None:
+                self.active.remove(task)
+                self.signals.remove(task.process)
+                self._after(task, code)
+            elif task.told is not None:
+                if time.monotonic() > task.told + GRACE_S:
+                    task.process.kill()
+            elif limit is not None and time.monotonic() > task.since + limit:
+                task.told = time.monotonic()
+                task.process.terminate()
+
+    def _after(self, task: _Task, code: int) -> None:
+        """Record how a process ended, and go on to the run's profile if one is wanted; else let the run go."""
+        item, goes_on = task.item, False
+        try:
+            if task.profiles:
+                self._profiled(task, code)
+                return
+            run = self._record(task, code)
+            self._ended(item, run)
+            if run.row.status == "interrupted" and not self.signals.stopped:
+                self.signals.on_signal(signal.SIGTERM)  # somebody stopped the worker itself: that means all of us
+            if not self.signals.stopped and self._wants_profile(item, run):
+                task.process = self._start(task.job, task.lock, task.presence, profiles=True)
+                task.profiles, task.since, task.told = True, time.monotonic(), None
+                self.active.append(task)
+                goes_on = True
+        finally:
+            if not goes_on:
+                _let_go(task)
+
+    def _record(self, task: _Task, code: int) -> Run:
+        """Return what a worker has recorded; one that died without a record gets it here."""
+        job = task.job
+        late = f"took longer than --run-timeout {self.place.run_timeout_s:g} s" if task.told is not None else ""
+        if self.signals.stopped:
+            code = INTERRUPTED
+        try:
+            run = load_run(job.folder)
+            if run.row.started_at == job.started_at:
+                if late and run.row.status == "interrupted" and not self.signals.stopped:
+                    return rewrite_status(run, "failed", late)
+                return run
+        except (OSError, ValueError, RecursionError):
+            pass
+        status, error = ("failed", late) if late and not self.signals.stopped else verdict(code)
+        details = {"config": dataclasses.asdict(job.config), "command": self.place.command}
+        write_run(job.folder, job.base_row(status, error), details, [], [], [])
+        return load_run(job.folder)
+
+    def _profiled(self, task: _Task, code: int) -> None:
+        if self.signals.stopped:
+            return
+        self.failed |= code != 0
+        if code == 0:
+            self.say((task.job.folder / PROFILE_SUMMARY).read_text().replace("\\", ""))  # Markdown's escapes
         else:
-            self._worker.send_signal(signal.SIGKILL if self.stopped else number)
-        self.stopped = True
+            late = f"took longer than --run-timeout {self.place.run_timeout_s:g} s" if task.told is not None else ""
+            self.say(f"{self._place_of(task.item)} no profile: {late or verdict(code)[1]}")
+
+    def _ended(self, item: _Item, run: Run, kept: bool = False) -> None:
+        meanwhile = item.waited or run.row.started_at >= self.began
+        how = "run by another process meanwhile" if meanwhile else "kept; --fresh runs it again"
+        self.say(f"{self._place_of(item)} {self.describe(run)}{f' ({how})' if kept else ''}")
+        self.failed |= not run.ok
+
+    def _place_of(self, item: _Item) -> str:
+        return f"[{item.number}/{self.total}]"
+
+    def _wants_profile(self, item: _Item, run: Run) -> bool:
+        return self.place.profile and run.ok and not (item.folder / PROFILE_SUMMARY).exists()
+
+    def _end_all(self) -> None:
+        """Have workers that are still there save and leave; there are some only where an exception ends all."""
+        for task in self.active:
+            if not self.signals.stopped and task.told is None:  # a second signal would end it unsaved
+                task.process.terminate()
+        deadline = time.monotonic() + GRACE_S
+        for task in self.active:
+            try:
+                task.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                task.process.kill()
+                task.process.wait()
+            _let_go(task)
 
 
-@contextmanager
-def _forwarding_signals() -> Iterator[_Forwarding]:
-    """Hold signals back until the worker is there, then hand them on; put everything back at the end."""
-    forwarding = _Forwarding()
-    signal.pthread_sigmask(signal.SIG_BLOCK, forwarding.SIGNALS)
-    before = {number: signal.signal(number, forwarding.on_signal) for number in forwarding.SIGNALS}
+def _let_go(task: _Task) -> None:
+    task.lock.release()
+    if task.presence is not None:
+        task.presence.close()
+
+
+def _started_at(folder: Path) -> str | None:
     try:
-        yield forwarding
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, forwarding.SIGNALS)
+        return load_run(folder).row.started_at
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
 def _line(run: Run) -> str:

@@ -25,8 +25,8 @@ from bench.files import write_atomic, write_csv
 from bench.measure import device_name, git_commit
 from bench.peers import PROJECT, VARIANTS, YARDSTICK
 from bench.plots import png
+from bench.processes import WORKER_ENVIRONMENT
 from bench.registry import unknown
-from bench.runner import WORKER_ENVIRONMENT
 from bench.speed_measure import (
     Disagreement,
     agreement,

@@ -21,8 +21,8 @@ from torch import nn
 from bench.api import BenchError
 from bench.measure import Memory, now
 from bench.peers import VARIANTS, YARDSTICK, NotAvailable
+from bench.processes import ROOT, WORKER_ENVIRONMENT
 from bench.records import load_runs
-from bench.runner import ROOT, WORKER_ENVIRONMENT
 from bench.speedwork import Problem, Work
 from bench.tasks import TaskWindow
 

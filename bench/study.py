@@ -44,6 +44,8 @@ class Study(ABC):
     """One line for ``--list``."""
     dataset: ClassVar[str | None] = None
     """The one data set that the study is about; None where ``--dataset`` chooses."""
+    measures_time: ClassVar[bool] = False
+    """Whether its runs must be made one at a time."""
 
     @abstractmethod
     def configs(self, request: Request) -> list[RunConfig]:

@@ -204,17 +204,23 @@ def _costs(arms: Sequence[Arm]) -> list[str]:
         rows = []
         for arm in members:
             row = next(iter(arm.ok.values())).row
+            mark = " *" if any(arm.values("beside")) else ""
             peak = number(max(arm.values("peak_mem_mib"), default=None))
             reserved = arm.values("peak_mem_reserved_mib")
             peak += f" ({number(max(reserved))})" if reserved else ""
             device = f"{row.device}: {row.device_name}" if row.device_name else row.device
-            rows.append([arm.label, *(number(arm.mean(c)) for c in columns), peak, device])
+            rows.append([arm.label, *(number(arm.mean(c)) + mark for c in columns), peak, device])
         return [markdown_table(headers, rows)]
 
     rows = [run.row for arm in arms for run in arm.ok.values()]
     intro = "Means over seeds, but the peak is the largest. Training time is meta-steps only; step is the median."
     for device in sorted({row.device.partition(":")[0] for row in rows}):
         intro += f" Peak on {escape(device)}: {MEMORY.get(device, 'as that device reports it')}."
+    if others := max((row.beside or 0 for row in rows), default=0):
+        intro += (
+            f" **Times marked \\* were measured beside other runs on the same machine, up to {others} at once: they "
+            "say what that machine gave, not what the algorithm takes.**"
+        )
     if len({(row.device, row.device_name) for row in rows}) > 1:
         intro += " **Times and memory of different devices are not comparable.**"
     return [intro, *_per_setting(arms, table)]

@@ -28,7 +28,7 @@ from bench.tasks import TaskStream
 log = logging.getLogger("bench")
 
 CHECKPOINT_EVERY_S = 60.0
-_COUNTERS = ("chunk", "oom_retries", "meta_step", "train_s", "eval_s", "parts", "step_ms", "losses")
+_COUNTERS = ("chunk", "oom_retries", "meta_step", "train_s", "eval_s", "parts", "step_ms", "losses", "beside")
 
 T = TypeVar("T")
 
@@ -52,6 +52,8 @@ class Progress:
     step_ms: list[float] = field(default_factory=list)
     curve: list[CurvePoint] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)  # of the meta-steps since the last point of the curve
+    beside: int | None = None
+    """The most other runs that were seen under way on this machine; None where that cannot be known."""
 
 
 class Training:

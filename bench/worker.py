@@ -28,6 +28,7 @@ from bench.evaluate import ADAPTATION_STEPS, PLAIN, TRANSDUCTIVE, Evaluation, ev
 from bench.kernels import UNCOMPILED, Kernels, choose
 from bench.measure import device_name, environment, git_commit, is_out_of_memory, now
 from bench.model import Classifier, build_network
+from bench.presence import Company
 from bench.records import AdaptationPoint, SummaryRow, TestTask, measured, write_run
 from bench.registry import create_algorithm, create_backbone, load_plugin
 from bench.stats import mean_ci95
@@ -35,6 +36,7 @@ from bench.tasks import TaskStream
 from bench.train import Diverged, Training
 
 INTERRUPTED = 130  # exit status, as a shell reports SIGINT
+UNWRITABLE = 74  # exit status of a worker that cannot write its record (EX_IOERR)
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,10 @@ class Job:
     started_at: str
     launched: float
     """The runner's ``time.monotonic()``, which all processes of a machine share: set-up is counted from there."""
+    presence: str = ""
+    """What says on this machine that the run is under way (``bench.presence``); empty where nothing can."""
+    bars: bool = True
+    """Whether to show progress, where there is a terminal."""
 
     @property
     def folder(self) -> Path:
@@ -135,7 +141,10 @@ def main(text: str) -> int:
     except Interrupted:
         status, error = "interrupted", "stopped by a signal; the same command continues it"
         if outcome.training is not None:
-            outcome.training.save()
+            try:
+                outcome.training.save()
+            except OSError as problem:
+                error = f"stopped by a signal; its checkpoint could not be written ({problem})"
     except Diverged as problem:
         status, error = "diverged", str(problem)
     except Exception as problem:  # a plugin may raise anything; the row says what, the details where
@@ -144,7 +153,10 @@ def main(text: str) -> int:
         if status == "oom":
             error = f"out of memory: {problem}; try a smaller --task-chunk"
         outcome.details["traceback"] = traceback.format_exc()
-    _record(job, outcome, status, error)
+    try:
+        _record(job, outcome, status, error)
+    except OSError:  # the runner says so, once, when it cannot write a record either
+        return UNWRITABLE
     return {"ok": 0, "interrupted": INTERRUPTED}.get(status, 1)
 
 
@@ -185,12 +197,14 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
     outcome.details["meta_step"] = {"mode": training.mode, "reason": training.reason}
     facts["setup_s"] = now_monotonic(device) - job.launched
 
-    quiet = not sys.stderr.isatty()
+    quiet = not (job.bars and sys.stderr.isatty())
+    company = Company(job.presence, training.progress.beside)
     name = f"{config.algo} {config.n_way}w{config.k_shot}s seed {config.seed}"
     with tqdm(total=config.meta_steps, desc=f"{name} training", unit="step", disable=quiet, leave=False) as bar:
 
         def advance(steps: int) -> None:
             bar.update(steps)
+            training.progress.beside = company.look()
             stop.check()
 
         training.run(advance)
@@ -308,6 +322,7 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
             resumed=progress.parts - 1,
             step_mode=training.mode if training.memory else None,
             oom_retries=progress.oom_retries,
+            beside=progress.beside,
         )
     if outcome.test is not None and training is not None:
         kind = training.stream.objective.kind

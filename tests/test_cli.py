@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_runs import make_run
 
 from bench.stats import mean_ci95
 
@@ -154,15 +155,17 @@ def test_report_rebuilds_tables_and_plots_without_running(finished, tmp_path):
 
 def test_failed_runs_are_recorded_and_the_others_finish(tmp_path):
     plugin = ["--plugin", str(PLUGINS / "troubled.py")]
-    done = run_bench(*SMALL, *plugin, "--algos", "raises,nan,killed,misnamed,hungry,fomaml", "--out", tmp_path)
+    done = run_bench(*SMALL, *plugin, "--algos", "raises,nan,killed,crashes,misnamed,hungry,fomaml", "--out", tmp_path)
     assert done.returncode == 1
     rows = {r["algo"]: r for r in table(tmp_path / "summary.csv")}
     assert {name: row["status"] for name, row in rows.items()} == {
-        "raises": "failed", "nan": "diverged", "killed": "oom", "misnamed": "failed", "hungry": "ok", "fomaml": "ok",
+        "raises": "failed", "nan": "diverged", "killed": "oom", "crashes": "failed", "misnamed": "failed",
+        "hungry": "ok", "fomaml": "ok",
     }  # fmt: skip
     assert "boom" in rows["raises"]["error"]
     assert "query loss is nan" in rows["nan"]["error"]
     assert "SIGKILL" in rows["killed"]["error"]
+    assert "ended by SIGSEGV" in rows["crashes"]["error"]
     assert "named like the slow weights" in rows["misnamed"]["error"]
     assert (tmp_path / "plots" / "accuracy_vs_tasks.png").exists()
     columns = ("task_chunk", "oom_retries", "precision", "step_mode")
@@ -269,6 +272,17 @@ WRONG = [
     (["--precision", "fp16"], "precision 'fp16'; accepted: float32, tf32, bf16"),
     (["--cuda-graph", "on"], "cuda_graph 'on'; accepted: auto, off"),
     (["--data-root", "nowhere", "--dataset", "toy2"], "unknown dataset 'toy2'"),
+    (["--data-root", "~no-such-user/x"], "--data-root '~no-such-user/x': "),
+    (["--out", "~no-such-user/x"], "--out '~no-such-user/x': "),
+    (["--task-chunk", "foo"], "--task-chunk 'foo'; accepted: a whole number or auto"),
+    (["--set", "task_chunk=foo"], "task_chunk 'foo'; accepted: a whole number or auto"),
+    (["--eval-inner-steps", "foo"], "--eval-inner-steps 'foo'; accepted: a whole number or none"),
+    (["--jobs", "0"], "--jobs 0; accepted: 1 or more"),
+    (["--study", "cost", "--jobs", "2"], "--jobs 2: study 'cost' measures time; accepted: 1"),
+    (["--jobs", "two"], "--jobs 'two'; accepted: a whole number"),
+    (["--run-timeout", "0"], "--run-timeout '0'; accepted: a number above 0"),
+    (["--run-timeout", "nan"], "accepted: finite numbers"),
+    (["--run-timeout", "soon"], "--run-timeout 'soon'; accepted: a number or none"),
 ]
 
 
@@ -287,6 +301,46 @@ def test_wrong_usage_is_one_line_and_status_2_before_anything_is_trained(args, w
     assert len(stderr.strip().splitlines()) == 1
     assert not stdout
     assert not list(tmp_path.glob("**/run.json"))
+
+
+def test_sigterm_while_tables_are_written_is_an_interrupt_too(tmp_path, monkeypatch, capsys):
+    import run_bench as module
+
+    make_run(tmp_path)
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(module, "write_report", lambda out: os.kill(os.getpid(), signal.SIGTERM))
+    assert module.main(["--report", "--out", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "run_bench.py: interrupted; the same command continues\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_tables_that_cannot_be_written_after_the_runs_are_a_failure_and_not_wrong_usage(tmp_path, monkeypatch, capsys):
+    import run_bench as module
+
+    def full(out):
+        raise OSError(28, "No space left on device", "summary.csv")
+
+    make_run(tmp_path)
+    monkeypatch.setattr(module, "run_all", lambda *args: 0)
+    monkeypatch.setattr(module, "write_report", full)
+    line = "run_bench.py: No space left on device: summary.csv"
+    kept = "; what has finished is kept, the same command goes on from there"
+    assert module.main([*SMALL, "--algos", "maml", "--out", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == line + kept
+    assert module.main(["--report", "--out", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == line
+
+
+@pytest.mark.parametrize(("args", "threads"), [([], 4), (["--jobs", "2"], 2), (["--jobs", "9"], 1),
+                                              (["--jobs", "2", "--threads", "3"], 3)])  # fmt: skip
+def test_runs_beside_each_other_share_the_cores_unless_told_otherwise(args, threads, tmp_path, monkeypatch):
+    import run_bench as module
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    given = []
+    monkeypatch.setattr(module, "run_all", lambda configs, *rest: given.extend(configs) or 130)
+    assert module.main([*SMALL, "--algos", "maml", "--out", str(tmp_path), *args]) == 130
+    assert [config.threads for config in given] == [threads]
 
 
 def test_a_gpu_that_is_not_there_is_refused(tmp_path):

@@ -262,7 +262,7 @@ def test_it_works_without_runs_with_one_and_with_failures_only(tmp_path):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files.plots)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [
-            *("runs", "plots", "summary.csv", "curves.csv", "comparisons.csv", "summary.md"),
+            *("runs", "locks", "plots", "summary.csv", "curves.csv", "comparisons.csv", "summary.md"),
             *("time_to_accuracy.csv", "anchors.csv"),
         ]
     )
@@ -335,3 +335,26 @@ def test_the_protocols_deviations_are_listed_with_its_runs(tmp_path):
     text = (tmp_path / "summary.md").read_text()
     assert text.count("## Deviations from the papers") == 1
     assert all(f"- {escape(line)}" in text for line in load_protocol("paper").deviations)
+
+
+def test_times_measured_beside_other_runs_are_marked(tmp_path):
+    """Of two seeds one was made beside others: their mean is marked, and so is the line in the terminal."""
+    make_run(tmp_path, "alone", beside=0)
+    make_run(tmp_path, "beside", seed=0, beside=0)
+    make_run(tmp_path, "beside", seed=1, beside=3)
+    make_run(tmp_path, "earlier")  # a version that did not look
+    text = write_report(tmp_path).summary_md.read_text()
+    cost = text[text.index("## Cost") : text.index("## Accuracy after")]
+    marked = [line for line in cost.splitlines() if line.startswith("| ") and "\\*" in line]
+    assert [line.split()[1] for line in marked] == ["beside"]
+    assert marked[0].count("\\*") == 6
+    assert "Times marked \\* were measured beside other runs on the same machine, up to 3 at once" in cost
+    lines = comparison_table(load_runs(tmp_path)).splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("beside 3")] == ["beside"]
+
+
+def test_nothing_is_marked_where_all_runs_were_alone(tmp_path):
+    make_run(tmp_path, "alone", beside=0)
+    make_run(tmp_path, "earlier")
+    assert "Times marked" not in write_report(tmp_path).summary_md.read_text()
+    assert "beside" not in comparison_table(load_runs(tmp_path))

@@ -16,7 +16,7 @@ from bench import speed, speed_measure, speed_report, speed_variant
 from bench.api import BenchError
 from bench.files import read_rows
 from bench.peers import PROJECT, VARIANTS, Runner, vmap_of_grad
-from bench.runner import WORKER_ENVIRONMENT
+from bench.processes import WORKER_ENVIRONMENT
 from bench.speed_measure import Disagreement, Product, agreement, interleaved, seconds, start_seconds
 from bench.speed_report import MET, MISSED, Results, SpeedRow, markdown, verdicts
 from bench.speed_variant import Variant, VariantProcess

@@ -132,6 +132,7 @@ MEASURES = {"step_ms_median": "ms", "peak_mem_whole_mib": "MiB"}
 class Cost(Study):
     """Varies one setting at a time around a base that is the same for all algorithms."""
 
+    measures_time = True
     summary = "step time and peak memory against inner steps, ways, shots, meta-batch and network width"
 
     def configs(self, request: Request) -> list[RunConfig]:

@@ -1,5 +1,7 @@
 """Algorithms that go wrong, each in its own way, for the tests of what the harness makes of it."""
 
+import contextlib
+import ctypes
 import json
 import os
 import signal
@@ -66,6 +68,31 @@ class Killed(Troubled):
         return result
 
 
+@register_algorithm("crashes")
+@dataclass(frozen=True)
+class Crashes(Troubled):
+    inner_lr: float = 0.1
+    inner_steps: int = 1
+
+    def trouble(self, result: MetaGrad) -> MetaGrad:
+        ctypes.string_at(0)
+        return result
+
+
+@register_algorithm("hangs")
+@dataclass(frozen=True)
+class Hangs(Troubled):
+    """Hears no signal either."""
+
+    inner_lr: float = 0.1
+    inner_steps: int = 1
+
+    def trouble(self, result: MetaGrad) -> MetaGrad:
+        signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        time.sleep(600)
+        return result
+
+
 @register_algorithm("hungry")
 @dataclass(frozen=True)
 class Hungry(FirstOrderMAML):
@@ -75,6 +102,19 @@ class Hungry(FirstOrderMAML):
         if tasks.support.n_tasks > 2:
             raise torch.OutOfMemoryError("no room\nfor more")
         return super().meta_grad(task_loss, slow, tasks)
+
+
+@register_algorithm("fills-disk")
+@dataclass(frozen=True)
+class FillsDisk(Troubled):
+    inner_lr: float = 0.1
+    inner_steps: int = 1
+
+    def trouble(self, result: MetaGrad) -> MetaGrad:
+        with contextlib.suppress(OSError), (OUT / "filling").open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(512))
+        return result
 
 
 @register_algorithm("misnamed")

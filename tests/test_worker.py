@@ -1,0 +1,52 @@
+"""What a worker makes of a folder that cannot be written."""
+
+import errno
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from bench import worker
+from bench.config import RunConfig
+from bench.records import load_run
+from bench.train import Progress
+from bench.worker import UNWRITABLE, Interrupted, Job
+
+
+def no_room(*args):
+    raise OSError(errno.ENOSPC, "No space left on device", "checkpoint.pt")
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    monkeypatch.setattr(worker, "Stop", lambda: None)  # which would take our signals
+    config = RunConfig(algo="maml", device="cpu")
+    return Job(config, tmp_path, tmp_path, (), "the command", "2026-01-01T00:00:00.000+00:00", 0.0, "name", False)
+
+
+def test_a_job_is_read_back_as_it_was(job):
+    assert Job.from_json(job.to_json()) == job
+
+
+def test_an_interrupted_run_is_recorded_though_its_checkpoint_has_no_room(job, monkeypatch):
+    progress = Progress({}, {}, 1, beside=2)
+    training = SimpleNamespace(save=no_room, progress=progress, memory=None)
+
+    def interrupted(job, stop, outcome):
+        outcome.training = training
+        raise Interrupted
+
+    monkeypatch.setattr(worker, "_execute", interrupted)
+    assert worker.main(job.to_json()) == 130
+    row = load_run(job.folder).row
+    assert (row.status, row.beside) == ("interrupted", 2)
+    assert row.error.startswith("stopped by a signal; its checkpoint could not be written (")
+    assert "No space left on device" in row.error
+
+
+def test_a_record_that_has_no_room_is_an_exit_status_and_no_traceback(job, monkeypatch, capfd):
+    monkeypatch.setattr(worker, "_execute", no_room)
+    monkeypatch.setattr(worker, "write_run", no_room)
+    assert worker.main(job.to_json()) == UNWRITABLE
+    assert capfd.readouterr() == ("", "")
+    assert not Path(job.folder).exists()
