@@ -11,9 +11,10 @@ import torch.nn.functional as F
 
 from algorithms.maml import MAML
 from bench.api import Examples, TaskBatch
+from bench.images import ImagePool
 from bench.model import Classifier, build_network
 from bench.registry import BACKBONES, BenchError, create_algorithm
-from bench.tasks import Episode, ImagePool, TaskStream, TaskWindow
+from bench.tasks import Episode, TaskStream, TaskWindow
 from tests.helpers import image_tasks, relative_error
 
 
