@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -189,7 +189,9 @@ def departures(run: Run) -> str:
         preset = resolve(load_protocol(run.row.protocol), identity, {}, [])
     except (BenchError, KeyError):  # an algorithm of a plugin that is not loaded, or a protocol that is gone
         return "preset not known"
-    expected, actual = _flat(asdict(preset)), _flat(config)
+    # A setting that came later had its default then, but an option of the network may have been made for this preset.
+    later = {f.name: f.default for f in fields(preset) if f.default is not MISSING and f.name not in config}
+    expected, actual = _flat(asdict(preset)), {**later, **_flat(config)}
     changed = [
         f"{name}={actual[name]} instead of {value}" if name in actual else f"{name} not recorded"
         for name, value in expected.items()

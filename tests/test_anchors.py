@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import json
 import math
 import re
 
@@ -176,6 +177,22 @@ def test_technical_settings_are_no_departure(tmp_path):
     paper_run(tmp_path, settings={"task_chunk": 3, "kernels": "eager", "threads": 7, "val_points": 3, "code": "edited"})
     (line,) = lines_of(tmp_path)
     assert line.departures == ""
+
+
+def test_a_setting_that_came_after_the_run_is_no_departure_where_the_preset_has_its_default(tmp_path):
+    paper_run(tmp_path)
+    folder = next(tmp_path.glob("runs/*"))
+    record = json.loads((folder / "run.json").read_text())
+    row = load_runs(tmp_path)[0].row
+    for gone, words in (
+        ("train_k_shot", ""),
+        ("eval_inner_steps", "not the preset: eval_inner_steps=None instead of 3"),
+    ):
+        config = {name: value for name, value in record["config"].items() if name != gone}
+        (folder / "run.json").unlink()
+        write_run(folder, row, {"config": config, "hyperparameters": record["hyperparameters"]}, [], [], [])
+        (line,) = lines_of(tmp_path)
+        assert line.departures == words
 
 
 def test_what_cannot_be_checked_says_so(tmp_path):
