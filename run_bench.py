@@ -122,7 +122,7 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
     if args.vary:
         raise BenchError(f"--vary {args.vary[0]!r}: only a study varies settings; add --study NAME")
     asked = request(args, place)
-    algos = ALGORITHMS.names() if asked.algos is None else asked.algos
+    algos = default_algorithms() if asked.algos is None else asked.algos
     protocol = load_protocol(args.protocol or DEFAULT_PROTOCOL)
     defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
     grid = {name: asked.grid.get(name, [None]) for name in GRID}
@@ -138,6 +138,11 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
     configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
     check(configs, source)
     return list({config.run_id: config for config in configs}.values())
+
+
+def default_algorithms() -> list[str]:
+    """Return the registered algorithms that take part where ``--algos`` is left out."""
+    return [name for name in ALGORITHMS.names() if ALGORITHMS.get(name).by_default]
 
 
 def study(args: argparse.Namespace, place: Place) -> int:
@@ -177,7 +182,7 @@ def request(args: argparse.Namespace, place: Place) -> Request:
     for name in algos or ():
         ALGORITHMS.get(name)
     sets = [Override.parse(text) for text in args.set]
-    check_overrides(sets, algos or ALGORITHMS.names())
+    check_overrides(sets, algos or (ALGORITHMS.names() if args.study else default_algorithms()))
     given = {name: _values(name, text) for name in _flag_names() if (text := getattr(args, name)) is not None}
     single = {name: values[0] for name, values in given.items() if name not in GRID}
     device = single.pop("device", AUTO)
@@ -369,7 +374,11 @@ def parser() -> Parser:
     """Return the command line's parser; flags of a run are made from RunConfig's fields."""
     p = Parser("run_bench.py", description=__doc__, allow_abbrev=False)
     what = p.add_argument_group("what to compare")
-    what.add_argument("--algos", metavar="A,B,C", help=_default("registered algorithms, run in this order", "all"))
+    what.add_argument(
+        "--algos",
+        metavar="A,B,C",
+        help=_default("registered algorithms, run in this order", ",".join(default_algorithms())),
+    )
     what.add_argument(
         "--protocol",
         metavar="NAME",
@@ -408,7 +417,7 @@ def parser() -> Parser:
         default=AUTO,
         metavar="NAME",
         help=_default(
-            "auto, omniglot, glyphs or a plugin's; auto is Omniglot, or glyphs with a warning where it cannot be had",
+            "auto, omniglot, glyphs, sine or another; auto is Omniglot, or glyphs with a warning where it is not",
             AUTO,
         ),
     )

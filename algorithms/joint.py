@@ -26,6 +26,7 @@ class Joint(MetaAlgorithm):
     train_batch: int | None = None
 
     paper = "the baseline of Nichol et al. 2018, arXiv:1803.02999 (also called pretraining)"
+    by_default = False
 
     def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
         """Return the mean over tasks of the gradient at the slow weights, on support and query together."""

@@ -16,7 +16,10 @@ Weights = Mapping[str, Tensor]
 """Tensors by parameter name: ``[...]`` when slow (shared), ``[T, ...]`` when fast (one copy per task)."""
 
 Predictor = Callable[[Tensor], Tensor]
-"""Maps inputs ``[T, n, ...]`` to outputs ``[T, n, n_way]``: what an algorithm made of T support sets."""
+"""Maps inputs ``[T, n, ...]`` to outputs ``[T, n, O]``: what an algorithm made of T support sets.
+
+O is n_way for images, of which these are scores, and 1 for a regression.
+"""
 
 Bits = Callable[[int, int], Tensor]
 """Maps (purpose, n) to 32 random bits each, int64 ``[T, n]``, a pure function of the stream and the task's number.
@@ -181,6 +184,8 @@ class MetaAlgorithm(ABC):
 
     paper: ClassVar[str] = ""
     """Where the algorithm comes from, shown by ``--list``."""
+    by_default: ClassVar[bool] = True
+    """Whether it takes part where ``--algos`` is left out; not what only a study is about."""
     run_defaults: ClassVar[Mapping[str, object]] = {}
     """RunConfig fields that this algorithm wants otherwise; protocols and flags override them."""
 

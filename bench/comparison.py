@@ -173,7 +173,7 @@ def _differing(own: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> s
     """Name the values in ``own`` that are not the same in all ``others``."""
     others = list(others)
     names = [name for name in own if any(other.get(name) != own[name] for other in others)]
-    return ", ".join(f"{name}={own[name][:12] if name.endswith('sha256') else own[name]}" for name in names)
+    return ", ".join(f"{name}={str(own[name])[:12] if name.endswith('sha256') else own[name]}" for name in names)
 
 
 def _label(algo: str, identity: dict[str, Any], setting: Setting, found: list[tuple[Any, ...]]) -> str:

@@ -326,6 +326,13 @@ def test_of_two_runs_with_one_seed_the_later_counts(tmp_path):
     assert np.isnan(arm.sd("test_acc"))
 
 
+def test_a_run_that_died_before_its_data_was_known_stands_beside_one_of_another_setting(tmp_path):
+    make_run(tmp_path, tasks=3)
+    make_run(tmp_path, tasks=3, k_query=5, status="failed", data_sha256=None, run_id="early")
+    write_report(tmp_path)
+    assert "early" in (tmp_path / "summary.md").read_text()
+
+
 def test_the_protocols_deviations_are_listed_with_its_runs(tmp_path):
     make_run(tmp_path, tasks=3, protocol="quick")
     write_report(tmp_path)

@@ -189,7 +189,11 @@ def points(request: Request) -> Iterator[Point]:
 
 def _algorithms(request: Request) -> list[str]:
     if request.algos is None:
-        return [name for name in ALGORITHMS.names() if "inner_steps" in hyperparameter_names(ALGORITHMS.get(name))]
+        return [
+            name
+            for name in ALGORITHMS.names()
+            if ALGORITHMS.get(name).by_default and "inner_steps" in hyperparameter_names(ALGORITHMS.get(name))
+        ]
     for name in request.algos:
         if "inner_steps" not in hyperparameter_names(ALGORITHMS.get(name)):
             raise BenchError(f"study cost: algorithm {name!r} has no inner_steps to vary; leave it out of --algos")
