@@ -16,6 +16,7 @@ from bench.api import BenchError
 from bench.comparison import Arm
 from bench.protocols import IDENTITY, load_protocol, resolve
 from bench.records import MODES, Run
+from bench.registry import create_algorithm
 
 FILE = Path(__file__).with_name("anchors.toml")
 KINDS = ("anchor", "older", "context")
@@ -190,8 +191,9 @@ def departures(run: Run) -> str:
     except (BenchError, KeyError):  # an algorithm of a plugin that is not loaded, or a protocol that is gone
         return "preset not known"
     # A setting that came later had its default then, but an option of the network may have been made for this preset.
-    later = {f.name: f.default for f in fields(preset) if f.default is not MISSING and f.name not in config}
-    expected, actual = _flat(asdict(preset)), {**later, **_flat(config)}
+    later = {f.name: f.default for f in fields(preset) if f.default is not MISSING}
+    own = {name: getattr(create_algorithm(preset.algo), name) for name in preset.hyperparameters}
+    expected, actual = _flat(asdict(preset)), {**later, **own, **_flat(config)}
     changed = [
         f"{name}={actual[name]} instead of {value}" if name in actual else f"{name} not recorded"
         for name, value in expected.items()
