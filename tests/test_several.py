@@ -35,7 +35,7 @@ def test_two_commands_with_one_grid_share_its_runs_and_both_show_all_of_them(tmp
         (seed, "ok", "0") for seed in "012"
     ]
     assert not (tmp_path / "out" / "set-aside").exists()
-    assert all(1 <= int(row["beside"]) <= 3 for row in rows)
+    assert all(int(row["beside"]) >= 1 for row in rows)
 
 
 @pytest.mark.slow
