@@ -177,6 +177,7 @@ def test_a_run_with_profile_has_the_bits_of_one_without(twice):
         "tasks_per_s",
         "peak_mem_mib",
         "started_at",
+        "beside",
     )
     same = [{name: value for name, value in row.items() if name not in clocks} for row in rows]
     assert same[0] == same[1]

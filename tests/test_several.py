@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 from test_cli import SMALL, run_bench, table
 
+from bench.presence import announce
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def test_two_commands_with_one_grid_share_its_runs_and_both_show_all_of_them(tmp_path):
-    """One of them works on two runs at a time."""
+    """One of them works on two runs at a time; something else that says it is a run is under way all along."""
+    other = announce()
     args = [*SMALL, "--algos", "fomaml", "--threads", "1", "--seeds", "0,1,2", "--out", tmp_path / "out"]
     command = [sys.executable, str(REPOSITORY / "run_bench.py"), *map(str, args)]
     processes = [
@@ -22,6 +25,7 @@ def test_two_commands_with_one_grid_share_its_runs_and_both_show_all_of_them(tmp
         for jobs in "12"
     ]
     ends = [process.communicate(timeout=300) for process in processes]
+    other.close()
     assert [process.returncode for process in processes] == [0, 0], ends
     lines = [line for out, _ in ends for line in out.splitlines() if re.match(r"\[\d/3\] fomaml", line)]
     assert len(lines) == 6
@@ -31,8 +35,7 @@ def test_two_commands_with_one_grid_share_its_runs_and_both_show_all_of_them(tmp
         (seed, "ok", "0") for seed in "012"
     ]
     assert not (tmp_path / "out" / "set-aside").exists()
-    assert all(row["beside"].isdecimal() for row in rows)
-    assert max(int(row["beside"]) for row in rows) > 0
+    assert all(int(row["beside"]) >= 1 for row in rows)
 
 
 @pytest.mark.slow
