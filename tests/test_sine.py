@@ -345,6 +345,8 @@ def test_a_small_study_from_end_to_end(finished):
             assert float(r["mse"]) == pytest.approx(row.error_before_adaptation, rel=1e-5)
     assert sorted(p.name for p in (out / "plots").iterdir()) == ["curves.png", "mse.png"]
     assert "reptile - joint" in (out / "sine.md").read_text()
+    assert "p (Holm)" in (out / "sine.md").read_text()
+    assert "Missing" not in (out / "sine.md").read_text()
 
 
 def test_functions_are_those_of_the_same_waves_for_all_and_adapt_to_their_points(finished):
@@ -382,7 +384,7 @@ def test_everything_is_rebuilt_from_what_is_committed(finished, capsys):
 
 
 def test_a_study_without_a_finished_run_says_so(tmp_path):
-    assert "4 of 4 runs have not finished" in study.Sine().report(asked(), {}, tmp_path)
+    assert "4 of 4 runs are missing: reptile seed 0 (not run), " in study.Sine().report(asked(), {}, tmp_path)
     assert (tmp_path / "plots" / "curves.png").exists()
 
 

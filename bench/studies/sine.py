@@ -28,7 +28,7 @@ from bench.plots import png
 from bench.protocols import Protocol, read_presets, resolve
 from bench.records import Run
 from bench.registry import create_algorithm
-from bench.stats import mean_ci95, paired_comparison
+from bench.stats import holm, mean_ci95, paired_comparison
 from bench.study import Request, Study, register_study, run_of
 from bench.tasks import TaskStream
 from bench.text import markdown_table, number
@@ -136,9 +136,12 @@ class Sine(Study):
         write_csv(out / "sine.csv", rows, SineRow.columns())
         write_atomic(out / "plots" / "curves.png", png(functions_figure(found)))
         write_atomic(out / "plots" / "mse.png", png(error_figure(rows)))
-        write_atomic(out / "sine.md", markdown(found, rows))
-        missing = len(wanted) - len(found)
-        note = f"\n{missing} of {len(wanted)} runs have not finished." if missing else ""
+        have = {(f.run.row.algo, f.run.row.seed) for f in found}
+        absent = [c for c in wanted if (c.algo, c.seed) not in have]
+        ended = {c.run_id: run.row.status for c in absent if (run := run_of(c, runs)) is not None and not run.ok}
+        missing = [f"{c.algo} seed {c.seed} ({ended.get(c.run_id, 'not run')})" for c in absent]
+        write_atomic(out / "sine.md", markdown(found, rows, missing))
+        note = f"\n{len(missing)} of {len(wanted)} runs are missing: {', '.join(missing)}." if missing else ""
         return f"{error_table(rows)}{note}\n\nIn {out}: sine.md, sine.csv, plots/, runs/"
 
     def line(self, run: Run) -> str:
@@ -229,7 +232,7 @@ def error_table(rows: Sequence[SineRow]) -> str:
     return markdown_table(["mse after", *(f"{step} step{'' if step == 1 else 's'}" for step in STEPS)], cells)
 
 
-def markdown(found: Sequence[Followed], rows: Sequence[SineRow]) -> str:
+def markdown(found: Sequence[Followed], rows: Sequence[SineRow], missing: Sequence[str] = ()) -> str:
     """Return sine.md: what was run, errors, paired differences and figures."""
     if not found:
         return "# Sine waves\n\nNo run has finished yet.\n"
@@ -246,6 +249,7 @@ def markdown(found: Sequence[Followed], rows: Sequence[SineRow]) -> str:
     parts = [
         "# Sine waves",
         intro,
+        *([f"**Missing**, so that means are over unequal seeds: {', '.join(missing)}."] if missing else []),
         "## Settings",
         _settings(found),
         _notes(),
@@ -282,15 +286,20 @@ def _pairs(found: Sequence[Followed]) -> str:
         values = f.run.test_tasks["error"].to_numpy(dtype=float)
         if len(values) and np.isfinite(values).all():
             errors.setdefault(f.run.row.algo, {})[f.run.row.seed] = values
+    pairs = [(a, b) for a, b in itertools.combinations(errors, 2) if errors[a].keys() & errors[b].keys()]
+    found_differences = [paired_comparison(errors[a], errors[b]) for a, b in pairs]
+    corrected = holm([d.p_value for d in found_differences])
     cells = []
-    for a, b in itertools.combinations(errors, 2):
-        if errors[a].keys() & errors[b].keys():
-            d = paired_comparison(errors[a], errors[b])
-            interval = f"{d.ci95_low:+.4f} to {d.ci95_high:+.4f}"
-            cells.append([f"{a} - {b}", f"{d.diff:+.4f}", interval, f"{d.test_tasks:,}", d.seeds])
+    for (a, b), d, p in zip(pairs, found_differences, corrected):
+        interval = f"{d.ci95_low:+.4f} to {d.ci95_high:+.4f}"
+        cells.append([f"{a} - {b}", f"{d.diff:+.4f}", interval, f"{p:.2g}", f"{d.test_tasks:,}", d.seeds])
     steps = ", ".join(map(str, dict.fromkeys(f.run.row.eval_inner_steps for f in found)))
-    title = f"Paired differences on identical test waves after {steps} steps; below zero the first is better:"
-    return title + "\n\n" + markdown_table(["A - B", "difference", "95% interval", "pairs", "seeds"], cells)
+    title = (
+        f"Paired differences on identical test waves after {steps} steps; below zero the first is better. The p-value "
+        "of the sign-flip test is corrected (Holm) for all of these; it says how the models trained here compare "
+        "on further waves, and nothing of training anew with other seeds:"
+    )
+    return title + "\n\n" + markdown_table(["A - B", "difference", "95% interval", "p (Holm)", "pairs", "seeds"], cells)
 
 
 def functions_figure(found: Sequence[Followed]) -> Figure:
