@@ -5,10 +5,11 @@ The numbers are data, in ``anchors.toml``; nothing here knows an algorithm or a 
 
 from __future__ import annotations
 
+import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,8 @@ def load_anchors(path: Path = FILE) -> list[Anchor]:
 def beside(anchors: Iterable[Anchor], arms: Sequence[Arm]) -> list[Beside]:
     """Put our arms beside the published values of every data set and protocol of which there is a run.
 
-    An anchor has one line per arm that ran it, or one that says ``not run``; other kinds have one line each.
+    An anchor has one line per set of settings that it was run with, or one that says ``not run``; other kinds have one
+    line each. Arms that differ in what changes no accuracy beyond rounding, such as the machine, are one here.
     """
     tried = {(arm.setting.dataset, arm.setting.protocol) for arm in arms}
     lines = []
@@ -125,12 +127,28 @@ def beside(anchors: Iterable[Anchor], arms: Sequence[Arm]) -> list[Beside]:
         if anchor.kind != "anchor":
             lines.append(Beside(anchor))
             continue
-        mine = [arm for arm in arms if _fits(anchor, arm)]
+        mine = _pooled([arm for arm in arms if _fits(anchor, arm)])
         column = _column(anchor)
         done = [_judged(anchor, arm) for arm in mine if arm.values(column)]
         failed = sum(not run.ok for arm in mine for run in arm.runs)
         lines += done or [Beside(anchor, verdict=f"not run ({failed} failed)" if failed else "not run")]
     return lines
+
+
+def _pooled(arms: Sequence[Arm]) -> list[Arm]:
+    """Put the runs of arms with the same settings and budget together."""
+    groups: dict[str, list[Arm]] = {}
+    for number, arm in enumerate(arms):
+        config = arm.runs[0].details.get("config")
+        known = _flat(config) if isinstance(config, dict) else {"arm": number}
+        decisive = {name: value for name, value in known.items() if name not in _BESIDE or name == "meta_steps"}
+        groups.setdefault(json.dumps([asdict(arm.setting), decisive], sort_keys=True), []).append(arm)
+    pooled = []
+    for members in groups.values():
+        runs = sorted((run for arm in members for run in arm.runs), key=lambda run: run.row.started_at)
+        label = members[0].label if len(groups) > 1 or len(members) == 1 else members[0].algo
+        pooled.append(replace(members[0], label=label, runs=tuple(runs)))
+    return pooled
 
 
 def _fits(anchor: Anchor, arm: Arm) -> bool:
@@ -159,6 +177,11 @@ def _judged(anchor: Anchor, arm: Arm) -> Beside:
         words.append("budget not recorded")
     elif steps != anchor.published_meta_steps:
         words.append(f"{100 * steps / (anchor.published_meta_steps or 1):.0f}% of the budget")
+    rows = [run.row for run in arm.ok.values()]
+    if (machines := len({(row.device, row.device_name, row.threads) for row in rows})) > 1:
+        words.append(f"seeds of {machines} machines")
+    if (versions := len({str(run.details.get("config", {}).get("code")) for run in arm.ok.values()})) > 1:
+        words.append(f"of {versions} versions of the algorithm's file")
     if changed:
         words.append(changed)
     half = arm.ci95(column)

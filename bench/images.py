@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -30,8 +31,12 @@ class Classification(Objective):
         return F.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)
 
     def score(self, outputs: Tensor, y: Tensor) -> Tensor:
-        """Return 1 where the highest score is that of the right class, else 0."""
-        return (outputs.argmax(dim=-1) == y).double()
+        """Return 1 where the highest score is that of the right class, else 0, and NaN where a score is not finite.
+
+        The highest of scores that ran away would be the first, which is right once in n_way times.
+        """
+        right = (outputs.argmax(dim=-1) == y).double()
+        return right.masked_fill(~outputs.isfinite().all(dim=-1), math.nan)
 
 
 @dataclass(frozen=True)

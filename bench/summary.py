@@ -34,8 +34,8 @@ def summary(
     if arms:
         blocks = [f"# Comparison on {escape(heading(arm.setting for arm in arms))}"]
         blocks.append(
-            f"**All accuracies here are on {' and '.join(datasets)}. They are not comparable with numbers measured on "
-            "another data set or under another protocol, published ones included.**"
+            f"**All results here are on {' and '.join(datasets)}. They are not comparable with numbers measured on "
+            f"another data set or under another protocol{'' if published else ', published ones included'}.**"
         )
     else:
         blocks = ["# Comparison", "No run has finished yet."]

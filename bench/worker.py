@@ -233,16 +233,16 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
 
 
 def finite(test: Evaluation) -> Evaluation:
-    """Return ``test`` if every task's measure is a finite number, which an error need not be.
+    """Return ``test`` if every task's measure is a finite number, which it is not where adaptation ran away.
 
     Raises:
-        Diverged: it is not: adaptation ran away.
+        Diverged: it is not.
     """
     for by_step in test.measure.values():
         for step, values in by_step.items():
             if lost := int((~np.isfinite(values)).sum()):
                 raise Diverged(
-                    f"the error is not finite on {lost} of {len(values)} test tasks after {step} adaptation steps;"
+                    f"outputs are not finite on {lost} of {len(values)} test tasks after {step} adaptation steps;"
                     " try a lower inner_lr"
                 )
     return test

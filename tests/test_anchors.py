@@ -156,6 +156,19 @@ def test_settings_of_ones_own_are_named_and_counted_apart(tmp_path):
     assert ours.label != other.label
 
 
+def test_seeds_of_one_cell_count_together_whatever_machine_and_version_they_ran_on(tmp_path):
+    for seed, name in enumerate(("H100", "H100", "H200")):
+        paper_run(tmp_path, seed=seed, accuracy=0.987, device_name=name)
+    (line,) = lines_of(tmp_path)
+    assert (line.seeds, line.verdict, line.label) == (3, "reproduced; seeds of 2 machines", "maml")
+    paper_run(tmp_path, seed=3, accuracy=0.987, device_name="H100", settings={"code": "edited"})
+    (line,) = lines_of(tmp_path)
+    assert line.seeds == 4
+    assert line.verdict.endswith("seeds of 2 machines; of 2 versions of the algorithm's file")
+    paper_run(tmp_path, seed=4, accuracy=0.9, meta_steps=20_000)
+    assert sorted(line.seeds for line in lines_of(tmp_path)) == [1, 4], "another budget is another line"
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

@@ -6,7 +6,7 @@ import torch
 
 from bench.api import Episode
 from bench.evaluate import PLAIN, TRANSDUCTIVE, evaluate
-from bench.images import ImagePool
+from bench.images import Classification, ImagePool
 from bench.model import Classifier, build_network
 from bench.registry import create_algorithm, create_backbone
 from bench.stats import mean_ci95
@@ -75,6 +75,13 @@ def test_untrained_accuracy_before_adaptation_is_one_in_n(toy_images, n_way):
         mean, ci95 = mean_ci95(got.final(mode))
         assert abs(mean - 1 / n_way) < 2 * ci95  # twice the interval: wrong once in 10,000
         assert ci95 < 0.04
+
+
+def test_scores_that_ran_away_are_no_answer_and_not_right_by_chance():
+    outputs = torch.tensor([[[1.0, 2.0], [torch.nan, torch.nan], [torch.inf, 0.0], [3.0, 1.0]]])
+    score = Classification().score(outputs, torch.tensor([[1, 0, 0, 1]]))
+    assert score.isnan().tolist() == [[False, True, True, False]]
+    assert score[0, [0, 3]].tolist() == [1, 0]
 
 
 def test_progress_counts_every_task_once(toy_images):

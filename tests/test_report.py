@@ -178,7 +178,7 @@ def test_means_intervals_and_spread_over_seeds_on_paper(tmp_path):
 def test_the_summary_says_on_what_and_how_fairly(grid):
     text = write_report(grid).summary_md.read_text()
     assert text.startswith("# Comparison on glyphs, protocol quick\n")
-    assert re.search(r"\*\*All accuracies here are on glyphs\..*published ones included\.\*\*", text)
+    assert re.search(r"\*\*All results here are on glyphs\..*published ones included\.\*\*", text)
     assert text.count("Identical training tasks for all, 3,200 in each run (sha256 02818db3dbaf for seed 0") == 2
     assert "gamma better" in text
     for section in ("Accuracy on meta-test", "Paired differences", "Cost", "adaptation step", "Environment", "Plots"):
