@@ -164,10 +164,22 @@ def _score(arm: Arm | None, column: str) -> tuple[float | None, float | None, fl
 
 
 def differences(groups: Iterable[Sequence[Cell]], runs: Mapping[str, Run]) -> list[list[Comparison]]:
-    """Compare the arms of every group pairwise on their test tasks; Holm's correction is over all groups together."""
-    found = [compare(arm for cell in group if (arm := arm_of(cell, runs)) is not None) for group in groups]
-    together = iter(corrected([c for group in found for c in group]))
-    return [[next(together) for _ in group] for group in found]
+    """Compare the arms of every group pairwise on their test tasks.
+
+    Holm's correction is over all groups together, in which the same runs side by side in two groups count once.
+    """
+    family: dict[tuple[Any, ...], Comparison] = {}
+    keys: list[list[tuple[Any, ...]]] = []
+    for group in groups:
+        arms = [arm for cell in group if (arm := arm_of(cell, runs)) is not None]
+        ids = {arm.label: tuple(run.row.run_id for run in arm.runs) for arm in arms}
+        keys.append([])
+        for c in compare(arms):
+            key = (c.mode, ids[c.algo_a], ids[c.algo_b])
+            family.setdefault(key, c)
+            keys[-1].append(key)
+    together = dict(zip(family, corrected(list(family.values()))))
+    return [[together[key] for key in group] for group in keys]
 
 
 def difference_table(comparisons: Iterable[Comparison], mode: str) -> str:

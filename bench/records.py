@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -178,12 +178,12 @@ class Run:
     @cached_property
     def curve(self) -> tuple[CurvePoint, ...]:
         """Validation along the run, by meta-step."""
-        return self._table(CURVE_FILE, CurvePoint)
+        return self.table(CURVE_FILE, CurvePoint)
 
     @cached_property
     def adaptation(self) -> tuple[AdaptationPoint, ...]:
         """Test accuracy after each inner step."""
-        return self._table(ADAPTATION_FILE, AdaptationPoint)
+        return self.table(ADAPTATION_FILE, AdaptationPoint)
 
     @cached_property
     def test_tasks(self) -> pd.DataFrame:
@@ -199,7 +199,8 @@ class Run:
             return TestTask.table(())
         return tasks
 
-    def _table(self, name: str, kind: type[T]) -> tuple[T, ...]:
+    def table(self, name: str, kind: type[T]) -> tuple[T, ...]:
+        """Return the lines of a table of this run; one that is damaged or was altered is empty, with a warning."""
         path = self.folder / name
         try:
             self._check_unaltered(path)
@@ -244,6 +245,22 @@ def write_run(
     files = {name: _sha256((folder / name).read_bytes()) for name in tables}
     _write_record(folder, row, {**details, "files": files})
     return True
+
+
+def add_tables(run: Run, tables: Mapping[str, tuple[type[Columns], Sequence[Any]]]) -> Run:
+    """Write further tables of a finished run, record their hashes, and return the run as it is now.
+
+    The record of a run of schema 1 holds no hashes and stays as it is.
+    """
+    for name, (kind, rows) in tables.items():
+        write_csv(run.folder / name, rows, kind.columns())
+    recorded = run.details.get("files")
+    if not isinstance(recorded, Mapping):
+        return run
+    files = {name: _sha256((run.folder / name).read_bytes()) for name in tables}
+    details = {**run.details, "files": {**recorded, **files}}
+    _write_record(run.folder, run.row, details)
+    return dataclasses.replace(run, details=details)
 
 
 def rewrite_status(run: Run, status: str, error: str) -> Run:

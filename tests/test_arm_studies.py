@@ -85,7 +85,8 @@ def test_overlap_varies_one_setting_at_a_time_on_the_same_tasks_for_all_arms():
     configs = Overlap().configs(wanted())
     assert len(cells) == len(ARMS) * sum(len(axis.values) for axis in AXES)
     assert len(configs) == len(ARMS) * (sum(len(axis.values) for axis in AXES) - (len(AXES) - 1))  # one base for all
-    assert len({stream_plan(c)["meta_train"] for c in configs}) == 1
+    for members in overlap._points(cells).values():
+        assert len({stream_plan(c)["meta_train"] for cell in members for c in cell.configs}) == 1
 
     def settings(c):
         return c.hyperparameters["inner_steps"], c.hyperparameters["inner_batch"], c.meta_lr
@@ -95,6 +96,10 @@ def test_overlap_varies_one_setting_at_a_time_on_the_same_tasks_for_all_arms():
         assert settings(cell.configs[0])[[a.name for a in AXES].index(cell.axis)] == cell.value
     images = {c.n_way * (c.train_shots + c.k_query) for c in configs}
     assert images == {100}
+    tails = {
+        cell.value: cell.configs[0].n_way * cell.configs[0].k_query for cell in cells if cell.axis == "inner_batch"
+    }
+    assert tails == {10: 10, 25: 25, 50: 50, 100: 50}, "as large as a minibatch, and half of the images at most"
     assert [overlap.once(next(c for c in cells if c.axis == axis.name)) for axis in AXES] == [4, 25, None]
 
 
@@ -167,6 +172,17 @@ def test_accuracies_pool_seeds_and_differences_are_paired_and_corrected_over_all
     got = next(c for c in found[0] if c.mode == "plain")
     sign = 1 if got.algo_a == ARMS["reptile"].label else -1
     assert sign * got.diff == pytest.approx(expected.diff)
+
+
+def test_a_pair_of_runs_that_stands_at_several_points_counts_once_in_the_correction(tmp_path):
+    request = wanted(vary={"inner_steps": ["4", "6"], "inner_batch": ["25", "50"], "arm": ["reptile", "cycling"]})
+    runs = made(Overlap().configs(request), tmp_path, lambda c: 0.8 if c.algo == "foml" else 0.802)
+    found = dict(zip((points := overlap._points(overlap.cells(request))), differences(points.values(), runs)))
+    base, again = found["inner_steps", 4], found["inner_batch", 25]
+    assert [c.p_value_holm for c in base] == [c.p_value_holm for c in again]
+    once = [*base, *found["inner_steps", 6], *found["inner_batch", 50]]
+    assert [c.p_value_holm for c in once] == holm([c.p_value for c in once])
+    assert max(c.p_value_holm for c in once) > 0, "or the correction is not seen"
 
 
 def test_a_report_finds_runs_of_older_code_with_the_same_settings_and_no_others(tmp_path):

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import math
+import shutil
 
 import higher
 import numpy as np
@@ -381,6 +382,16 @@ def test_everything_is_rebuilt_from_what_is_committed(finished, capsys):
     assert [run.row.algo for run in study.chosen(wanted, runs)] == ["joint", "reptile"]
     assert not study.chosen(study.Sine().configs(asked(flags=budget | {"meta_lr": 0.5})), runs)
     assert "mse after" in capsys.readouterr().out
+
+
+def test_a_table_of_a_run_that_was_altered_is_left_out(finished, tmp_path, caplog):
+    _, _, out = finished
+    shutil.copytree(out / "runs", tmp_path / "runs")
+    run = next(run for run in load_runs(tmp_path) if study.follow(run) is not None)
+    table = run.folder / study.ERROR_FILE
+    table.write_text(table.read_text().replace("0.", "1.", 1))
+    assert study.follow(run) is None
+    assert f"{table}: ignored (not what was written" in caplog.text
 
 
 def test_a_study_without_a_finished_run_says_so(tmp_path):

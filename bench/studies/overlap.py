@@ -138,11 +138,22 @@ def cells(request: Request) -> list[Cell]:
         texts = request.vary.get(axis.name)
         values = axis.values if texts is None else sorted({coerce(f"--vary {axis.name}", t, axis.kind) for t in texts})
         for value in values:
-            varied = {axis.name: value}
+            varied = {axis.name: value, **(_tail(request, int(value)) if axis.name == "inner_batch" else {})}
             for arm in arms:
                 configs = tuple(arm_config(NAME, request, arm, seed, BASE, varied) for seed in seeds)
                 found.append(Cell(arm, configs, axis.name, value))
     return found
+
+
+def _tail(request: Request, inner_batch: int) -> dict[str, int]:
+    """Return how the images of a class are dealt out so that a separate tail is as large as the other minibatches.
+
+    Half of the images at most, for the steps before need some as well. All arms of a point hold the same images.
+    """
+    given = {**BASE, **request.flags, **{name: values[0] for name, values in request.grid.items()}}
+    images = given["train_k_shot"] + given["k_query"]
+    tail = min(max(1, inner_batch // given["n_way"]), max(1, images // 2))
+    return {"k_query": tail, "train_k_shot": images - tail}
 
 
 def _points(wanted: Sequence[Cell]) -> dict[tuple[str, float | None], list[Cell]]:
@@ -185,7 +196,7 @@ def axis_table(axis: Axis, rows: Sequence[CellRow]) -> str:
 
 def markdown(wanted: Sequence[Cell], rows: Sequence[CellRow], pairs: Pairs, runs: Mapping[str, Run]) -> str:
     """Return the study's page: what was held fixed, a table per sweep, differences."""
-    config = wanted[0].configs[0]
+    config = next((cell for cell in wanted if cell.axis != "inner_batch"), wanted[0]).configs[0]
     images, tail = config.n_way * (config.train_shots + config.k_query), config.n_way * config.k_query
     seeds = ", ".join(str(c.seed) for c in wanted[0].configs)
     fixed = [
@@ -195,9 +206,10 @@ def markdown(wanted: Sequence[Cell], rows: Sequence[CellRow], pairs: Pairs, runs
         f"{config.meta_optimizer}, {config.meta_lr_schedule} schedule, the same outer step for all arms, although "
         "Reptile's sum of gradients is longer than one of them.",
         f"A training task holds {images} images, the same tasks for all arms. Separate tail: {tail} of them are held "
-        f"out for the last step, the other {images - tail} cycle in the steps before. Shared tail, and Reptile: all "
-        "minibatches come from all images, cycling (every image once before any comes again), or, with replacement, "
-        "each drawn from all of them anew (no image twice in one minibatch).",
+        f"out for the last step, the other {images - tail} cycle in the steps before; where the minibatch is varied, "
+        "the tail is as large as it, and half of the images at most. Shared tail, and Reptile: all minibatches come "
+        "from all images, cycling (every image once before any comes again), or, with replacement, each drawn from all "
+        "of them anew (no image twice in one minibatch; with minibatches of all images this is the same as cycling).",
         f"Where not varied: {_base(wanted)}.",
         f"Test: {config.eval_inner_steps} steps on the whole support set, {config.test_tasks:,} meta-test tasks with "
         f"{config.eval_k_query} query image(s) per class, the same for all.",

@@ -22,11 +22,11 @@ from bench.checkpoint import read_checkpoint
 from bench.config import RunConfig
 from bench.data import load_data
 from bench.evaluate import TRANSDUCTIVE, evaluate
-from bench.files import Columns, read_rows, write_atomic, write_csv
+from bench.files import Columns, write_atomic, write_csv
 from bench.panels import GREY, SMALL, TEXT, TITLE, finish, line_style, literal, styles_of
 from bench.plots import png
 from bench.protocols import Protocol, read_presets, resolve
-from bench.records import Run
+from bench.records import Run, add_tables
 from bench.registry import create_algorithm
 from bench.stats import holm, mean_ci95, paired_comparison
 from bench.study import Request, Study, register_study, run_of
@@ -171,17 +171,17 @@ def chosen(wanted: Sequence[RunConfig], runs: Mapping[str, Run]) -> list[Run]:
 def follow(run: Run) -> Followed | None:
     """Return what a run does while it adapts: from its files, or from its weights, which writes these files.
 
-    None where neither is there.
+    None where neither is there, or where a file was altered since it was written, which gives a warning.
     """
-    errors, functions = run.folder / ERROR_FILE, run.folder / FUNCTION_FILE
-    if not (errors.exists() and functions.exists()):
+    recorded = run.details.get("files", {ERROR_FILE: "", FUNCTION_FILE: ""})  # schema 1 knows no hashes
+    if not all(name in recorded and (run.folder / name).exists() for name in (ERROR_FILE, FUNCTION_FILE)):
         checkpoint = run.folder / "checkpoint.pt"
         if not checkpoint.exists():
             return None
         points, lines = measure(RunConfig(**run.details["config"]), read_checkpoint(checkpoint))
-        write_csv(errors, points, ErrorPoint.columns())
-        write_csv(functions, lines, FunctionPoint.columns())
-    return Followed(run, tuple(read_rows(errors, ErrorPoint)), tuple(read_rows(functions, FunctionPoint)))
+        run = add_tables(run, {ERROR_FILE: (ErrorPoint, points), FUNCTION_FILE: (FunctionPoint, lines)})
+    errors, functions = run.table(ERROR_FILE, ErrorPoint), run.table(FUNCTION_FILE, FunctionPoint)
+    return Followed(run, errors, functions) if errors and functions else None
 
 
 def measure(config: RunConfig, state: Mapping[str, Any]) -> tuple[list[ErrorPoint], list[FunctionPoint]]:
