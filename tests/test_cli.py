@@ -227,6 +227,22 @@ def test_a_signal_while_a_worker_starts_stops_the_comparison(tmp_path):
     assert [(r["algo"], r["status"]) for r in table(tmp_path / "summary.csv")] == [("maml", "interrupted")]
 
 
+def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path):
+    """Even if what is imported swallows the exception that it would be."""
+    (tmp_path / "torch.py").write_text(
+        "import pathlib, time\n"
+        f"pathlib.Path({str(tmp_path / 'importing')!r}).touch()\n"
+        "try:\n    time.sleep(60)\nexcept BaseException:\n    time.sleep(60)\n"
+    )
+    command = [sys.executable, str(REPOSITORY / "run_bench.py"), "--list"]
+    env = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+    until((tmp_path / "importing").exists)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout, stderr) == (130, "", "run_bench.py: interrupted before anything was begun\n")
+
+
 def is_a_worker(parent):
     children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     return any("bench.worker" in Path(f"/proc/{child}/cmdline").read_text() for child in children)
@@ -288,7 +304,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("args", "words"), WRONG, ids=[" ".join(a) for a, _ in WRONG])
 def test_wrong_usage_is_one_line_and_status_2_before_anything_is_trained(args, words, tmp_path, monkeypatch, capsys):
-    import run_bench as module
+    from bench import command as module
 
     monkeypatch.chdir(tmp_path)
     try:
@@ -304,7 +320,7 @@ def test_wrong_usage_is_one_line_and_status_2_before_anything_is_trained(args, w
 
 
 def test_sigterm_while_tables_are_written_is_an_interrupt_too(tmp_path, monkeypatch, capsys):
-    import run_bench as module
+    from bench import command as module
 
     make_run(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
@@ -315,7 +331,7 @@ def test_sigterm_while_tables_are_written_is_an_interrupt_too(tmp_path, monkeypa
 
 
 def test_tables_that_cannot_be_written_after_the_runs_are_a_failure_and_not_wrong_usage(tmp_path, monkeypatch, capsys):
-    import run_bench as module
+    from bench import command as module
 
     def full(out):
         raise OSError(28, "No space left on device", "summary.csv")
@@ -334,7 +350,7 @@ def test_tables_that_cannot_be_written_after_the_runs_are_a_failure_and_not_wron
 @pytest.mark.parametrize(("args", "threads"), [([], 4), (["--jobs", "2"], 2), (["--jobs", "9"], 1),
                                               (["--jobs", "2", "--threads", "3"], 3)])  # fmt: skip
 def test_runs_beside_each_other_share_the_cores_unless_told_otherwise(args, threads, tmp_path, monkeypatch):
-    import run_bench as module
+    from bench import command as module
 
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     given = []

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
-import run_bench
+from bench import command
 from bench.config import RunConfig
+from bench.flags import parser
 from bench.records import load_runs
 from bench.registry import load_plugin
 from tests.made_runs import make_run
@@ -35,7 +36,7 @@ class Reached(Exception):
 
 def options():
     """Every flag that takes a value, but those that choose where files are."""
-    actions = run_bench.parser()._actions
+    actions = parser()._actions
     return sorted(
         a.option_strings[-1] for a in actions if a.nargs is None and a.dest not in ("out", "data_root", "dataset")
     )
@@ -68,14 +69,14 @@ def test_any_flags_give_one_line_or_runs_that_can_be_done(out, pairs, further):
         def reached(configs, *args, **kwargs):
             raise Reached(configs)
 
-        patch.setattr(run_bench, "run_all", reached)
-        patch.setattr(run_bench, "warn_if_busy", lambda: None)
+        patch.setattr(command, "run_all", reached)
+        patch.setattr(command, "warn_if_busy", lambda: None)
         lines = Lines()
         patch.setattr(sys, "stderr", lines)
         patch.setattr(sys, "stdout", Lines())
         argv = [*BASE, "--out", str(out), *(word for pair in pairs for word in pair), *further]
         try:
-            status = run_bench.main(argv)
+            status = command.main(argv)
         except SystemExit as end:  # argparse
             status = end.code
             event("argparse")

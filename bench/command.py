@@ -1,0 +1,182 @@
+"""What the command line does: run, report, list; and the exit status that says how it went."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+
+from tabulate import tabulate
+
+from bench.api import BenchError
+from bench.config import AUTO, RunConfig
+from bench.console import say, warn
+from bench.data import load_data
+from bench.flags import USAGE, folder, given, parser
+from bench.locks import tables_turn
+from bench.plan import check, plan, request
+from bench.protocols import load_protocol, protocol_names
+from bench.records import load_runs
+from bench.registry import (
+    ALGORITHMS,
+    BACKBONES,
+    DATASETS,
+    create_algorithm,
+    create_backbone,
+    hyperparameter_names,
+    load_plugin,
+)
+from bench.report import comparison_table, write_report
+from bench.runner import Halted, Place, run_all
+from bench.study import STUDIES
+from bench.worker import INTERRUPTED
+
+FAILED = 1
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status of SPEC 1."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs have handlers of their own
+    try:
+        return _main(argv)
+    except BenchError as error:
+        print(f"run_bench.py: {error}", file=sys.stderr)
+        return USAGE
+    except Halted as error:
+        if isinstance(error.__cause__, BrokenPipeError):
+            _drop_output()
+        print(f"run_bench.py: {error}", file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:
+        _drop_output()
+        return 0
+    except OSError as error:
+        print(f"run_bench.py: {error.strerror}: {error.filename}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("run_bench.py: interrupted; the same command continues", file=sys.stderr)
+        return INTERRUPTED
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _drop_output() -> None:
+    """Let what is still to be printed go nowhere: whoever read it has left."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _main(argv: Sequence[str]) -> int:
+    args = parser().parse_args(argv)
+    out, data_root = folder("--out", args.out), folder("--data-root", args.data_root)
+    jobs = given("--jobs", args.jobs, int)
+    timeout_s = given("--run-timeout", args.run_timeout, float | None)
+    for path in args.plugin:
+        load_plugin(path)
+    if args.list:
+        print(listing())
+        return 0
+    status = 0
+    if not args.report or args.study is not None:
+        plugins = tuple(path.resolve() for path in args.plugin)
+        place = Place(out, data_root, plugins, _command(argv), args.profile, jobs, timeout_s)
+        if args.study is not None:
+            return study(args, place)
+        configs = plan(args, place)
+        say_how(configs, place)
+        status = run_all(configs, place, args.fresh, say)
+    runs = load_runs(out)
+    if args.report and not runs:
+        raise BenchError(f"--report: no finished run under {str(out)!r}; --out takes the folder of earlier runs")
+    with _tables(after_runs=not args.report):
+        write_report(out)
+    say(f"\n{comparison_table(runs)}\n")
+    tables = "summary.csv, curves.csv, comparisons.csv, time_to_accuracy.csv, anchors.csv"
+    say(f"In {out}: summary.md, {tables}, plots/, runs/")
+    return status
+
+
+def study(args: argparse.Namespace, place: Place) -> int:
+    """Run the study that ``--study`` names, or only rebuild its tables for ``--report``; returns the exit status."""
+    chosen = STUDIES.get(args.study)()
+    if args.protocol is not None:
+        raise BenchError(f"--protocol {args.protocol!r}: a study has settings of its own; flags and --set change them")
+    if args.dataset not in (AUTO, chosen.dataset) and chosen.dataset is not None:
+        raise BenchError(f"--dataset {args.dataset!r}: study {args.study} is about {chosen.dataset}; leave it out")
+    if chosen.measures_time and place.jobs > 1:
+        raise BenchError(f"--jobs {place.jobs}: study {args.study!r} measures time; accepted: 1")
+    place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
+    asked = request(args, place)
+    chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
+    source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", warn)
+    asked = dataclasses.replace(asked, dataset=source.name)
+    configs = chosen.configs(asked)
+    check(configs, source)
+    status = 0
+    if not args.report:
+        say_how(configs, place)
+        status = run_all(configs, place, args.fresh, say, chosen.line)
+    with _tables(after_runs=not args.report), tables_turn(place.out):
+        runs = {run.row.run_id: run for run in load_runs(place.out)}
+        text = chosen.report(asked, runs, place.out)
+    say(f"\n{text}")
+    return status
+
+
+def say_how(configs: Sequence[RunConfig], place: Place) -> None:
+    """Say what will show in the times: other work on this machine, and runs beside each other."""
+    warn_if_busy()
+    if place.jobs > 1:
+        threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
+        say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
+
+
+def warn_if_busy() -> None:
+    """Warn if other work on this machine will show in the times."""
+    cores = len(os.sched_getaffinity(0))
+    if (load := os.getloadavg()[0]) > cores:
+        warn(f"this machine is busy (load {load:.1f} on {cores} cores): times measured now will mean little.")
+
+
+@contextlib.contextmanager
+def _tables(after_runs: bool) -> Iterator[None]:
+    """Take an error on writing tables for what it is: not wrong usage, if runs have been made."""
+    try:
+        yield
+    except OSError as error:
+        if not after_runs:
+            raise
+        raise Halted.by(error) from error
+
+
+def _command(argv: Sequence[str]) -> str:
+    return shlex.join(["python", "run_bench.py", *argv])
+
+
+def listing() -> str:
+    """Return the tables of ``--list``: what is registered and the protocols, with settings and papers."""
+    algorithms = [(name, _settings(create_algorithm(name)), ALGORITHMS.get(name).paper) for name in ALGORITHMS.names()]
+    data = [(name, "", DATASETS.get(name).paper) for name in DATASETS.names()]
+    networks = [(name, _settings(create_backbone(name)), BACKBONES.get(name).paper) for name in BACKBONES.names()]
+    protocols = [(name, load_protocol(name).summary, "") for name in protocol_names()]
+    studies = [(name, STUDIES.get(name).summary, "") for name in STUDIES.names()]
+    parts = []
+    tables = {"algorithm": algorithms, "dataset": data, "backbone": networks, "protocol": protocols, "study": studies}
+    for title, rows in tables.items():
+        columns = [title, "settings", "paper"]
+        kept = [i for i in range(3) if i == 0 or any(row[i] for row in rows)]
+        table = [[row[i] for i in kept] for row in rows]
+        parts.append(
+            tabulate(table, [columns[i] for i in kept], maxcolwidths=[14, 34, 26] if len(kept) == 3 else [20, 60])
+        )
+    parts.append("Settings are the defaults of the class; protocols, flags and --set override them (bench/protocols/).")
+    return "\n\n".join(parts)
+
+
+def _settings(plugin: object) -> str:
+    return ", ".join(f"{field}={getattr(plugin, field)}" for field in hyperparameter_names(type(plugin)))

@@ -1,0 +1,125 @@
+"""What the command line asks for, made into the configurations of all runs, checked before anything is trained."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from bench.api import BenchError, TaskSource
+from bench.config import AUTO, RunConfig
+from bench.console import warn
+from bench.data import load_data
+from bench.flags import DEFAULT_PROTOCOL, GRID, default_algorithms, flag_names, names_in, values_of, varied
+from bench.kernels import available
+from bench.protocols import IDENTITY, Override, check_overrides, check_taken, load_protocol, resolve
+from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, unknown
+from bench.runner import Place
+from bench.study import Request
+from bench.worker import build, stream_plan
+
+
+def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
+    """Return the configuration of every run, all of them checked before anything is trained.
+
+    Raises:
+        BenchError: an unknown name, a value out of range, missing or damaged data, no GPU where one is asked for.
+    """
+    if args.vary:
+        raise BenchError(f"--vary {args.vary[0]!r}: only a study varies settings; add --study NAME")
+    asked = request(args, place)
+    algos = default_algorithms() if asked.algos is None else asked.algos
+    protocol = load_protocol(args.protocol or DEFAULT_PROTOCOL)
+    defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+    grid = {name: asked.grid.get(name, [None]) for name in GRID}
+    configs = []
+    for values in itertools.product(*grid.values()):
+        cell = {name: value for name, value in zip(grid, values) if value is not None}
+        flags = {name: value for name, value in {**asked.flags, **cell}.items() if name not in IDENTITY}
+        shape = {name: cell.get(name, defaults[name]) for name in ("n_way", "k_shot", "seed")}
+        machine = {"device": asked.device, "dataset": asked.dataset, "threads": asked.threads}
+        configs += [resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets) for algo in algos]
+    check_taken(asked.sets, configs)
+    source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
+    configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
+    check(configs, source)
+    return list({config.run_id: config for config in configs}.values())
+
+
+def request(args: argparse.Namespace, place: Place) -> Request:
+    """Return what the command line asks for, its names and values checked one by one.
+
+    Raises:
+        BenchError: an unknown name, a value of the wrong kind, no GPU where one is asked for.
+    """
+    algos = None if args.algos is None else tuple(names_in("--algos", args.algos))
+    for name in algos or ():
+        ALGORITHMS.get(name)
+    sets = [Override.parse(text) for text in args.set]
+    check_overrides(sets, algos or (ALGORITHMS.names() if args.study else default_algorithms()))
+    given = {name: values_of(name, text) for name in flag_names() if (text := getattr(args, name)) is not None}
+    single = {name: values[0] for name, values in given.items() if name not in GRID}
+    device = single.pop("device", AUTO)
+    if device not in (AUTO, "cpu", "cuda"):
+        raise BenchError(unknown("device", device, [AUTO, "cpu", "cuda"]))
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BenchError("--device cuda: torch finds no GPU here; accepted here: auto, cpu")
+    if device == AUTO:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if single.get("kernels", AUTO) == AUTO:
+        single["kernels"] = available(device)
+    if "backbone" in single:
+        BACKBONES.get(single["backbone"])
+    _check_writable(place.out)
+    return Request(
+        algos=algos,
+        dataset=args.dataset,
+        device=device,
+        threads=single.pop("threads", None) or max(1, _default_threads() // place.jobs),
+        flags=single,
+        grid={name: values for name, values in given.items() if name in GRID},
+        sets=sets,
+        vary=dict(varied(text) for text in args.vary),
+    )
+
+
+def check(configs: Sequence[RunConfig], source: TaskSource) -> None:
+    """Build every run's network and look whether the data can fill its tasks, before anything is trained.
+
+    Raises:
+        BenchError: says which cannot.
+    """
+    for config in configs:
+        algorithm = create_algorithm(config.algo, **config.hyperparameters)
+        for split, (rotation, episode) in stream_plan(config).items():
+            source.check(split, rotation, episode)
+        try:
+            build(config, algorithm, source.shape, torch.device("cpu"))
+        except (TypeError, ValueError, RuntimeError) as error:  # from a plugin's or the user's values
+            raise BenchError(
+                f"{config.algo} on backbone {config.backbone} cannot be built for {source.name}, whose inputs have the"
+                f" shape {tuple(source.shape)}: {error}"
+            ) from error
+
+
+def _default_threads() -> int:
+    """Return what the user's environment says, else one thread for each core that this process may use."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else len(os.sched_getaffinity(0))
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as probe:  # without a name, so that nothing is left if we are killed
+            probe.write(b"x")
+    except OSError as error:
+        raise BenchError(
+            f"--out {str(out)!r} cannot be written ({error.strerror}); accepted: a folder that can"
+        ) from error
