@@ -21,6 +21,7 @@ class FirstOrderMAML(MetaAlgorithm):
     inner_steps: int = 5
 
     paper = "Finn et al. 2017, arXiv:1703.03400, section 5.2"
+    order = "first"
 
     def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
         """Return the mean over tasks of the query gradient at the adapted weights."""

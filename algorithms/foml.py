@@ -34,6 +34,7 @@ class FirstOrderMAMLOnMinibatches(MetaAlgorithm):
     eval_inner_batch: int | None = None
 
     paper = "Nichol et al. 2018, arXiv:1803.02999, section 6.3"
+    order = "first"
     by_default = False
     run_defaults: ClassVar = {"meta_optimizer": "sgd", "meta_lr": 1.0, "meta_lr_schedule": "linear"}
 

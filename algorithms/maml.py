@@ -23,6 +23,7 @@ class MAML(MetaAlgorithm):
     inner_steps: int = 5
 
     paper = "Finn et al. 2017, arXiv:1703.03400"
+    order = "second"
 
     def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
         """Return the gradient of the mean query loss after adaptation with respect to the weights before it."""

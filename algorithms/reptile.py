@@ -36,6 +36,7 @@ class Reptile(MetaAlgorithm):
     replacement: bool = False
 
     paper = "Nichol et al. 2018, arXiv:1803.02999"
+    order = "first"
     run_defaults: ClassVar = {"meta_optimizer": "sgd", "meta_lr": 1.0, "meta_lr_schedule": "linear"}
 
     def __post_init__(self) -> None:

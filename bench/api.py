@@ -186,6 +186,12 @@ class MetaAlgorithm(ABC):
     """Where the algorithm comes from, shown by ``--list``."""
     by_default: ClassVar[bool] = True
     """Whether it takes part where ``--algos`` is left out; not what only a study is about."""
+    order: ClassVar[Literal["first", "second"] | None] = None
+    """What it claims of ``MetaGrad.grads``, which ``python -m bench.check`` then holds it to.
+
+    ``second``: the exact gradient of the mean ``query_loss`` with respect to the slow weights, through the inner loop;
+    ``first``: something cheaper that leaves derivatives of the inner loop out; None: no claim.
+    """
     run_defaults: ClassVar[Mapping[str, object]] = {}
     """RunConfig fields that this algorithm wants otherwise; protocols and flags override them."""
 
@@ -373,6 +379,8 @@ class Dataset(ABC):
     """Where tasks come from."""
 
     paper: ClassVar[str] = ""
+    licence: ClassVar[str] = ""
+    """Under which its data may be used, shown by ``--list``."""
     auto_rank: ClassVar[int | None] = None
     """Place in the queue of ``--dataset auto``, lowest first; None never takes part."""
 

@@ -43,6 +43,7 @@ class Glyphs(Dataset):
 
     paper = "made here from DejaVu Sans (dejavu-fonts.github.io); no published result uses it"
     auto_rank = 1
+    licence = "drawn from DejaVu Sans (Bitstream Vera licence)"
 
     def load(self, root: Path, cache: Path) -> ImageSet:
         """Return at least 1,200 letters, uint8 ``[classes, 20, 28, 28]``, the same bytes on every call.

@@ -38,6 +38,7 @@ class Omniglot(Dataset):
 
     paper = "Lake, Salakhutdinov, Tenenbaum 2015, doi:10.1126/science.aab3050"
     auto_rank = 0
+    licence = "MIT, Lake et al. 2015"
 
     def load(self, root: Path, cache: Path) -> ImageSet:
         """Return the 1,623 characters, uint8 ``[1623, 20, 28, 28]``: from the cache file, the archives, or the network.

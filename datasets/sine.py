@@ -116,6 +116,7 @@ class Sine(Dataset):
     """The sine waves of the MAML and Reptile papers, as the latter draws them."""
 
     paper = "Finn et al. 2017, arXiv:1703.03400, section 5.1; Nichol et al. 2018, arXiv:1803.02999, section 3"
+    licence = "none needed: made here"
 
     def load(self, root: Path, cache: Path) -> SineWaves:
         """Return the waves, for which no file is needed."""

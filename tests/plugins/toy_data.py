@@ -29,6 +29,7 @@ class Toy(Dataset):
     """Random patterns."""
 
     paper = "none"
+    licence = "none needed"
 
     def load(self, root: Path, cache: Path) -> ImageSet:
         """Return the patterns."""
@@ -38,6 +39,8 @@ class Toy(Dataset):
 @register_backbone("one-layer")
 class OneLayer(Backbone):
     """A linear classifier, so that whole commands take seconds."""
+
+    paper = "none"
 
     def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
         """Return the network."""

@@ -1,0 +1,85 @@
+"""Finds on a CPU what would make a GPU's host wait, and so keep a meta-step from being captured in a CUDA graph."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+
+Call = Callable[..., Any]
+
+
+class HostSync(Exception):
+    """An operation reads a value of the device back to the host."""
+
+
+_METHODS: dict[Call, str] = {
+    getattr(Tensor, name): text
+    for name, text in {
+        "item": ".item()",
+        "tolist": ".tolist()",
+        "numpy": ".numpy()",
+        "cpu": ".cpu()",
+        "__array__": "a conversion to numpy",
+        "__bool__": "a tensor in if, while, and, or, not",
+        "__int__": "int(tensor)",
+        "__float__": "float(tensor)",
+        "__index__": "a tensor as a Python index or in range()",
+        "__format__": "a tensor in a formatted string",
+        "__repr__": "a tensor in print() or a string",
+    }.items()
+}
+_OPERATIONS = {
+    "_local_scalar_dense": "a tensor's value as a Python number",
+    "nonzero": "nonzero(), whose result has a size that depends on values",
+    "masked_select": "masked_select(), whose result has a size that depends on values",
+    "unique_dim": "unique(), whose result has a size that depends on values",
+    "_unique2": "unique(), whose result has a size that depends on values",
+    "equal": "torch.equal()",
+}
+
+
+@contextlib.contextmanager
+def refused() -> Iterator[None]:
+    """Raise HostSync in this context where the host would wait for the device."""
+    with _Methods(), _Operations():
+        yield
+
+
+class _Methods(TorchFunctionMode):
+    """Sees what is written in Python; some of it, ``.tolist()`` say, is no operation of torch's on a CPU."""
+
+    def __torch_function__(
+        self, func: Call, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _METHODS:
+            raise HostSync(_METHODS[func])
+        if func is Tensor.to and "cpu" in (*(a for a in args[1:] if isinstance(a, str)), kwargs.get("device")):
+            raise HostSync('.to("cpu")')
+        if func is torch.tensor and args and isinstance(args[0], list | tuple):
+            raise HostSync("torch.tensor([...]), a copy from the host")
+        if func is F.one_hot and (len(args) > 1 or "num_classes" in kwargs):
+            with _disable_current_modes():  # looks at the values on a CPU only
+                return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+class _Operations(TorchDispatchMode):
+    """Sees every operation, whoever asked for it."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        name = func.overloadpacket.__name__
+        if name in _OPERATIONS:
+            raise HostSync(_OPERATIONS[name])
+        if name == "index" and any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1]):
+            raise HostSync("x[mask], whose result has a size that depends on values")
+        return func(*args, **(kwargs or {}))

@@ -1,0 +1,111 @@
+"""A check, what it found, and how many of them are asked in order."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+
+class Status(StrEnum):
+    """How a check came out; only FAILED counts as a failure."""
+
+    OK = "ok"
+    WARNING = "warning"
+    SKIPPED = "skipped"
+    FAILED = "FAILED"
+
+
+class Broken(Exception):
+    """A plugin breaks its contract; ``remedy`` says what to do."""
+
+    def __init__(self, found: str, remedy: str) -> None:
+        super().__init__(found)
+        self.remedy = remedy
+
+
+class Caution(Broken):
+    """Nothing is wrong, but something is worth a look."""
+
+
+class NotAsked(Exception):
+    """The check does not apply here; the message says why."""
+
+
+class Subject(Protocol):
+    """A plugin under the checks."""
+
+    @property
+    def name(self) -> str:
+        """Return what it is registered as."""
+
+    @property
+    def cls(self) -> type:
+        """Return its class."""
+
+
+S = TypeVar("S", bound=Subject)
+
+
+@dataclass(frozen=True)
+class Check(Generic[S]):
+    """One question; ``run`` returns what it found in a few words, or raises one of the above.
+
+    ``needs`` names checks without whose success the answer would mean nothing.
+    """
+
+    name: str
+    asks: str
+    run: Callable[[S], str]
+    needs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one check came out, in words."""
+
+    check: str
+    status: Status
+    found: str
+    remedy: str = ""
+
+
+def ask(check: Check[S], subject: S) -> Verdict:
+    """Return the verdict of one check, whatever the plugin raises."""
+    try:
+        return Verdict(check.name, Status.OK, check.run(subject))
+    except NotAsked as reason:
+        return Verdict(check.name, Status.SKIPPED, str(reason))
+    except Broken as problem:
+        status = Status.WARNING if isinstance(problem, Caution) else Status.FAILED
+        return Verdict(check.name, status, str(problem), problem.remedy)
+    except Exception as error:  # a plugin may raise anything
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        remedy = "mend that line; the argument shapes are in the docstrings of bench/api.py"
+        return Verdict(check.name, Status.FAILED, f"raised {text[:300]} ({where(error, subject.cls)})", remedy)
+
+
+def ask_all(checks: Sequence[Check[S]], subject: S) -> Iterator[Verdict]:
+    """Yield the verdict of each check, those left out whose ground another has taken away."""
+    passed: set[str] = set()
+    for check in checks:
+        if missing := [name for name in check.needs if name not in passed]:
+            yield Verdict(check.name, Status.SKIPPED, f"means nothing until {missing[0]!r} is ok")
+            continue
+        verdict = ask(check, subject)
+        if verdict.status in (Status.OK, Status.WARNING):
+            passed.add(check.name)
+        yield verdict
+
+
+def where(error: BaseException, cls: type) -> str:
+    """Return the line of the plugin's own file that led to ``error``, of any other file if it has no part in it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    files = {getattr(sys.modules.get(c.__module__), "__file__", None) for c in cls.__mro__}
+    own = [frame for frame in frames if frame.filename in files] or list(frames)
+    frame = own[-1]
+    return f"{Path(frame.filename).name}, line {frame.lineno}: {frame.line}"
