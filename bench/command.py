@@ -161,7 +161,10 @@ def _command(argv: Sequence[str]) -> str:
 def listing() -> str:
     """Return the tables of ``--list``: what is registered and the protocols, with settings and papers."""
     algorithms = [(name, _settings(create_algorithm(name)), ALGORITHMS.get(name).paper) for name in ALGORITHMS.names()]
-    data = [(name, "", DATASETS.get(name).paper) for name in DATASETS.names()]
+    data = [
+        (name, f"licence: {DATASETS.get(name).licence or 'not stated'}", DATASETS.get(name).paper)
+        for name in DATASETS.names()
+    ]
     networks = [(name, _settings(create_backbone(name)), BACKBONES.get(name).paper) for name in BACKBONES.names()]
     protocols = [(name, load_protocol(name).summary, "") for name in protocol_names()]
     studies = [(name, STUDIES.get(name).summary, "") for name in STUDIES.names()]

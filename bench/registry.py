@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import os
 import pkgutil
 import sys
 import typing
@@ -24,6 +25,7 @@ T = TypeVar("T")
 
 BUILT_IN = ("algorithms", "datasets", "bench.backbones")
 ENTRY_POINTS = ("metabench.algorithms", "metabench.datasets", "metabench.backbones")
+_SAID = "BENCH_PLUGIN_WARNINGS"
 
 
 def unknown(what: str, name: str, accepted: Iterable[str]) -> str:
@@ -133,15 +135,28 @@ def hyperparameter_types(cls: type) -> dict[str, Any]:
 
 @functools.cache
 def load_built_in() -> None:
-    """Import every module of the built-in plugin packages and every installed plugin."""
+    """Import every module of the built-in plugin packages and every installed plugin.
+
+    An installed plugin that fails costs one line of warning and is not there; everything else is.
+    """
     for package_name in BUILT_IN:
         load_package(package_name)
     for group in ENTRY_POINTS:
-        for point in entry_points(group=group):
+        for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
             try:
                 point.load()
-            except Exception as error:  # a plugin may raise anything; the user needs to know which one did
-                raise BenchError(f"installed plugin {point.value!r} failed on import: {error!r}") from error
+            except (Exception, SystemExit) as error:  # a plugin may raise anything; the user needs to know which one
+                text = error if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+                _warn_once(f"installed plugin {point.value!r} ({group}) is left out, its import failed: {text}")
+
+
+def _warn_once(text: str) -> None:
+    """Print a warning in one line, unless this process or the one that started it has done so."""
+    line = " ".join(f"WARNING: {text}".split())
+    said = os.environ.get(_SAID, "").split("\n")
+    if line not in said:
+        os.environ[_SAID] = "\n".join(filter(None, [*said, line]))  # which the processes of the runs inherit
+        print(line, file=sys.stderr, flush=True)
 
 
 @functools.cache

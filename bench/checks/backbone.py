@@ -14,7 +14,6 @@ from bench.checks.problem import flat
 from bench.checks.settings import settings
 from bench.checks.verdicts import Broken, Check
 from bench.model import Classifier, build_network
-from bench.registry import create_backbone
 from bench.stacked import TasksInside, TasksOutside
 
 SHAPES = ((1, 28, 28), (1,))  # an image of Omniglot, a point of a sine wave; the first that a network can be built for
@@ -44,7 +43,7 @@ class Network:
 
     def build(self, shape: tuple[int, ...] | None = None, output_size: int = WAYS, seed: int = 0) -> nn.Module:
         """Return a network with its initial weights."""
-        return build_network(create_backbone(self.name), self.shape if shape is None else shape, output_size, seed)
+        return build_network(self.cls(), self.shape if shape is None else shape, output_size, seed)
 
     def task_loss(self, form: type[TasksInside] | type[TasksOutside] = TasksInside) -> Classifier:
         """Return it as the harness runs it, in float64, its weights moved so that none of them are zero."""
@@ -104,12 +103,9 @@ def deterministic(subject: Network) -> str:
         raise Broken(
             "another seed gives the same initial weights", "do not seed in build(): that is what --seeds is for"
         )
-    task_loss, x = subject.task_loss(), _inputs(subject)
-    fast = _fast(task_loss)
-    if not torch.equal(task_loss.outputs(fast, x), task_loss.outputs(fast, x)):
-        raise Broken(
-            "the same inputs give other outputs the second time", "keep no state in forward(), draw no numbers"
-        )
+    network, x = subject.task_loss().network, _inputs(subject)[0]
+    if not torch.equal(network(x), network(x)):
+        raise Broken("the same inputs give other outputs again", "keep no state in forward(), draw no numbers")
     return "the seed decides the weights, and they the outputs"
 
 
@@ -134,7 +130,15 @@ def stacked(subject: Network) -> str:
         task_loss = subject.task_loss(form)
         plain = copy.deepcopy(task_loss.network)  # without running statistics, as the harness runs it
         fast = {name: w.requires_grad_() for name, w in _fast(task_loss).items()}
-        got = task_loss.outputs(fast, x)
+        try:
+            got = task_loss.outputs(fast, x)
+        except Exception as error:  # somebody's forward() may raise anything
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            raise Broken(
+                f"cannot run with several weights at once: {text}",
+                "torch.func.vmap must be able to run forward(): no if on a tensor, no .item(), no change of a buffer in"
+                " place, no custom autograd.Function without a vmap rule (generate_vmap_rule = True)",
+            ) from error
         each = [functional_call(plain, {n: w[t] for n, w in fast.items()}, (x[t],)) for t in range(TASKS)]
         expected = torch.stack(each)
         if not (got - expected).norm() <= ROUNDING * expected.norm():

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from bench.api import Episode
+from bench.api import Episode, MetaAlgorithm
 from bench.capture import CannotCapture, CudaRecorder, capture
 from bench.checks.verdicts import Broken
 from bench.config import RunConfig
 from bench.images import ImageSet
 from bench.metastep import MetaStep
-from bench.registry import create_algorithm
 from bench.tasks import TaskStream
 from bench.worker import build
 
@@ -23,28 +22,28 @@ def noise(n_classes: int = 20, per_class: int = 6, size: int = 28) -> ImageSet:
     return ImageSet("noise", images, tuple(map(str, range(n_classes))), splits, "random pixels", "none")
 
 
-def meta_step(name: str, device: torch.device) -> MetaStep:
-    """Return a small meta-step of the algorithm ``name``, as a run would build it on a GPU."""
+def meta_step(name: str, algorithm: MetaAlgorithm, device: torch.device) -> MetaStep:
+    """Return a small meta-step of the algorithm called ``name``, as a run would build it on a GPU."""
     config = RunConfig(
         algo=name, dataset="noise", n_way=5, k_shot=1, k_query=2, meta_steps=4, meta_batch=4, device=device.type,
         backbone_options={"filters": 16},
     )  # fmt: skip
-    source, algorithm = noise(), create_algorithm(name)
+    source = noise()
     task_loss, slow = build(config, algorithm, source.shape, device, objective=source.objective)
     pool = source.pool("meta_train", config.train_rotation, device)
     stream = TaskStream(pool, Episode(config.n_way, config.k_shot, config.k_query), config.seed)
-    return MetaStep(config, algorithm, task_loss, slow, algorithm.initial_carry(slow), stream, 4, captured=True)
+    return MetaStep(config, algorithm, task_loss, slow, algorithm.initial_carry(slow), stream, 4, device.type == "cuda")
 
 
-def capture_on_gpu(name: str) -> None:
-    """Capture a meta-step of the algorithm ``name``.
+def capture_on_gpu(name: str, algorithm: MetaAlgorithm) -> None:
+    """Capture a meta-step of the algorithm called ``name``.
 
     Raises:
         Broken: it cannot be captured; with torch's reason.
     """
     device = torch.device("cuda")
     try:
-        capture(meta_step(name, device), CudaRecorder(device))
+        capture(meta_step(name, algorithm, device), CudaRecorder(device))
     except CannotCapture as reason:
         raise Broken(
             f"the meta-step cannot be captured: {reason}",
