@@ -1,4 +1,6 @@
-"""SIGKILL at random instants, and the same command again: ``python tests/kill_runs.py FOLDER DATASET KILLS COMMANDS [SEED]``.
+"""SIGKILL at random instants, then the same command again.
+
+    python tests/kill_runs.py FOLDER DATASET KILLS COMMANDS [SEED]
 
 A command makes three runs, one per algorithm, and the tables. It is killed at an instant drawn at random and given
 again, which may be killed too, until it ends; what is there then is held against what an unbroken one leaves: weights
@@ -262,7 +264,7 @@ class Killing:
         status = process.wait(LIMIT_S)
         if how != COMMAND:
             reap()
-        if how == WORKER and status == 1 or status == -signal.SIGKILL:
+        if (how == WORKER and status == 1) or status == -signal.SIGKILL:
             self.killed += 1
             for name, value in (("phases", phase), ("kinds", kind), ("how", how)):
                 self.counts[name][value] += 1
@@ -275,7 +277,7 @@ class Killing:
         self.problems.append(text)
 
     def look(self, out, finished):
-        """Read every file as a result is read; ``finished`` maps records of runs that have ended well to their bytes."""
+        """Read every file as a result is read; ``finished`` keeps the bytes of records of runs that have ended well."""
         for path in sorted(out.rglob("*")):
             if path.is_dir() or (path.name.startswith(".") and path.name.endswith(".tmp")):
                 continue
@@ -439,10 +441,18 @@ def main(folder, dataset, kills, commands, seed=0):
         killing.trial(number, True, expected, life_s, phases, kills)
         number += 1
     figures = {
-        "kills": killing.killed, "commands": killing.trials, "files_read": killing.files, "lost": killing.lost,
-        "torn": killing.torn, "differing": killing.differing, **{k: dict(c) for k, c in killing.counts.items()},
-        "life_s": round(life_s, 1), "phase_s": {k: round(s, 2) for k, (_, s) in zip(PHASES, phases)}, "seed": seed, "seconds": round(time.monotonic() - began),
-    }  # fmt: skip
+        "kills": killing.killed,
+        "commands": killing.trials,
+        "files_read": killing.files,
+        "lost": killing.lost,
+        "torn": killing.torn,
+        "differing": killing.differing,
+        **{name: dict(counter) for name, counter in killing.counts.items()},
+        "life_s": round(life_s, 1),
+        "phase_s": {name: round(seconds, 2) for name, (_, seconds) in zip(PHASES, phases)},
+        "seed": seed,
+        "seconds": round(time.monotonic() - began),
+    }
     print(json.dumps(figures), *killing.problems, sep="\n")
     return int(bool(killing.problems))
 
