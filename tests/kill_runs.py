@@ -11,7 +11,8 @@ same code in processes forked from this one, which has torch imported, and whose
 drawn uniformly over the life, half uniformly over the phases, some of which take milliseconds only. Most kills end
 the command and its worker together, some the command alone (the worker saves and leaves) or the worker alone.
 
-Prints one line of JSON with the figures, and leaves with status 1 if anything was lost, torn or different.
+Prints how far it is to stderr and one line of JSON with the figures at the end, and leaves with status 1 if anything
+was lost, torn or different.
 """
 
 import collections
@@ -39,6 +40,7 @@ import torch  # noqa: E402
 import torch._dynamo  # noqa: E402  # torch.optim imports it at its first use, which takes longer than a run here
 from PIL import Image  # noqa: E402
 
+import bench.command  # noqa: E402
 import bench.report  # noqa: E402
 import bench.runner  # noqa: E402
 import bench.train  # noqa: E402
@@ -331,6 +333,9 @@ class Killing:
             self.compare(out, expected)
         if not self.problems:
             shutil.rmtree(out)
+        print(
+            f"{self.killed} kills, {self.trials} commands, {dict(self.counts['phases'])}", file=sys.stderr, flush=True
+        )
 
 
 def kill(command, how):

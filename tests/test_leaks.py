@@ -117,7 +117,8 @@ def test_nothing_grows_over_ten_thousand_steps(name, network, toy_images, tmp_pa
     found = courses(toy_images, tmp_path, name, network, steps=10_000, looks=40)
     tensors, blocks, files, size = found
     print(
-        f"\n{name}, {network}: 10,000 meta-steps: tensors {tensors[0]} -> {tensors[-1]}, blocks {blocks[0]:,} -> {blocks[-1]:,},"
-        f" open files {files[0]} -> {files[-1]}, resident {size[0] / MIB:.1f} -> {size[-1] / MIB:.1f} MiB"
+        f"\n{name}, {network}: 10,000 meta-steps: tensors {tensors[0]} -> {tensors[-1]},"
+        f" blocks {blocks[0]:,} -> {blocks[-1]:,}, open files {files[0]} -> {files[-1]},"
+        f" resident {size[0] / MIB:.1f} -> {size[-1] / MIB:.1f} MiB"
     )
     judge(found, 10_000, resident_mib=16)
