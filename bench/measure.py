@@ -145,6 +145,11 @@ class Memory:
         return f"memory held between steps grew by {growth / MIB:.0f} MiB over the last {LEAK_SAMPLES} segments"
 
 
+def resident() -> int:
+    """Return the resident size of this process in bytes, 0 where the system does not tell."""
+    return _status("VmRSS")
+
+
 def _trim() -> None:
     """Hand freed memory back to the system where the C library can."""
     with contextlib.suppress(OSError, AttributeError):

@@ -19,6 +19,7 @@ from bench.checkpoint import read_checkpoint, write_checkpoint
 from bench.chunks import default_chunk, measured_chunk
 from bench.config import AUTO, RunConfig
 from bench.evaluate import TRANSDUCTIVE, evaluate
+from bench.leaks import Held, open_files
 from bench.measure import Memory, StepTimes, is_out_of_memory, now, release
 from bench.metastep import MetaStep
 from bench.records import CurvePoint, measured
@@ -97,12 +98,18 @@ class Training:
         self._replay: Replay | None = None
         self.memory: Memory | None = None
         self._earlier_memory: dict[str, Any] = {}
+        self._files: list[int] = []  # open at the end of each segment
         self.resumed = self._resume()
 
     @property
     def mode(self) -> str:
         """Say how meta-steps run: ``graph`` if they are replayed, ``eager`` if line by line."""
         return "eager" if self.reason else "graph"
+
+    @property
+    def held(self) -> Held:
+        """Return what was held at the end of each segment."""
+        return Held(self.memory.held if self.memory else (), self._files)
 
     def warm_up(self) -> None:
         """Run meta-steps without keeping anything of them, hold the first against the contract, capture if possible.
@@ -188,6 +195,8 @@ class Training:
             progress.step_ms += times.ms
             progress.losses += self.step.losses[first : progress.meta_step].tolist()
             self.memory.close()
+            if (files := open_files()) is not None:
+                self._files.append(files)
         self._check_finite()
 
     def _meta_step(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import math
 import os
 import signal
@@ -34,6 +35,8 @@ from bench.registry import create_algorithm, create_backbone, load_plugin
 from bench.stats import mean_ci95
 from bench.tasks import TaskStream
 from bench.train import Diverged, Training
+
+log = logging.getLogger("bench")
 
 INTERRUPTED = 130  # exit status, as a shell reports SIGINT
 UNWRITABLE = 74  # exit status of a worker that cannot write its record (EX_IOERR)
@@ -305,6 +308,7 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
     config, facts, training = job.config, outcome.facts, outcome.training
     curve, tasks, adaptation = [], [], []
     if training is not None:
+        _note_growth(config, training, outcome)
         progress, curve = training.progress, training.progress.curve
         seen = progress.meta_step * config.meta_batch
         steps = torch.tensor(progress.step_ms or [math.nan], dtype=torch.float64)
@@ -341,6 +345,14 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
     details: Mapping[str, Any] = {"config": asdict(config), "command": job.command, **outcome.details}
     row = dataclasses.replace(job.base_row(status, error), **facts)
     write_run(job.folder, row, details, curve, tasks, adaptation)
+
+
+def _note_growth(config: RunConfig, training: Training, outcome: Outcome) -> None:
+    """Note what was held between meta-steps, and warn if it grew beyond what is allowed."""
+    kind = torch.device(config.device).type
+    outcome.details["held"] = training.held.record(kind)
+    if warning := training.held.warning(kind):
+        log.warning("%s: %s", config.run_id, warning)
 
 
 def _finite(value: Tensor) -> float | None:

@@ -3,19 +3,30 @@
 ``BENCH_FUZZ=2000 pytest -n 0 tests/test_fuzz.py`` tries as many of each kind, drawn anew each time.
 """
 
+import dataclasses
+import hashlib
+import io
 import os
 import sys
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from bench import command
+from bench.api import BenchError, DataError
+from bench.checkpoint import read_checkpoint, seal, write_checkpoint
 from bench.config import RunConfig
 from bench.flags import parser
+from bench.imagecache import cached, prepare
 from bench.records import load_runs
 from bench.registry import load_plugin
+from datasets.omniglot_files import Half, read
 from tests.made_runs import make_run
 
 TOY = Path(__file__).parent / "plugins" / "toy_data.py"
@@ -152,6 +163,112 @@ def test_any_damage_to_a_record_costs_what_was_hit_and_changes_no_number(recorde
         hit = parts.index(name)
         assert [text for i, text in enumerate(found[0]) if i != hit] == [t for i, t in enumerate(expected) if i != hit]
         assert found[0][hit] == ""
+
+
+STATE = {
+    "run_id": "maml-x",
+    "slow": {"w": torch.arange(24.0).view(2, 3, 4)},
+    "counters": {"meta_step": 7, "step_ms": [1.5, 2.25], "oom": None},
+}
+
+
+@FUZZ
+@given(MUTATIONS)
+def test_any_damage_to_a_checkpoint_is_refused_in_one_line_or_changes_nothing(out, mutation):
+    path = out.parent / "checkpoint.pt"
+    write_checkpoint(path, STATE)
+    path.write_bytes(mutated(path.read_bytes(), mutation))
+    found, line = said_of(lambda: read_checkpoint(path), ValueError)
+    assert seal(found) == seal(STATE) if line is None else line
+
+
+@FUZZ
+@given(MUTATIONS)
+def test_any_damage_to_a_cache_has_the_images_prepared_anew_or_changes_nothing(out, mutation):
+    folder = out.parent / "cache"
+    made = prepare(np.arange(96, dtype=np.uint8).reshape(2, 3, 4, 4), ["first", "second"])
+    cached("toy", "steps", (folder,), lambda: made)
+    (path,) = folder.iterdir()
+    path.write_bytes(mutated(path.read_bytes(), mutation))
+    anew = []
+    found = cached("toy", "steps", (folder,), lambda: anew.append(1) or made)
+    event("prepared anew" if anew else "harmless")
+    assert (found.sha256, found.class_names) == (made.sha256, made.class_names)
+    assert np.array_equal(found.images, made.images)
+    assert list(folder.iterdir()) == [path]
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """A miniature of one half of Omniglot: an archive of two characters, and what must come out of it."""
+    rng = np.random.default_rng(0)
+    path = tmp_path_factory.mktemp("archive") / "images_background.zip"
+    drawn, files = [], {}
+    for character in range(2):
+        for drawer in range(1, 21):
+            pixels = rng.random((105, 105)) > 1 / 3
+            drawn.append(pixels)
+            buffer = io.BytesIO()
+            Image.fromarray(np.where(pixels, 255, 0).astype(np.uint8)).convert("1", dither=0).save(buffer, "PNG")
+            files[f"images_background/Greek/character{character:02}/{character:04}_{drawer:02}.png"] = buffer.getvalue()
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    pixels = np.stack(drawn)
+    half = Half("images_background", 2, hashlib.sha256(pixels.astype(np.uint8).tobytes()).hexdigest())
+    return path, half, path.read_bytes(), pixels.astype(np.uint8).reshape(2, 20, 105, 105)
+
+
+@FUZZ
+@given(MUTATIONS, st.booleans())
+@pytest.mark.filterwarnings("ignore")  # zipfile's, of names that are there twice
+def test_any_damage_to_an_archive_is_one_line_or_changes_no_pixel(archive, mutation, at_its_end):
+    """Half of it hits the directory at the archive's end, which says what there is."""
+    path, half, whole, pixels = archive
+    kept = len(whole) - 4500 if at_its_end else 0
+    path.write_bytes(whole[:kept] + mutated(whole[kept:], mutation))
+    found, line = said_of(lambda: read(path, half, lambda picture: picture.astype(np.uint8)), DataError)
+    if line is None:
+        assert found[1] == ["Greek/character00", "Greek/character01"]
+        assert np.array_equal(found[0], pixels)
+    else:
+        assert str(path) in line
+    assert list(path.parent.iterdir()) == [path]
+
+
+NAMED = ("algo", "hyperparameters", "backbone_options")  # whose names are held against what is registered before
+SETTINGS = [f.name for f in dataclasses.fields(RunConfig) if f.name not in NAMED]
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    NAMES,
+    TEXT,
+    st.lists(st.integers(), max_size=2),
+)
+
+
+@FUZZ
+@given(st.dictionaries(st.sampled_from(SETTINGS), ANYTHING, max_size=4), st.dictionaries(NAMES, ANYTHING, max_size=2))
+def test_any_configuration_is_refused_in_one_line_or_is_a_run_with_a_name(out, values, hyperparameters):
+    """As they may come from a protocol or a job, types and all."""
+    made = {"algo": "maml", **values, "hyperparameters": hyperparameters}
+    config, line = said_of(lambda: RunConfig(**made), BenchError)
+    assert config.run_id if line is None else line
+
+
+def said_of(work, error):
+    """Return what ``work`` returns and None, or None and the one line of the ``error`` that it raises."""
+    try:
+        found = work()
+    except error as problem:
+        event("one line")
+        line = str(problem)
+        assert len(line.split("\n")) == 1
+        return None, line
+    event("harmless")
+    return found, None
 
 
 class Lines:

@@ -8,6 +8,7 @@ import pytest
 
 from bench import worker
 from bench.config import RunConfig
+from bench.leaks import Held
 from bench.records import load_run
 from bench.train import Progress
 from bench.worker import UNWRITABLE, Interrupted, Job
@@ -30,7 +31,7 @@ def test_a_job_is_read_back_as_it_was(job):
 
 def test_an_interrupted_run_is_recorded_though_its_checkpoint_has_no_room(job, monkeypatch):
     progress = Progress({}, {}, 1, beside=2)
-    training = SimpleNamespace(save=no_room, progress=progress, memory=None)
+    training = SimpleNamespace(save=no_room, progress=progress, memory=None, held=Held((), ()))
 
     def interrupted(job, stop, outcome):
         outcome.training = training
