@@ -34,6 +34,12 @@ def test_seeds_of_one_configuration_are_one_arm():
     assert arms([]) == []
 
 
+def test_what_every_run_has_of_its_own_makes_no_arm():
+    """Seed and hyperparameters stand in the configuration too; the latter count as what they became in the run."""
+    runs = [run_of(seed=s, details={"config": {"seed": s, "hyperparameters": {"inner_lr": s}}}) for s in range(3)]
+    assert labels(runs) == [("alpha", "5-way 1-shot", 3)]
+
+
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [
@@ -67,6 +73,24 @@ def test_seeds_of_one_configuration_are_one_arm():
 )
 def test_variants_are_named_by_what_differs(one, other, expected):
     assert [arm.label for arm in arms([run_of(**one), run_of(seed=1, **other)])] == expected
+
+
+def test_the_order_in_which_values_were_written_makes_no_arm():
+    written = ({"a": 1, "b": 2}, {"b": 2, "a": 1})
+    runs = [run_of(seed=seed, details={"hyperparameters": values}) for seed, values in enumerate(written)]
+    assert labels(runs) == [("alpha", "5-way 1-shot", 2)]
+
+
+def test_only_hashes_are_cut_short():
+    runs = [run_of(inner_optimizer="a-very-long-name"), run_of(inner_optimizer="another-long-name")]
+    assert [arm.label for arm in arms(runs)] == [
+        "alpha (inner_optimizer=a-very-long-name)",
+        "alpha (inner_optimizer=another-long-name)",
+    ]
+
+
+def test_failed_runs_that_contradict_each_other_stay_apart():
+    assert len(arms([run_of(status="failed", inner_lr=0.1), run_of(status="failed", inner_lr=0.2)])) == 2
 
 
 def test_only_rivals_of_one_name_and_one_setting_are_told_apart():
@@ -104,6 +128,8 @@ def test_a_failed_run_joins_the_first_arm_that_contradicts_nothing_it_knows():
     ]
     lost = run_of(seed=5, status="failed", inner_lr=None, started_at="0")
     assert [[run.row.seed for run in arm.runs] for arm in arms([lost, *lr])] == [[0], [0, 5]]  # the arm begun first
+    begun = run_of(seed=6, status="failed", details={"hyperparameters": {"only_here": 1}}, inner_lr=0.4)
+    assert [[run.row.seed for run in arm.runs] for arm in arms([begun, *lr])] == [[0], [0, 6]]
     alone = run_of(seed=5, status="failed", inner_lr=0.9)
     assert len(arms([*lr, alone])) == 3
 
