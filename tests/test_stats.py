@@ -11,7 +11,7 @@ from reference_stats import exact_sign_flip_p, step_down
 from scipy import stats as reference
 
 from bench.comparison import Setting, compared, corrected
-from bench.stats import holm, mean_ci95, paired_comparison, pareto_front, seed_test, sign_flip_p
+from bench.stats import holm, least_squares, mean_ci95, paired_comparison, pareto_front, seed_test, sign_flip_p
 
 IMAGES = 45  # query images per task: accuracies are multiples of 1/45
 
@@ -33,6 +33,13 @@ def test_interval_of_one_value_is_unknown():
     assert mean == 0.5
     assert math.isnan(half)
     assert all(map(math.isnan, mean_ci95([])))
+
+
+def test_single_precision_and_infinite_values_are_averaged_in_double_precision():
+    values = np.array([0.1, 0.2, 0.4], dtype=np.float32)
+    assert mean_ci95(values) == mean_ci95(values.astype(np.float64))
+    mean, half = mean_ci95([math.inf, 1.0])
+    assert (mean, math.isnan(half)) == (math.inf, True)
 
 
 def test_interval_covers_the_true_mean_in_95_of_100_experiments():
@@ -310,3 +317,22 @@ def test_pareto_front_on_paper():
     assert pareto_front(cost, gain) == [1, 2, 0]  # (2, 0.6) loses to (2, 0.7), (4, 0.9) to (3, 0.9)
     assert pareto_front([1.0, 1.0], [0.5, 0.5]) == [0, 1]
     assert pareto_front([], []) == []
+
+
+def test_least_squares_on_paper():
+    """(0, 1), (1, 3), (2, 2) around (1, 2): slope 1/2, and of the variance 2 a residual of 3/2 is left."""
+    line = least_squares([0, 1, 2], [1, 3, 2])
+    assert (line.slope, line.at_zero, line.r2) == pytest.approx((0.5, 1.5, 0.25))
+    assert line.at(4) == pytest.approx(3.5)
+
+
+def test_lines_that_explain_all_or_nothing_that_can_be_known():
+    through = least_squares([1, 2, 3], [5, 7, 9])
+    assert (through.slope, through.at_zero, through.r2) == pytest.approx((2, 3, 1))
+    level = least_squares([1, 2, 4], [3, 3, 3])
+    assert (level.slope, level.at_zero, level.r2) == (0, 3, 1)
+    two = least_squares([1, 3], [1, 2])
+    assert (two.slope, two.at_zero, two.r2) == (0.5, 0.5, None)
+    assert least_squares([2, 2, 2], [1, 2, 3]) is None
+    assert least_squares([2], [1]) is None
+    assert least_squares([], []) is None
