@@ -9,13 +9,15 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 
 from tabulate import tabulate
 
+from bench import configfile, events
 from bench.api import BenchError
 from bench.config import AUTO, RunConfig
-from bench.console import say, warn
+from bench.console import Console, in_colour, width
 from bench.data import load_data
 from bench.flags import USAGE, folder, given, parser
 from bench.locks import tables_turn
@@ -31,9 +33,10 @@ from bench.registry import (
     hyperparameter_names,
     load_plugin,
 )
-from bench.report import comparison_table, write_report
+from bench.report import write_report
 from bench.runner import Halted, Place, run_all
 from bench.study import STUDIES
+from bench.terminal import comparison_table
 from bench.worker import INTERRUPTED
 
 FAILED = 1
@@ -43,26 +46,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status of SPEC 1."""
     argv = sys.argv[1:] if argv is None else list(argv)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs have handlers of their own
+    console = Console()
     try:
-        return _main(argv)
+        return _main(argv, console)
     except BenchError as error:
-        print(f"run_bench.py: {error}", file=sys.stderr)
+        console.complain(str(error))
         return USAGE
     except Halted as error:
         if isinstance(error.__cause__, BrokenPipeError):
             _drop_output()
-        print(f"run_bench.py: {error}", file=sys.stderr)
+        console.complain(str(error))
         return FAILED
     except BrokenPipeError:
         _drop_output()
         return 0
     except OSError as error:
-        print(f"run_bench.py: {error.strerror}: {error.filename}", file=sys.stderr)
+        console.complain(f"{error.strerror}: {error.filename}")
         return USAGE
     except KeyboardInterrupt:
-        print("run_bench.py: interrupted; the same command continues", file=sys.stderr)
+        console.complain("interrupted; the same command continues")
         return INTERRUPTED
     finally:
+        console.close()
         signal.signal(signal.SIGTERM, before)
 
 
@@ -71,37 +76,56 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _main(argv: Sequence[str]) -> int:
-    args = parser().parse_args(argv)
+def arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """Return the flags of a command line, those of its ``--config`` under them."""
+    p = parser()
+    args = p.parse_args(argv)
+    return args if args.config is None else p.parse_args([*configfile.arguments(args.config, p), *argv])
+
+
+def _main(argv: Sequence[str], console: Console) -> int:
+    args = arguments(argv)
     out, data_root = folder("--out", args.out), folder("--data-root", args.data_root)
     jobs = given("--jobs", args.jobs, int)
     timeout_s = given("--run-timeout", args.run_timeout, float | None)
+    log_file = None if args.log_file is None else folder("--log-file", args.log_file)
     for path in args.plugin:
         load_plugin(path)
     if args.list:
         print(listing())
         return 0
+    console.open(args.quiet, log_file)
+    after_run = events.writer(out) if args.tensorboard else None
     status = 0
     if not args.report or args.study is not None:
         plugins = tuple(path.resolve() for path in args.plugin)
-        place = Place(out, data_root, plugins, _command(argv), args.profile, jobs, timeout_s)
+        shown = not args.quiet
+        place = Place(out, data_root, plugins, _command(argv), args.profile, jobs, timeout_s, shown, log_file)
         if args.study is not None:
-            return study(args, place)
-        configs = plan(args, place)
-        say_how(configs, place)
-        status = run_all(configs, place, args.fresh, say)
+            return study(args, place, console)
+        asked, configs = plan(args, place, console.warn)
+        configfile.save(args, place, configfile.resolved(args, asked, configs))
+        say_how(configs, place, console)
+        status = run_all(configs, place, args.fresh, console.say, None, begun(console, place), after_run)
     runs = load_runs(out)
     if args.report and not runs:
         raise BenchError(f"--report: no finished run under {str(out)!r}; --out takes the folder of earlier runs")
     with _tables(after_runs=not args.report):
         write_report(out)
-    say(f"\n{comparison_table(runs)}\n")
+    if args.report and after_run is not None:
+        for run in runs:
+            after_run(run)
+    console.say(f"\n{comparison_table(runs, in_colour(sys.stdout))}\n")
     tables = "summary.csv, curves.csv, comparisons.csv, time_to_accuracy.csv, anchors.csv"
-    say(f"In {out}: summary.md, {tables}, plots/, runs/")
+    console.say(
+        textwrap.fill(
+            f"In {out}: summary.md, {tables}, plots/, runs/", width(), break_on_hyphens=False, break_long_words=False
+        )
+    )
     return status
 
 
-def study(args: argparse.Namespace, place: Place) -> int:
+def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     """Run the study that ``--study`` names, or only rebuild its tables for ``--report``; returns the exit status."""
     chosen = STUDIES.get(args.study)()
     if args.protocol is not None:
@@ -111,36 +135,43 @@ def study(args: argparse.Namespace, place: Place) -> int:
     if chosen.measures_time and place.jobs > 1:
         raise BenchError(f"--jobs {place.jobs}: study {args.study!r} measures time; accepted: 1")
     place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
+    after_run = events.writer(place.out) if args.tensorboard else None
     asked = request(args, place)
     chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
-    source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", warn)
+    source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn)
     asked = dataclasses.replace(asked, dataset=source.name)
     configs = chosen.configs(asked)
     check(configs, source)
     status = 0
     if not args.report:
-        say_how(configs, place)
-        status = run_all(configs, place, args.fresh, say, chosen.line)
+        configfile.save(args, place, configfile.as_given(args, asked))
+        say_how(configs, place, console)
+        status = run_all(configs, place, args.fresh, console.say, chosen.line, begun(console, place), after_run)
     with _tables(after_runs=not args.report), tables_turn(place.out):
         runs = {run.row.run_id: run for run in load_runs(place.out)}
         text = chosen.report(asked, runs, place.out)
-    say(f"\n{text}")
+    console.say(f"\n{text}")
     return status
 
 
-def say_how(configs: Sequence[RunConfig], place: Place) -> None:
+def say_how(configs: Sequence[RunConfig], place: Place, console: Console) -> None:
     """Say what will show in the times: other work on this machine, and runs beside each other."""
-    warn_if_busy()
+    warn_if_busy(console)
     if place.jobs > 1:
         threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
-        say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
+        console.say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
 
 
-def warn_if_busy() -> None:
+def begun(console: Console, place: Place) -> Callable[[str], None]:
+    """Return what says that a run has begun: a log always does, a terminal where no progress bar says it."""
+    return console.say if place.jobs > 1 else console.note
+
+
+def warn_if_busy(console: Console) -> None:
     """Warn if other work on this machine will show in the times."""
     cores = len(os.sched_getaffinity(0))
     if (load := os.getloadavg()[0]) > cores:
-        warn(f"this machine is busy (load {load:.1f} on {cores} cores): times measured now will mean little.")
+        console.warn(f"this machine is busy (load {load:.1f} on {cores} cores): times measured now will mean little.")
 
 
 @contextlib.contextmanager
@@ -175,7 +206,7 @@ def listing() -> str:
         kept = [i for i in range(3) if i == 0 or any(row[i] for row in rows)]
         table = [[row[i] for i in kept] for row in rows]
         parts.append(
-            tabulate(table, [columns[i] for i in kept], maxcolwidths=[14, 34, 26] if len(kept) == 3 else [20, 60])
+            tabulate(table, [columns[i] for i in kept], maxcolwidths=[14, 32, 26] if len(kept) == 3 else [18, 58])
         )
     parts.append("Settings are the defaults of the class; protocols, flags and --set override them (bench/protocols/).")
     return "\n\n".join(parts)

@@ -236,6 +236,11 @@ class Comparison:
     )
 
     @property
+    def settled(self) -> bool:
+        """Whether the verdict is that one of the two is better, and nothing more."""
+        return self.verdict in (f"{self.algo_a} better", f"{self.algo_b} better")
+
+    @property
     def verdict(self) -> str:
         """Say in words what is shown at the 5% level after correction.
 

@@ -92,7 +92,6 @@ def _answers(
     objective: Objective,
 ) -> dict[str, dict[int, Tensor]]:
     """Return the measures ``[T]`` by test mode and number of adaptation steps."""
-    modes_by_name = {PLAIN: _plain, TRANSDUCTIVE: _transductive}
     found: dict[str, dict[int, Tensor]] = {mode: {} for mode in modes}
 
     def score(outputs: Tensor) -> Tensor:
@@ -101,10 +100,15 @@ def _answers(
     step = -1
     for step, predictor in enumerate(algorithm.predictors(task_loss, slow, tasks.support, steps, carry)):
         for mode in modes if step in at else ():
-            found[mode][step] = score(modes_by_name[mode](predictor, tasks))
+            found[mode][step] = score(outputs_of(predictor, tasks, mode))
     for mode in modes if step not in at else ():
-        found[mode][step] = score(modes_by_name[mode](predictor, tasks))
+        found[mode][step] = score(outputs_of(predictor, tasks, mode))
     return found
+
+
+def outputs_of(predictor: Predictor, tasks: TaskBatch, mode: str) -> Tensor:
+    """Return a predictor's outputs ``[T, n, O]`` on the query examples in one of the test modes."""
+    return {PLAIN: _plain, TRANSDUCTIVE: _transductive}[mode](predictor, tasks)
 
 
 @torch.no_grad()

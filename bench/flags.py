@@ -22,6 +22,7 @@ USAGE = 2
 GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
 DEFAULT_PROTOCOL = protocol_names()[0]
 NOT_FLAGS = ("algo", "hyperparameters", "backbone_options", "code")
+_SWITCH = argparse.BooleanOptionalAction  # so that a flag can undo what a configuration file says
 _TYPES = typing.get_type_hints(RunConfig)
 
 
@@ -116,7 +117,10 @@ def parser() -> Parser:
         "--out", default=Path("results"), type=Path, metavar="DIR", help=_default("where results go", "results")
     )
     machine.add_argument(
-        "--fresh", action="store_true", help="run again what has finished; older results are set aside, never lost"
+        "--fresh",
+        action=_SWITCH,
+        default=False,
+        help="run again what has finished; older results are set aside, never lost",
     )
     machine.add_argument(
         "--jobs",
@@ -131,8 +135,29 @@ def parser() -> Parser:
     )
     machine.add_argument(
         "--profile",
-        action="store_true",
+        action=_SWITCH,
+        default=False,
         help="trace some meta-steps of every run and sum up where their time goes, in runs/RUN_ID/profile/",
+    )
+    shown = p.add_argument_group("what is said and written besides")
+    shown.add_argument(
+        "--quiet", action=_SWITCH, default=False, help="print warnings and errors only; tables are in --out"
+    )
+    shown.add_argument(
+        "--log-file", type=Path, metavar="FILE", help="append all that is said to FILE, with the time; see --quiet"
+    )
+    shown.add_argument(
+        "--tensorboard",
+        action=_SWITCH,
+        default=False,
+        help="write every run's curves and hyperparameters for TensorBoard, in OUT/tensorboard/",
+    )
+    shown.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE.toml",
+        help="take flags from a TOML file, named as here (n_way = [5, 20]); flags given besides override it."
+        " Every command leaves its own in OUT/config.toml",
     )
     other = p.add_argument_group("instead of running")
     other.add_argument("--list", action="store_true", help="show algorithms, data sets, backbones, protocols, studies")

@@ -7,14 +7,13 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from bench.api import BenchError, TaskSource
 from bench.config import AUTO, RunConfig
-from bench.console import warn
 from bench.data import load_data
 from bench.flags import DEFAULT_PROTOCOL, GRID, default_algorithms, flag_names, names_in, values_of, varied
 from bench.kernels import available
@@ -25,8 +24,10 @@ from bench.study import Request
 from bench.worker import build, stream_plan
 
 
-def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
-    """Return the configuration of every run, all of them checked before anything is trained.
+def plan(
+    args: argparse.Namespace, place: Place, warn: Callable[[str], None] = lambda line: None
+) -> tuple[Request, list[RunConfig]]:
+    """Return what is asked for and the configuration of every run, all checked before anything is trained.
 
     Raises:
         BenchError: an unknown name, a value out of range, missing or damaged data, no GPU where one is asked for.
@@ -49,7 +50,7 @@ def plan(args: argparse.Namespace, place: Place) -> list[RunConfig]:
     source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
     configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
     check(configs, source)
-    return list({config.run_id: config for config in configs}.values())
+    return asked, list({config.run_id: config for config in configs}.values())
 
 
 def request(args: argparse.Namespace, place: Place) -> Request:

@@ -308,14 +308,6 @@ def load_runs(out: Path, warn: Warn = log.warning) -> list[Run]:
     return sorted(runs, key=lambda run: (run.row.started_at, run.row.run_id))
 
 
-def load_results(out: Path | str) -> pd.DataFrame:
-    """Return the finished runs under ``out`` as a table: summary.csv, a line per run, with a type for every column.
-
-    Strings and integers (``Int64``) are ``pandas.NA`` and floats NaN where a value is not known.
-    """
-    return SummaryRow.table(run.row for run in load_runs(Path(out)))
-
-
 def _seal(record: Mapping[str, Any]) -> str:
     return _sha256(json.dumps(record, sort_keys=True).encode())
 

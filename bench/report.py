@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tabulate import tabulate
-
 from bench.anchors import ANCHOR_COLUMNS, beside, load_anchors
-from bench.comparison import Arm, Comparison, arms, by_setting, compare
+from bench.comparison import Comparison, arms, compare
+from bench.exports import write_exports
 from bench.files import used_columns, write_atomic, write_csv, write_table
 from bench.locks import tables_turn
 from bench.plots import FIGURES, png
-from bench.records import CurvePoint, Run, SummaryRow, load_runs, log
-from bench.summary import modes, summary
-from bench.text import heading, number, plus_minus
+from bench.records import CurvePoint, SummaryRow, load_runs, log
+from bench.summary import summary
 from bench.time_to_accuracy import Reached, time_to_accuracy
-
-WIDTH = 100
 
 
 @dataclass(frozen=True)
@@ -69,61 +64,10 @@ def _write_report(out: Path) -> ReportFiles:
     write_csv(files["comparisons_csv"], comparisons, Comparison.COLUMNS)
     write_csv(files["time_to_accuracy_csv"], time_to_accuracy(runs), Reached.columns())
     write_csv(files["anchors_csv"], (line.cells for line in lines), ANCHOR_COLUMNS)
+    write_exports(out, runs, grouped, comparisons, lines)
     plots = tuple(out / "plots" / f"{name}.png" for name in FIGURES)
     for path, figure in zip(plots, FIGURES.values()):
         write_atomic(path, png(figure(grouped)))
     text = summary(runs, grouped, comparisons, lines, [path.relative_to(out).as_posix() for path in plots], problems)
     write_atomic(out / "summary.md", text)
     return ReportFiles(**files, summary_md=out / "summary.md", plots=plots, warnings=tuple(problems))
-
-
-def comparison_table(runs: Sequence[Run]) -> str:
-    """Return the table for the terminal, at most 100 columns wide: one line per algorithm and setting.
-
-    Accuracies are means over seeds ± the half-width of the 95% interval over tasks; train and step times are means
-    over seeds and memory the largest; ``note`` counts the runs that are not ok, by status, and says beside how many
-    other runs times were measured.
-    """
-    grouped = arms(runs)
-    if not grouped:
-        return "no finished run"
-    blocks = []
-    for title in dict.fromkeys(heading([arm.setting]) for arm in grouped):
-        members = [arm for _, group in by_setting(grouped) for arm in group if heading([arm.setting]) == title]
-        blocks.append(f"{title}\n{_fitted(members)}")
-    return "\n\n".join(blocks)
-
-
-def _fitted(members: Sequence[Arm]) -> str:
-    headers = ["algorithm", "setting", "seeds", *modes(members[0]), "train s", "step ms", "MiB", "note"]
-    rows = [
-        [
-            arm.label,
-            arm.place,
-            str(len(arm.ok)),
-            *(plus_minus(arm.mean(column), arm.ci95(column)) for column in arm.tested.values()),
-            number(arm.mean("train_s")),
-            number(arm.mean("step_ms_median")),
-            number(max(arm.values("peak_mem_mib"), default=None)),
-            _note(arm),
-        ]
-        for arm in members
-    ]
-    if not any(row[-1] for row in rows):
-        headers, rows = headers[:-1], [row[:-1] for row in rows]
-    widths = [max(len(cells[i]) for cells in [headers, *rows]) for i in range(len(headers))]
-    flexible = [0, 1] + [8] * (len(headers) == 9)  # columns of words, which may be broken into lines
-    while sum(widths) + 2 * (len(widths) - 1) > WIDTH and any(widths[i] > len(headers[i]) for i in flexible):
-        widths[max(flexible, key=lambda i: widths[i] - len(headers[i]))] -= 1
-    limits = [widths[i] if i in flexible else None for i in range(len(widths))]
-    align = ["left", "left", "right", "left", "left", "right", "right", "right", "left"][: len(headers)]
-    # As rows, because tabulate makes every column two wider than its header.
-    lines = [headers, ["-" * width for width in widths], *rows]
-    table = tabulate(lines, tablefmt="plain", disable_numparse=True, colalign=align, maxcolwidths=limits)
-    return "\n".join(line.rstrip() for line in str(table).splitlines())
-
-
-def _note(arm: Arm) -> str:
-    statuses = [run.row.status for run in arm.runs if not run.ok]
-    notes = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
-    return ", ".join([*notes, *([f"beside {max(others):.0f}"] if any(others := arm.values("beside")) else [])])

@@ -10,11 +10,12 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench import presence
 from bench.config import RunConfig
+from bench.console import duration
 from bench.locks import Lock, Owner, run_lock
 from bench.processes import Forwarding, forwarding_signals, verdict
 from bench.profile import PROFILE_SUMMARY
@@ -54,6 +55,10 @@ class Place:
     """How many runs are under way at once."""
     run_timeout_s: float | None = None
     """After which a run's process is told to leave, and killed if it does not."""
+    bars: bool = True
+    """Whether a run may show its progress, where there is a terminal."""
+    log_file: Path | None = None
+    """What gets the warnings of runs, besides stderr."""
 
 
 def run_all(
@@ -62,6 +67,8 @@ def run_all(
     fresh: bool,
     say: Callable[[str], None],
     describe: Callable[[Run], str] | None = None,
+    note: Callable[[str], None] = lambda line: None,
+    after_run: Callable[[Run], None] | None = None,
 ) -> int:
     """Run what has not finished yet and return the exit status: 0 all ok, 1 some failed, 130 interrupted.
 
@@ -72,11 +79,13 @@ def run_all(
         fresh: set aside what was begun before this command and run it again.
         say: called with one line per run.
         describe: makes that line.
+        note: called with one line when a run begins.
+        after_run: called with every run that has ended, one that was kept included.
     Raises:
         Halted: results cannot be written.
     """
     with forwarding_signals() as signals:
-        return _Comparison(configs, place, fresh, say, describe or _line, signals).run()
+        return _Comparison(configs, place, fresh, Reports(say, note, describe or _line, after_run), signals).run()
 
 
 def finished(folder: Path) -> Run | None:
@@ -97,6 +106,34 @@ def set_aside(folder: Path, where: Path) -> Path:
         if not target.exists():
             return folder.rename(target)
     raise FileExistsError(f"{where} holds a thousand runs of this second")
+
+
+@dataclass(frozen=True)
+class Reports:
+    """Whom a comparison tells about its runs, as ``run_all`` says."""
+
+    say: Callable[[str], None]
+    note: Callable[[str], None]
+    describe: Callable[[Run], str]
+    after_run: Callable[[Run], None] | None
+
+
+@dataclass
+class Pace:
+    """How long the comparison has taken, and how long it will take if the runs to come take as long as those made."""
+
+    left: int
+    jobs: int
+    made: int = 0
+    began: float = field(default_factory=time.monotonic)
+
+    def words(self) -> str:
+        """Say both."""
+        gone = time.monotonic() - self.began
+        text = f"{duration(gone)} gone"
+        if self.left and self.made:
+            text += f", about {duration(gone / self.made * self.left)} left"
+        return text
 
 
 @dataclass(eq=False)
@@ -137,12 +174,12 @@ class _Comparison:
         configs: Sequence[RunConfig],
         place: Place,
         fresh: bool,
-        say: Callable[[str], None],
-        describe: Callable[[Run], str],
+        reports: Reports,
         signals: Forwarding,
     ) -> None:
         runs = place.out / "runs"
-        self.place, self.fresh, self.say, self.describe, self.signals = place, fresh, say, describe, signals
+        self.place, self.fresh, self.reports, self.signals = place, fresh, reports, signals
+        self.pace = Pace(len(configs), place.jobs)
         self.total = len(configs)
         self.todo = deque(_Item(n, config, runs / config.run_id) for n, config in enumerate(configs, start=1))
         self.locked: list[_Item] = []  # by other processes
@@ -212,7 +249,7 @@ class _Comparison:
         if not self.todo and not self.signals.stopped and item.said != owner:
             item.said = owner
             spared = "; --fresh leaves it alone until then" if self.fresh else ""
-            self.say(f"{self._place_of(item)} waiting for {item.config.run_id}, run by {owner}{spared}")
+            self.reports.say(f"{self._place_of(item)} waiting for {item.config.run_id}, run by {owner}{spared}")
 
     def _usable(self, item: _Item) -> Run | None:
         """Return the run in the folder, which nobody is at work on, if this command need not run it.
@@ -242,6 +279,10 @@ class _Comparison:
                 held.close()
             raise
         self.active.append(task)
+        if not profiles:
+            c = item.config
+            what = f"{c.algo} {c.n_way}-way {c.k_shot}-shot seed {c.seed} on {c.dataset}"
+            self.reports.note(f"{self._place_of(item)} {what}: started; {self.pace.words()}")
 
     def _start(self, job: Job, lock: Lock, held: socket.socket | None, profiles: bool) -> subprocess.Popen[bytes]:
         # The worker holds the lock too: should we be killed, it goes on until its next step and saves.
@@ -252,8 +293,11 @@ class _Comparison:
 
     def _job(self, item: _Item, name: str) -> Job:
         p = self.place
-        bars = p.jobs == 1
-        return Job(item.config, p.out, p.data_root, p.plugins, p.command, _now(), time.monotonic(), name, bars)
+        bars = p.bars and p.jobs == 1
+        return Job(
+            item.config, p.out, p.data_root, p.plugins, p.command, _now(), time.monotonic(), name, bars,
+            self._place_of(item), p.log_file,
+        )  # fmt: skip
 
     def _attend(self) -> None:
         """See which workers have ended, and tell those to leave whose time is up."""
@@ -315,15 +359,20 @@ class _Comparison:
             return
         self.failed |= code != 0
         if code == 0:
-            self.say((task.job.folder / PROFILE_SUMMARY).read_text().replace("\\", ""))  # Markdown's escapes
+            self.reports.say((task.job.folder / PROFILE_SUMMARY).read_text().replace("\\", ""))  # Markdown's escapes
         else:
             late = f"took longer than --run-timeout {self.place.run_timeout_s:g} s" if task.told is not None else ""
-            self.say(f"{self._place_of(task.item)} no profile: {late or verdict(code)[1]}")
+            self.reports.say(f"{self._place_of(task.item)} no profile: {late or verdict(code)[1]}")
 
     def _ended(self, item: _Item, run: Run, kept: bool = False) -> None:
         meanwhile = item.waited or run.row.started_at >= self.began
         how = "run by another process meanwhile" if meanwhile else "kept; --fresh runs it again"
-        self.say(f"{self._place_of(item)} {self.describe(run)}{f' ({how})' if kept else ''}")
+        self.pace.left -= 1
+        self.pace.made += not kept
+        how = f" ({how})" if kept else f"; {self.pace.words()}" if self.total > 1 else ""
+        self.reports.say(f"{self._place_of(item)} {self.reports.describe(run)}{how}")
+        if self.reports.after_run is not None:
+            self.reports.after_run(run)
         self.failed |= not run.ok
 
     def _place_of(self, item: _Item) -> str:

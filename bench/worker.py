@@ -24,21 +24,24 @@ from tqdm import tqdm
 
 from bench.api import BenchError, Episode, MetaAlgorithm, Objective
 from bench.config import RunConfig
+from bench.console import Console
 from bench.data import load_data
 from bench.evaluate import ADAPTATION_STEPS, PLAIN, TRANSDUCTIVE, Evaluation, evaluate
 from bench.kernels import UNCOMPILED, Kernels, choose
 from bench.measure import device_name, environment, git_commit, is_out_of_memory, now
 from bench.model import Classifier, build_network
 from bench.presence import Company
-from bench.records import AdaptationPoint, SummaryRow, TestTask, measured, write_run
+from bench.records import AdaptationPoint, CurvePoint, SummaryRow, TestTask, measured, write_run
 from bench.registry import create_algorithm, create_backbone, load_plugin
 from bench.stats import mean_ci95
 from bench.tasks import TaskStream
 from bench.train import Diverged, Training
+from bench.weights import WEIGHTS_FILE, write_weights
 
 log = logging.getLogger("bench")
 
 INTERRUPTED = 130  # exit status, as a shell reports SIGINT
+BAR = "{desc} {percentage:3.0f}% |{bar}| {rate_fmt}, {remaining} left{postfix}"
 UNWRITABLE = 74  # exit status of a worker that cannot write its record (EX_IOERR)
 
 
@@ -58,6 +61,10 @@ class Job:
     """What says on this machine that the run is under way (``bench.presence``); empty where nothing can."""
     bars: bool = True
     """Whether to show progress, where there is a terminal."""
+    place: str = ""
+    """Which of the comparison's runs it is, as in ``[2/6]``."""
+    log_file: Path | None = None
+    """What gets warnings besides stderr."""
 
     @property
     def folder(self) -> Path:
@@ -79,6 +86,7 @@ class Job:
         values = json.loads(text)
         values["config"] = RunConfig(**values["config"])
         values["plugins"] = tuple(Path(path) for path in values["plugins"])
+        values["log_file"] = None if values["log_file"] is None else Path(values["log_file"])
         return cls(**{**values, "out": Path(values["out"]), "data_root": Path(values["data_root"])})
 
     def base_row(self, status: str, error: str | None = None) -> SummaryRow:
@@ -133,6 +141,8 @@ def main(text: str) -> int:
     """Run the job and record it, whatever happens; returns the exit status."""
     job, stop, outcome = Job.from_json(text), Stop(), Outcome()
     status, error = "ok", None
+    if job.log_file is not None:
+        Console().open(True, job.log_file)
     try:
         for path in job.plugins:
             load_plugin(path)
@@ -176,6 +186,7 @@ def set_up(job: Job, outcome: Outcome, checkpoint: Path) -> tuple[Training, Task
     source = load_data(config.dataset, job.data_root, job.cache)
     facts.update(data_sha256=source.sha256, data_pipeline=source.pipeline, measure=source.objective.measure)
     outcome.details["data"] = {"name": source.name, "pipeline": source.pipeline, "sha256": source.sha256}
+    outcome.details["data"]["shape"] = list(source.shape)
     streams = {
         split: TaskStream(source.pool(split, rotation, device), episode, config.seed)
         for split, (rotation, episode) in stream_plan(config).items()
@@ -202,20 +213,25 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
 
     quiet = not (job.bars and sys.stderr.isatty())
     company = Company(job.presence, training.progress.beside)
-    name = f"{config.algo} {config.n_way}w{config.k_shot}s seed {config.seed}"
-    with tqdm(total=config.meta_steps, desc=f"{name} training", unit="step", disable=quiet, leave=False) as bar:
+    name = f"{job.place} {config.algo[:16]} {config.n_way}w{config.k_shot}s s{config.seed}".lstrip()
+    look: Any = {"disable": quiet, "leave": False, "dynamic_ncols": True, "bar_format": BAR}
+    with tqdm(total=config.meta_steps, desc=f"{name} training", unit=" steps", **look) as bar:
 
         def advance(steps: int) -> None:
+            if training.progress.curve:
+                bar.set_postfix_str(_so_far(training.progress.curve[-1]), refresh=False)
             bar.update(steps)
             training.progress.beside = company.look()
             stop.check()
 
         training.run(advance)
 
+    shape = training.stream.pool.source.shape
+    write_weights(job.folder / WEIGHTS_FILE, config, training.algorithm, shape, training.progress.slow)
     facts["stream_sha256"] = training.stream_sha256()
     followed = min(config.adaptation_tasks, config.test_tasks)
     total = config.test_tasks + followed
-    with tqdm(total=total, desc=f"{name} testing", unit="task", disable=quiet, leave=False) as bar:
+    with tqdm(total=total, desc=f"{name} testing", unit=" tasks", **look) as bar:
 
         def advance_test(tasks: int) -> None:
             bar.update(tasks)
@@ -233,6 +249,12 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
         if followed:
             outcome.adaptation = test(followed, max(ADAPTATION_STEPS), at=ADAPTATION_STEPS)
         training.progress.eval_s += now(device) - began
+
+
+def _so_far(point: CurvePoint) -> str:
+    """Return the last validation, for the progress bar."""
+    measures = {"val": point.val_acc, "val error": point.val_error}
+    return next((f"{name} {value:.3f}" for name, value in measures.items() if value is not None), "")
 
 
 def finite(test: Evaluation) -> Evaluation:

@@ -47,9 +47,11 @@ class Reached(Exception):
 
 def options():
     """Every flag that takes a value, but those that choose where files are."""
-    actions = parser()._actions
+    actions = [a for a in parser()._actions if a.dest not in ("out", "data_root", "dataset", "log_file")]
     return sorted(
-        a.option_strings[-1] for a in actions if a.nargs is None and a.dest not in ("out", "data_root", "dataset")
+        a.option_strings[-1]
+        for a in actions
+        if a.nargs is None and a.dest not in ("out", "data_root", "dataset", "log_file")
     )
 
 
@@ -81,7 +83,7 @@ def test_any_flags_give_one_line_or_runs_that_can_be_done(out, pairs, further):
             raise Reached(configs)
 
         patch.setattr(command, "run_all", reached)
-        patch.setattr(command, "warn_if_busy", lambda: None)
+        patch.setattr(command, "warn_if_busy", lambda console: None)
         lines = Lines()
         patch.setattr(sys, "stderr", lines)
         patch.setattr(sys, "stdout", Lines())

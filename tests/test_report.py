@@ -15,8 +15,9 @@ from made_runs import make_row, make_run, rewrite
 from bench.comparison import arms, compare
 from bench.protocols import load_protocol
 from bench.records import MODES, SummaryRow, TestTask, load_runs, read_rows, write_run
-from bench.report import comparison_table, write_report
+from bench.report import write_report
 from bench.stats import paired_comparison
+from bench.terminal import comparison_table
 from bench.text import escape, number, plus_minus
 
 
@@ -160,7 +161,7 @@ def test_a_run_that_failed_early_is_counted_with_its_algorithm(tmp_path):
     make_run(tmp_path, "alpha", 1, status="failed", device_name=None, data_sha256=None, eval_k_query=None, threads=None)
     (arm,) = arms(load_runs(tmp_path))
     assert (len(arm.ok), len(arm.runs)) == (1, 2)
-    assert "1 failed" in comparison_table(load_runs(tmp_path))
+    assert "  1 failed" in comparison_table(load_runs(tmp_path))
 
 
 def test_means_intervals_and_spread_over_seeds_on_paper(tmp_path):
@@ -263,7 +264,8 @@ def test_it_works_without_runs_with_one_and_with_failures_only(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [
             *("runs", "locks", "plots", "summary.csv", "curves.csv", "comparisons.csv", "summary.md"),
-            *("time_to_accuracy.csv", "anchors.csv"),
+            *("time_to_accuracy.csv", "anchors.csv", "summary.tex"),
+            *("summary.json", "curves.json", "comparisons.json", "time_to_accuracy.json", "anchors.json"),
         ]
     )
 
@@ -280,13 +282,17 @@ def test_damage_is_reported_in_the_log_in_the_summary_and_to_the_caller(grid, ca
     assert len(table(files.summary_csv)) == 18
 
 
-def test_the_terminal_table_fits_and_has_a_line_per_algorithm_and_setting(grid):
+@pytest.mark.parametrize("columns", [60, 80, 100, 300])
+def test_the_terminal_table_fits_and_has_a_line_per_algorithm_and_setting(grid, columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
     make_run(grid, "an_algorithm_with_a_name_that_goes_on_and_on_for_ever", 0, 0.7, 60, inner_steps=3)
     text = comparison_table(load_runs(grid))
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= max(min(columns, 100), 68)
     assert "glyphs, protocol quick" in text
-    (line,) = re.findall("^gamma +5-way 1-shot.*", text, re.MULTILINE)
-    assert re.search(r" 3  0\.8\d{3} ± 0\.00\d\d  0\.8\d{3} ± 0\.00\d\d +184 +420 +630  1 oom$", line)
+    assert len(re.findall("^(5|20)-way 1-shot:$", text, re.MULTILINE)) == 2
+    line = re.findall("^gamma .*", text, re.MULTILINE)[0]
+    if columns > 80:
+        assert re.search(r" 3  0\.8\d{3} ± 0\.00\d\d  0\.8\d{3} ± 0\.00\d\d +184 +420 +630  1 oom$", line)
     assert len(re.findall(r"^\w.* ± ", text, re.MULTILINE)) == 7
 
 
