@@ -289,7 +289,7 @@ def test_the_terminal_table_fits_and_has_a_line_per_algorithm_and_setting(grid, 
     text = comparison_table(load_runs(grid))
     assert max(map(len, text.splitlines())) <= max(min(columns, 100), 68)
     assert "glyphs, protocol quick" in text
-    assert len(re.findall("^(5|20)-way 1-shot:$", text, re.MULTILINE)) == 2
+    assert len(re.findall(r"^\d+-way \d-shot:$", text, re.MULTILINE)) == 2
     line = re.findall("^gamma .*", text, re.MULTILINE)[0]
     if columns > 80:
         assert re.search(r" 3  0\.8\d{3} ± 0\.00\d\d  0\.8\d{3} ± 0\.00\d\d +184 +420 +630  1 oom$", line)
