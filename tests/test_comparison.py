@@ -104,6 +104,14 @@ def test_machines_are_named_for_all_of_a_setting():
     assert [arm.label for arm in arms(runs)] == ["alpha (device_name=slow)", "beta (device_name=fast)"]
 
 
+def test_a_variant_on_another_machine_says_both():
+    runs = [run_of(inner_lr=0.1, device_name="slow"), run_of(inner_lr=0.4, device_name="fast")]
+    assert [arm.label for arm in arms(runs)] == [
+        "alpha (inner_lr=0.1, device_name=slow)",
+        "alpha (inner_lr=0.4, device_name=fast)",
+    ]
+
+
 def test_threads_are_named_among_runs_on_one_machine_only():
     runs = [
         run_of(device="cuda", device_name="H100", threads=1),

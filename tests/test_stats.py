@@ -336,3 +336,12 @@ def test_lines_that_explain_all_or_nothing_that_can_be_known():
     assert least_squares([2, 2, 2], [1, 2, 3]) is None
     assert least_squares([2], [1]) is None
     assert least_squares([], []) is None
+
+
+def test_single_precision_is_compared_in_double_precision():
+    """0.1 in single precision is no exact multiple of anything: sums of squares would differ in the seventh digit."""
+    x, y = (np.array(v, dtype=np.float32) for v in ([0.1, 0.7, 0.3], [0.2, 0.3, 0.9]))
+    wide = [v.astype(np.float64) for v in (x, y)]
+    assert seed_test(x) == seed_test(wide[0])
+    assert paired_comparison({0: x}, {0: y}) == paired_comparison({0: wide[0]}, {0: wide[1]})
+    assert least_squares(x, y) == least_squares(*wide)
