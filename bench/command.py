@@ -97,7 +97,7 @@ def _main(argv: Sequence[str]) -> int:
         write_report(out)
     say(f"\n{comparison_table(runs)}\n")
     tables = "summary.csv, curves.csv, comparisons.csv, time_to_accuracy.csv, anchors.csv"
-    say(f"In {out}: summary.md, {tables}, plots/, runs/")
+    say(f"In {out}: report.html, summary.md, {tables}, plots/, runs/")
     return status
 
 

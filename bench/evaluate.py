@@ -92,7 +92,7 @@ def _answers(
     objective: Objective,
 ) -> dict[str, dict[int, Tensor]]:
     """Return the measures ``[T]`` by test mode and number of adaptation steps."""
-    modes_by_name = {PLAIN: _plain, TRANSDUCTIVE: _transductive}
+    modes_by_name = {PLAIN: answers_alone, TRANSDUCTIVE: answers_together}
     found: dict[str, dict[int, Tensor]] = {mode: {} for mode in modes}
 
     def score(outputs: Tensor) -> Tensor:
@@ -108,12 +108,14 @@ def _answers(
 
 
 @torch.no_grad()
-def _transductive(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+def answers_together(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+    """Return the outputs on the query examples in one batch per task (transductive)."""
     return predictor(tasks.query.x)
 
 
 @torch.no_grad()
-def _plain(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+def answers_alone(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+    """Return the outputs on the query examples, each alone with the support set (plain)."""
     if isinstance(predictor, Adapted):
         return predictor.alone(tasks.support.x, tasks.query.x)
     queries = tasks.query.x.split(1, dim=1)
