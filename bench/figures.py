@@ -16,7 +16,7 @@ from typing import Any
 from bench.anchors import Beside
 from bench.comparison import Arm, Comparison, by_setting
 from bench.panels import styles_of
-from bench.records import MODES, CurvePoint, Run
+from bench.records import MODES, CurvePoint
 from bench.stats import pareto_front
 from bench.text import number
 
@@ -233,7 +233,7 @@ def _differences(place: int, arms: list[Arm], pairs: list[Comparison], look: dic
         mark = [symbols[mode] + ("" if clear else "-open") for clear in shown]
         y = [names.index((c.algo_a, c.algo_b)) + 0.36 * i - 0.18 for c in found]
         hover = [
-            f"<b>{_literal(c.algo_a)} − {_literal(c.algo_b)}</b>, {mode}<br>{c.diff:+.4f}"
+            f"<b>{_literal(c.algo_a)} - {_literal(c.algo_b)}</b>, {mode}<br>{c.diff:+.4f}"
             f" ({c.ci95_low:+.4f} to {c.ci95_high:+.4f})<br>p (Holm) {c.p_value_holm:.2g}, {c.test_tasks:,} pairs<br>"
             f"{_literal(c.verdict).replace('; ', ';<br>')}<extra></extra>"
             for c in found
@@ -243,9 +243,12 @@ def _differences(place: int, arms: list[Arm], pairs: list[Comparison], look: dic
             bar |= {"array": [c.ci95_high - c.diff], "arrayminus": [c.diff - c.ci95_low]}
             trace: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": [c.diff], "y": [place_of_pair]}
             trace |= {"error_x": bar, "hovertemplate": text, "name": f"{mode}: {_literal(f'{c.algo_a} - {c.algo_b}')}"}
-            data.append(trace | {"marker": {"color": colour, "symbol": symbol, "size": 9, "line": {"width": 2}}})
-    rows = [(f"{a} − {b}", "") for a, b in names]
-    x_axis = _axis("accuracy of A − accuracy of B") | {"zeroline": True, "zerolinewidth": 2}
+            data.append(
+                trace
+                | {"marker": {"color": colour, "symbol": symbol, "size": 9, "line": {"width": 2, "color": colour}}}
+            )
+    rows = [(f"{a} - {b}", "") for a, b in names]
+    x_axis = _axis("accuracy of A - accuracy of B") | {"zeroline": True, "zerolinewidth": 2, "rangemode": "tozero"}
     layout = {"xaxis": x_axis, "yaxis": _rows(rows), "height": _FRAME + (_ROW + 14) * len(rows)}
     note = "Circle: plain, diamond: transductive; line: 95% interval over test tasks, not corrected. " + note
     return FigureSpec("differences", "Paired differences", note, place, data, layout)
@@ -268,8 +271,7 @@ def _adapted(place: int, arms: list[Arm], mode: str, look: dict[str, str]) -> Fi
         data.append(trace | {"x": x, "y": y, "hovertemplate": hover})
     if not data:
         return None
-    x_axis = _axis("adaptation steps") | {"rangemode": "tozero"}
-    layout = {"xaxis": x_axis, "yaxis": _axis(f"test {measure}, {mode}"), "height": 340}
+    layout = {"xaxis": _axis("adaptation steps"), "yaxis": _axis(f"test {measure}, {mode}"), "height": 340}
     several = any(len(arm.ok) > 1 for arm in arms)
     note = "Mean over seeds." if several else "One seed."
     title = f"Test {measure} after adaptation steps, {mode}"

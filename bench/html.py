@@ -71,6 +71,7 @@ def page(
     compared = [arm for arm in arms if arm.ok]
     look = colours(arm.label for arm in arms)
     settings = [(place(members[0], compared), members) for _, members in by_setting(compared)]
+    result_headers, results = _filled(_result_headers(compared), _results(compared))
     drawn = figures(compared, comparisons, published, look)
     return (
         _environment()
@@ -84,9 +85,9 @@ def page(
             arms=compared,
             counts=_counts(runs),
             verdicts=[(name, verdict_sentences(members, comparisons)) for name, members in settings],
-            results=_results(compared),
-            result_headers=_result_headers(compared),
-            every_run=[_run_cells(run) for run in runs],
+            result_headers=result_headers,
+            results=results,
+            every_run=[(run.row.run_id, *_run_cells(run)) for run in runs],
             run_headers=RUN_HEADERS,
             settings=[name for name, _ in settings],
             figures=[asdict(spec) for spec in drawn],
@@ -231,18 +232,24 @@ def _result_headers(arms: Sequence[Arm]) -> list[str]:
     return [*start, "test tasks", "train s", "step ms", "peak MiB", "device", "note"]
 
 
+def _filled(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> tuple[list[str], list[list[Cell]]]:
+    """Return the columns that say something in at least one row."""
+    kept = [i for i in range(len(headers)) if any(row[i].text not in ("", "-") for row in rows)]
+    return [headers[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
 RUN_HEADERS = (
-    *("run", "algorithm", "setting", "seed", "status", "plain", "transductive", "train s", "step ms", "peak MiB"),
-    *("tasks seen", "started", "command"),
+    *("algorithm", "setting", "seed", "status", "plain", "transductive", "train s", "step ms", "peak MiB"),
+    *("tasks seen", "started", "command", "run"),
 )
 
 
 def _run_cells(run: Run) -> tuple[list[Cell], str, str | None]:
-    """Return the cells of a run, why it is not ok, and the command that repeats it."""
+    """Return the cells of a run but for the last two, why it is not ok, and the command that repeats it."""
     r = run.row
     kind = "test_error" if r.test_error is not None else "test_acc"
     scores = [getattr(r, f"{kind}{part}") for part in ("", "_transductive")]
-    cells = [Cell(r.run_id), Cell(r.algo), Cell(f"{r.n_way}-way {r.k_shot}-shot", f"{r.n_way:05} {r.k_shot:05}")]
+    cells = [Cell(r.algo), Cell(f"{r.n_way}-way {r.k_shot}-shot", f"{r.n_way:05} {r.k_shot:05}")]
     cells += [Cell(str(r.seed), float(r.seed)), Cell(r.status), *(Cell(fraction(score), score) for score in scores)]
     cells += [Cell(number(v), v) for v in (r.train_s, r.step_ms_median, r.peak_mem_mib)]
     cells += [Cell("-" if r.tasks_seen is None else f"{r.tasks_seen:,}", r.tasks_seen), Cell(r.started_at[:19])]
@@ -287,17 +294,17 @@ def _examples(arms: Sequence[Arm], warn: Warn) -> dict[str, Any] | None:
         {
             "support": [_picture(image) for image in first.support[t]],
             "queries": [
-                {
-                    "picture": _picture(image),
-                    "label": n,
-                    "answers": [(arm.label, [(mode, int(getattr(kept, mode)[t, n])) for mode in MODES]) for arm, kept in same],
-                }
+                {"picture": _picture(image), "label": n, "answers": [_answers(kept, t, n) for _, kept in same]}
                 for n, image in enumerate(first.query[t])
             ],
         }
         for t in range(len(first.query))
-    ]  # fmt: skip
-    return {"seed": seed, "labels": [arm.label for arm, _ in same], "tasks": tasks, "modes": list(MODES)}
+    ]
+    return {"seed": seed, "labels": [arm.label for arm, _ in same], "tasks": tasks}
+
+
+def _answers(kept: ExampleTasks, task: int, n: int) -> list[tuple[str, int]]:
+    return [(mode, int(getattr(kept, mode)[task, n])) for mode in MODES]
 
 
 def _picture(image: np.ndarray) -> str:

@@ -202,7 +202,7 @@ class Run:
 
     @cached_property
     def examples(self) -> bytes | None:
-        """What ``bench.examples`` keeps of the first test tasks; None where the run, or this copy of it, has nothing."""
+        """What ``bench.examples`` keeps of the first test tasks; None where there is nothing."""
         path = self.folder / EXAMPLES_FILE
         try:
             data = path.read_bytes()

@@ -10,8 +10,8 @@ from tabulate import tabulate
 
 from bench.anchors import ANCHOR_COLUMNS, beside, load_anchors
 from bench.comparison import Arm, Comparison, arms, by_setting, compare
-from bench.html import page
 from bench.files import used_columns, write_atomic, write_csv, write_table
+from bench.html import page
 from bench.locks import tables_turn
 from bench.plots import FIGURES, png
 from bench.records import CurvePoint, Run, SummaryRow, load_runs, log

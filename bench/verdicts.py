@@ -61,7 +61,7 @@ def _told(pairs: Sequence[Comparison]) -> list[str]:
             open_.setdefault(c.algo_a, []).append(c.algo_b)
     sentences = []
     for (better, restriction), beaten in shown.items():
-        sentences.append(f"{better} better than {_listed(beaten)}{_tidy(restriction)}.")
+        sentences.append(f"{better} is better than {_listed(beaten)}{_tidy(restriction)}.")
     for first, others in open_.items():
         sentences.append(f"No difference shown between {first} and {_listed(others, 'or')}.")
     return sentences

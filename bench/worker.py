@@ -24,8 +24,8 @@ from tqdm import tqdm
 from bench.api import BenchError, Episode, MetaAlgorithm, Objective
 from bench.config import RunConfig
 from bench.data import load_data
-from bench.examples import ExampleTasks, example_tasks
 from bench.evaluate import ADAPTATION_STEPS, PLAIN, TRANSDUCTIVE, Evaluation, evaluate
+from bench.examples import ExampleTasks, example_tasks
 from bench.kernels import UNCOMPILED, Kernels, choose
 from bench.measure import device_name, environment, git_commit, is_out_of_memory, now
 from bench.model import Classifier, build_network

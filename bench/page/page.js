@@ -43,7 +43,10 @@
 
   const traces = (spec) => {
     const away = hidden();
-    return toned(spec.data).map((trace) => ({ ...trace, showlegend: false, visible: !away.has(trace.meta) }));
+    const ink = printing ? "#1d2126" : getComputedStyle(document.documentElement).getPropertyValue("--ink").trim();
+    return toned(spec.data).map((trace) => ({
+      ...trace, showlegend: false, visible: !away.has(trace.meta), ...(trace.error_x && { error_x: { color: ink, thickness: 1.5, ...trace.error_x } }),
+    }));
   };
 
   const layout = (spec, box) => {
@@ -51,10 +54,11 @@
     const colour = (name) => (printing ? { "--paper": "#fff", "--ink": "#1d2126", "--line": "#d6dae0" }[name] : style.getPropertyValue(name).trim());
     const axis = (given) => ({
       gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), tickfont: { size: 12 },
-      nticks: box.clientWidth < 400 ? 5 : 7, ...given, title: given.title && { font: { size: 13 }, standoff: 8, ...given.title },
+      nticks: printing || box.clientWidth < 400 ? 5 : 7, ...given, title: given.title && { font: { size: 13 }, standoff: 8, ...given.title },
     });
+    const paper = printing ? { width: 305, autosize: false, height: Math.min(spec.layout.height, 280 + 20 * (spec.layout.yaxis.tickvals || []).length) } : {};
     return {
-      ...spec.layout, xaxis: axis(spec.layout.xaxis), yaxis: axis(spec.layout.yaxis), showlegend: false, hovermode: "closest", dragmode: false,
+      ...spec.layout, ...paper, xaxis: axis(spec.layout.xaxis), yaxis: axis(spec.layout.yaxis), showlegend: false, hovermode: "closest", dragmode: false,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 10, r: 14, t: 8, b: 10 },
       font: { color: colour("--ink"), family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", size: 12 },
       hoverlabel: { bgcolor: colour("--paper"), bordercolor: colour("--ink"), font: { color: colour("--ink"), size: 13 }, align: "left" },
@@ -63,7 +67,7 @@
 
   const draw = (box) => {
     const spec = drawn.get(box);
-    library().react(box, traces(spec), layout(spec, box), { responsive: true, displayModeBar: false, scrollZoom: false, showTips: false });
+    library().react(box, traces(spec), layout(spec, box), { responsive: !printing, displayModeBar: false, scrollZoom: false, showTips: false });
     box.dataset.drawn = "yes";
   };
 
