@@ -48,7 +48,7 @@ class ExampleTasks:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
                 found = cls(**{f.name: file[f.name] for f in fields(cls)})
-        except (OSError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise ValueError(f"no example tasks: {error}") from error
         shape = found.support.shape
         if not (

@@ -203,8 +203,9 @@ def _results(arms: Sequence[Arm]) -> list[list[Cell]]:
         costs = [Cell(number(v), v) for v in (arm.mean("train_s"), arm.mean("step_ms_median"), peak)]
         row = next(iter(arm.ok.values())).row
         others = max(arm.values("beside"), default=0)
-        failed = sum(not run.ok for run in arm.runs)
-        notes = [f"{failed} failed"] * bool(failed) + [f"timed beside {others:.0f} other runs"] * bool(others)
+        statuses = [run.row.status for run in arm.runs if not run.ok]
+        notes = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
+        notes += [f"timed beside {others:.0f} other runs"] * bool(others)
         spread = arm.sd(arm.tested["plain"])
         before = arm.mean(f"{arm.tested['plain'].removeprefix('test_')}_before_adaptation")
         tasks = sum(arm.values("test_tasks"))
