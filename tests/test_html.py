@@ -76,8 +76,8 @@ def ready(browser, path):
 
 
 def column(browser, table, place):
-    rows = browser.find_elements(By.CSS_SELECTOR, f"#{table} tbody tr")
-    return [row.find_elements(By.CSS_SELECTOR, "th, td")[place].text.strip() for row in rows]
+    script = f"return [...document.querySelectorAll('#{table} tbody tr')].map(r => r.cells[{place}].textContent.trim())"
+    return browser.execute_script(script)
 
 
 @pytest.fixture

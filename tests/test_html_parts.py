@@ -10,7 +10,7 @@ import pytest
 import torch
 from made_runs import make_row, make_run
 
-import run_bench
+from bench import flags, plan
 from bench.api import Episode
 from bench.comparison import arms, compare
 from bench.config import RunConfig
@@ -86,22 +86,22 @@ def test_plotly_knows_every_word_of_the_figures(tmp_path):
 
 @pytest.mark.parametrize("protocol", ["quick", "matched", "paper"])
 def test_the_command_of_a_run_makes_that_run(tmp_path, protocol, monkeypatch, toy_images):
-    monkeypatch.setattr(run_bench, "load_data", lambda *_: toy_images)
-    flags = ["--algos", "reptile,maml", "--dataset", "toy", "--protocol", protocol, "--n-way", "3", "--seeds", "3"]
-    flags += ["--meta-steps", "7", "--set", "maml.inner_lr=0.25", "--threads", "1", "--device", "cpu"]
-    flags += ["--data-root", str(tmp_path / "a b")]
-    given = shlex.join(["python", "run_bench.py", *flags])
+    monkeypatch.setattr(plan, "load_data", lambda *_: toy_images)
+    given = ["--algos", "reptile,maml", "--dataset", "toy", "--protocol", protocol, "--n-way", "3", "--seeds", "3"]
+    given += ["--meta-steps", "7", "--set", "maml.inner_lr=0.25", "--threads", "1", "--device", "cpu"]
+    given += ["--data-root", str(tmp_path / "a b")]
+    command = shlex.join(["python", "run_bench.py", *given])
 
-    def plan(words):
+    def planned(words):
         place = Place(tmp_path, tmp_path, (), "", False, 1, None)
-        return run_bench.plan(run_bench.parser().parse_args(words), place)
+        return plan.plan(flags.parser().parse_args(words), place)
 
-    for config in plan(flags):
-        run = Run(make_row(), {"config": dataclasses.asdict(config), "command": given}, tmp_path)
+    for config in planned(given):
+        run = Run(make_row(), {"config": dataclasses.asdict(config), "command": command}, tmp_path)
         words = shlex.split(repeat_command(run))
         assert words[:2] == ["python", "run_bench.py"]
         assert words[-2:] == ["--data-root", str(tmp_path / "a b")]
-        assert [one.run_id for one in plan(words[2:])] == [config.run_id]
+        assert [one.run_id for one in planned(words[2:])] == [config.run_id]
 
 
 def test_a_command_that_is_not_known_is_not_made_up(tmp_path):
