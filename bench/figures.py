@@ -79,7 +79,7 @@ def _curves(
         if x_axis.get("type") == "log":  # which has no place for the point before training
             points = [point for point in points if point[0] > 0]
         name, (x, y, low, high) = _literal(arm.label), zip(*points)
-        hover = f"<b>{name}</b><br>%{{x:,.4~g}} {unit}<br>{measure} %{{y:.4f}}<br>%{{customdata[0]:.4f}} to "
+        hover = f"<b>{name}</b><br>%{{x:,.6~r}} {unit}<br>{measure} %{{y:.4f}}<br>%{{customdata[0]:.4f}} to "
         if any(a < b for a, b in zip(low, high)):
             bands.add("lowest to highest seed" if len(arm.ok) > 1 else "95% interval over validation tasks")
             outline = {"x": [*x, *reversed(x)], "y": [*high, *reversed(low)], "fill": "toself", "mode": "none"}
@@ -202,7 +202,7 @@ def _accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: di
             each |= {"x": [s[0] for s in seeds], "y": [s[1] for s in seeds], "customdata": [s[2] for s in seeds]}
             each |= {"name": _literal(arm.label), "marker": {"color": look[arm.label], "size": 5}}
             each["hovertemplate"] = (
-                f"<b>{_literal(arm.label)}</b>, seed %{{customdata}}<br>%{{x:,.4~g}} s<br>%{{y:.4f}}<extra></extra>"
+                f"<b>{_literal(arm.label)}</b>, seed %{{customdata}}<br>%{{x:,.6~r}} s<br>%{{y:.4f}}<extra></extra>"
             )
             data.append(each)
     several = any(len(arm.ok) > 1 for arm in arms)
