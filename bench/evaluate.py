@@ -108,16 +108,18 @@ def _answers(
 
 def outputs_of(predictor: Predictor, tasks: TaskBatch, mode: str) -> Tensor:
     """Return a predictor's outputs ``[T, n, O]`` on the query examples in one of the test modes."""
-    return {PLAIN: _plain, TRANSDUCTIVE: _transductive}[mode](predictor, tasks)
+    return {PLAIN: answers_alone, TRANSDUCTIVE: answers_together}[mode](predictor, tasks)
 
 
 @torch.no_grad()
-def _transductive(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+def answers_together(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+    """Return the outputs on the query examples in one batch per task (transductive)."""
     return predictor(tasks.query.x)
 
 
 @torch.no_grad()
-def _plain(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+def answers_alone(predictor: Predictor, tasks: TaskBatch) -> Tensor:
+    """Return the outputs on the query examples, each alone with the support set (plain)."""
     if isinstance(predictor, Adapted):
         return predictor.alone(tasks.support.x, tasks.query.x)
     queries = tasks.query.x.split(1, dim=1)

@@ -161,7 +161,7 @@ def parser() -> Parser:
     )
     other = p.add_argument_group("instead of running")
     other.add_argument("--list", action="store_true", help="show algorithms, data sets, backbones, protocols, studies")
-    other.add_argument("--report", action="store_true", help="rebuild tables and plots from what is in --out")
+    other.add_argument("--report", action="store_true", help="rebuild tables, plots and report.html from --out")
     return p
 
 

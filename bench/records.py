@@ -28,6 +28,7 @@ RUN_FILE = "run.json"
 CURVE_FILE = "curve.csv"
 TEST_TASKS_FILE = "test_tasks.csv"
 ADAPTATION_FILE = "adaptation.csv"
+EXAMPLES_FILE = "examples.npz"
 
 log = logging.getLogger("bench")
 
@@ -199,6 +200,20 @@ class Run:
             return TestTask.table(())
         return tasks
 
+    @cached_property
+    def examples(self) -> bytes | None:
+        """What ``bench.examples`` keeps of the first test tasks; None where there is nothing."""
+        path = self.folder / EXAMPLES_FILE
+        try:
+            data = path.read_bytes()
+            self._check_unaltered(path)
+        except FileNotFoundError:  # not damage: images that must not be copied are left out of copies
+            return None
+        except (OSError, ValueError) as error:
+            self.warn(f"{path}: ignored ({_one_line(error)})")
+            return None
+        return data
+
     def table(self, name: str, kind: type[T]) -> tuple[T, ...]:
         """Return the lines of a table of this run; one that is damaged or was altered is empty, with a warning."""
         path = self.folder / name
@@ -223,12 +238,14 @@ def write_run(
     curve: Iterable[CurvePoint],
     test_tasks: Iterable[TestTask],
     adaptation: Iterable[AdaptationPoint],
+    examples: bytes | None = None,
 ) -> bool:
     """Record a finished run; run.json comes last, so that its presence says that all is there.
 
     Args:
         folder: ``OUT/runs/RUN_ID``, made if need be.
         details: what run.json holds beside the row: config, hyperparameters, environment, data, command.
+        examples: the contents of examples.npz, which is written if there are any.
     Returns:
         False, with nothing written, if the folder already holds a run with status ok: nothing finished is overwritten.
     """
@@ -242,7 +259,10 @@ def write_run(
     }
     for name, (kind, rows) in tables.items():
         write_csv(folder / name, rows, used_columns(kind, rows))
-    files = {name: _sha256((folder / name).read_bytes()) for name in tables}
+    if examples is not None:
+        write_atomic(folder / EXAMPLES_FILE, examples)
+    written = [*tables, *([EXAMPLES_FILE] if examples is not None else [])]
+    files = {name: _sha256((folder / name).read_bytes()) for name in written}
     _write_record(folder, row, {**details, "files": files})
     return True
 

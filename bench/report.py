@@ -9,6 +9,7 @@ from bench.anchors import ANCHOR_COLUMNS, beside, load_anchors
 from bench.comparison import Comparison, arms, compare
 from bench.exports import write_exports
 from bench.files import used_columns, write_atomic, write_csv, write_table
+from bench.html import page
 from bench.locks import tables_turn
 from bench.plots import FIGURES, png
 from bench.records import CurvePoint, SummaryRow, load_runs, log
@@ -26,12 +27,13 @@ class ReportFiles:
     time_to_accuracy_csv: Path
     anchors_csv: Path
     summary_md: Path
+    report_html: Path
     plots: tuple[Path, ...]
     warnings: tuple[str, ...]
 
 
 def write_report(out: Path) -> ReportFiles:
-    """Rebuild the tables, plots and summary.md under ``out`` from ``out/runs``, each file in one step.
+    """Rebuild the tables, plots, summary.md and report.html under ``out`` from ``out/runs``, each file in one step.
 
     Works with any number of finished runs, none included. Damaged files are left out, with one line each in the log,
     in summary.md and in what is returned. Processes that want this take turns, so that what is there in the end holds
@@ -70,4 +72,7 @@ def _write_report(out: Path) -> ReportFiles:
         write_atomic(path, png(figure(grouped)))
     text = summary(runs, grouped, comparisons, lines, [path.relative_to(out).as_posix() for path in plots], problems)
     write_atomic(out / "summary.md", text)
-    return ReportFiles(**files, summary_md=out / "summary.md", plots=plots, warnings=tuple(problems))
+    # last: tables come first
+    write_atomic(out / "report.html", page(runs, grouped, comparisons, lines, problems, warn))
+    written = {"summary_md": out / "summary.md", "report_html": out / "report.html"}
+    return ReportFiles(**files, **written, plots=plots, warnings=tuple(problems))

@@ -30,6 +30,23 @@ def summary(
     problems: Sequence[str],
 ) -> str:
     """Return the text of summary.md; ``plots`` are paths of pictures and ``problems`` lines on files left out."""
+    blocks = written(runs, arms, comparisons, published, problems)
+    if any(arm.ok for arm in arms):
+        blocks += ["## Plots", *(f"![{escape(path)}]({path})" for path in plots)]
+    return "\n\n".join(blocks) + "\n"
+
+
+def written(
+    runs: Sequence[Run],
+    arms: Sequence[Arm],
+    comparisons: Sequence[Comparison],
+    published: Sequence[Beside],
+    problems: Sequence[str],
+) -> list[str]:
+    """Return what summary.md says but its plots, as blocks of Markdown: the title, then sections below ``## `` lines.
+
+    Whatever comes from outside is escaped, so that the blocks hold no HTML.
+    """
     datasets = list(dict.fromkeys(escape(arm.setting.dataset) for arm in arms))
     if arms:
         blocks = [f"# Comparison on {escape(heading(arm.setting for arm in arms))}"]
@@ -56,9 +73,7 @@ def summary(
         blocks += ["## Runs that are not in the comparison", _failures(failed)]
     if runs:
         blocks += ["## Environment", _environment(runs), *_commands(runs)]
-    if compared:
-        blocks += ["## Plots", *(f"![{escape(path)}]({path})" for path in plots)]
-    return "\n\n".join(blocks) + "\n"
+    return blocks
 
 
 def _per_setting(arms: Sequence[Arm], table_of: Any) -> list[str]:

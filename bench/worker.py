@@ -27,6 +27,7 @@ from bench.config import RunConfig
 from bench.console import Console
 from bench.data import load_data
 from bench.evaluate import ADAPTATION_STEPS, PLAIN, TRANSDUCTIVE, Evaluation, evaluate
+from bench.examples import ExampleTasks, example_tasks
 from bench.kernels import UNCOMPILED, Kernels, choose
 from bench.measure import device_name, environment, git_commit, is_out_of_memory, now
 from bench.model import Classifier, build_network
@@ -135,6 +136,7 @@ class Outcome:
     test: Evaluation | None = None
     adaptation: Evaluation | None = None
     """Of the first test tasks, at ADAPTATION_STEPS."""
+    examples: ExampleTasks | None = None
 
 
 def main(text: str) -> int:
@@ -249,6 +251,10 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
         if followed:
             outcome.adaptation = test(followed, max(ADAPTATION_STEPS), at=ADAPTATION_STEPS)
         training.progress.eval_s += now(device) - began
+        p = training.progress  # after the clock has stopped: examples are for the reader, not for the record
+        outcome.examples = example_tasks(
+            training.algorithm, training.task_loss, p.slow, p.carry, test_stream, config.eval_inner_steps
+        )
 
 
 def _so_far(point: CurvePoint) -> str:
@@ -366,7 +372,8 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
                 adaptation.append(AdaptationPoint(mode, step, tasks=len(found), **measured(kind, *mean_ci95(found))))
     details: Mapping[str, Any] = {"config": asdict(config), "command": job.command, **outcome.details}
     row = dataclasses.replace(job.base_row(status, error), **facts)
-    write_run(job.folder, row, details, curve, tasks, adaptation)
+    examples = outcome.examples.to_bytes() if outcome.examples else None
+    write_run(job.folder, row, details, curve, tasks, adaptation, examples)
 
 
 def _note_growth(config: RunConfig, training: Training, outcome: Outcome) -> None:

@@ -1,0 +1,315 @@
+"""report.html: the whole comparison on one page that needs nothing but a browser.
+
+Tables and words are those of summary.md; what the page adds is verdicts in sentences, figures that answer, tables that
+sort and filter, examples, and the command of every run.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import importlib.util
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markdown_it import MarkdownIt
+from markupsafe import Markup
+from PIL import Image
+
+from bench.anchors import Beside
+from bench.comparison import Arm, Comparison, by_setting
+from bench.examples import ExampleTasks
+from bench.figures import GREY, colours, figures
+from bench.records import MODES, Run, Warn, log
+from bench.repeat import repeat_command
+from bench.summary import modes, written
+from bench.text import fraction, heading, number, place, plus_minus
+from bench.verdicts import verdict_sentences
+
+FOLDER = Path(__file__).with_name("page")
+LONG = 40  # lines of a table, beyond which it is folded up
+_NO_END = "</script"  # would end a script element wherever it stands
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a sortable table: what it shows and what it is sorted by."""
+
+    text: str
+    order: float | str | None = None
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of summary.md as HTML."""
+
+    title: str
+    anchor: str
+    body: Markup
+
+
+def page(
+    runs: Sequence[Run],
+    arms: Sequence[Arm],
+    comparisons: Sequence[Comparison],
+    published: Sequence[Beside],
+    problems: Sequence[str],
+    warn: Warn = log.warning,
+) -> str:
+    """Return report.html, complete with its scripts and styles; it asks for nothing from anywhere.
+
+    Everything that comes from runs is text on it, whatever it holds.
+    """
+    title, intro, sections = _sections(written(runs, arms, comparisons, published, problems))
+    compared = [arm for arm in arms if arm.ok]
+    look = colours(arm.label for arm in arms)
+    settings = [(place(members[0], compared), members) for _, members in by_setting(compared)]
+    result_headers, results = _filled(_result_headers(compared), _results(compared))
+    drawn = figures(compared, comparisons, published, look)
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=title,
+            heading=heading(arm.setting for arm in arms),
+            intro=intro,
+            sections=sections,
+            runs=runs,
+            arms=compared,
+            counts=_counts(runs),
+            verdicts=[(name, verdict_sentences(members, comparisons)) for name, members in settings],
+            result_headers=result_headers,
+            results=results,
+            every_run=[(run.row.run_id, *_run_cells(run)) for run in runs],
+            run_headers=RUN_HEADERS,
+            settings=[name for name, _ in settings],
+            figures=[asdict(spec) for spec in drawn],
+            figures_json=_json([asdict(spec) for spec in drawn]),
+            legend=sorted({arm.label for arm in compared}),
+            look=look,
+            grey=GREY,
+            examples=[(name, found) for name, members in settings if (found := _examples(members, warn))],
+            table_library=_script(_package("itables", "html/dt_bundle.js")),
+            table_style=Markup(_package("itables", "html/dt_bundle.css").replace("</style", r"<\/style")),
+            plot_library=_script(_package("plotly", "package_data/plotly.min.js")),
+        )
+    )
+
+
+@functools.cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["slug"] = _slug
+    environment.globals["included"] = lambda name: Markup((FOLDER / name).read_text(encoding="utf-8"))
+    return environment
+
+
+@functools.cache
+def _package(name: str, path: str) -> str:
+    """Return a file that an installed package carries, without importing the package."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / path).read_text(encoding="utf-8")
+
+
+def _script(text: str) -> Markup:
+    """Return a library's code as the contents of a script element."""
+    return Markup(text.replace(_NO_END, r"<\/script"))
+
+
+def _json(value: Any) -> Markup:
+    """Return JSON for a script element: no ``<`` in it, so that no text can end the element, and no NaN."""
+    text = json.dumps(_finite(value), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return Markup(text.replace("&", r"\u0026").replace("<", r"\u003c").replace(">", r"\u003e"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# --- what summary.md says
+
+
+def _sections(blocks: Sequence[str]) -> tuple[str, Markup, list[Section]]:
+    """Return the title, what stands before the first section, and the sections."""
+    markdown, parts = _markdown(), []
+    title, rest = blocks[0].removeprefix("# "), blocks[1:]
+    current: list[str] = []
+    heads = [""]
+    for block in rest:
+        if block.startswith("## "):
+            parts.append(current)
+            heads.append(block.removeprefix("## "))
+            current = []
+        else:
+            current.append(block)
+    parts.append(current)
+    plain_title = Markup(markdown.renderInline(title)).striptags()
+    sections = []
+    for head, body in zip(heads[1:], parts[1:]):
+        name = Markup(markdown.renderInline(head)).striptags()
+        sections.append(Section(name, _slug(name), Markup("\n").join(_folded(block, markdown) for block in body)))
+    return plain_title, Markup(markdown.render("\n\n".join(parts[0]))), sections
+
+
+def _folded(block: str, markdown: MarkdownIt) -> Markup:
+    rendered, lines = Markup(markdown.render(block)), block.count("\n") - 1
+    if not block.startswith("|") or lines <= LONG:
+        return rendered
+    return Markup("<details><summary>{} lines</summary>{}</details>").format(lines, rendered)
+
+
+@functools.cache
+def _markdown() -> MarkdownIt:
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link", "autolink"])
+    box = '<div class="scroll" role="region" aria-label="table" tabindex="0"><table>\n'
+    markdown.add_render_rule("table_open", lambda *_: box)
+    markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    return markdown
+
+
+def _slug(text: str) -> str:
+    return "-".join("".join(c if c.isalnum() else " " for c in text.lower()).split()) or "section"
+
+
+# --- tables that sort
+
+
+def _results(arms: Sequence[Arm]) -> list[list[Cell]]:
+    rows = []
+    for arm in arms:
+        scores = []
+        for column in arm.tested.values():
+            scores.append(Cell(plus_minus(arm.mean(column), arm.ci95(column)), arm.mean(column)))
+        peak = max(arm.values("peak_mem_mib"), default=math.nan)
+        costs = [Cell(number(v), v) for v in (arm.mean("train_s"), arm.mean("step_ms_median"), peak)]
+        row = next(iter(arm.ok.values())).row
+        others = max(arm.values("beside"), default=0)
+        statuses = [run.row.status for run in arm.runs if not run.ok]
+        notes = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
+        notes += [f"timed beside {others:.0f} other runs"] * bool(others)
+        spread = arm.sd(arm.tested["plain"])
+        before = arm.mean(f"{arm.tested['plain'].removeprefix('test_')}_before_adaptation")
+        tasks = sum(arm.values("test_tasks"))
+        rows.append(
+            [
+                Cell(arm.label),
+                Cell(place(arm, arms), f"{arm.setting.dataset} {arm.setting.n_way:05} {arm.setting.k_shot:05}"),
+                Cell(str(len(arm.ok)), float(len(arm.ok))),
+                *scores,
+                Cell(fraction(spread), spread),
+                Cell(fraction(before), before),
+                Cell(f"{tasks:,.0f}", tasks),
+                *costs,
+                Cell(row.device_name or row.device),
+                Cell(", ".join(notes)),
+            ]
+        )
+    return rows
+
+
+def _result_headers(arms: Sequence[Arm]) -> list[str]:
+    named = list(dict.fromkeys(header for arm in arms for header in modes(arm)))
+    plain, transductive = named if len(named) == 2 else ("plain", "transductive")
+    start = ["algorithm", "setting", "seeds", plain, transductive, "sd over seeds (plain)", "unadapted"]
+    return [*start, "test tasks", "train s", "step ms", "peak MiB", "device", "note"]
+
+
+def _filled(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> tuple[list[str], list[list[Cell]]]:
+    """Return the columns that say something in at least one row."""
+    kept = [i for i in range(len(headers)) if any(row[i].text not in ("", "-") for row in rows)]
+    return [headers[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+RUN_HEADERS = (
+    *("algorithm", "setting", "seed", "status", "plain", "transductive", "train s", "step ms", "peak MiB"),
+    *("tasks seen", "started", "command", "run"),
+)
+
+
+def _run_cells(run: Run) -> tuple[list[Cell], str, str | None]:
+    """Return the cells of a run but for the last two, why it is not ok, and the command that repeats it."""
+    r = run.row
+    kind = "test_error" if r.test_error is not None else "test_acc"
+    scores = [getattr(r, f"{kind}{part}") for part in ("", "_transductive")]
+    cells = [Cell(r.algo), Cell(f"{r.n_way}-way {r.k_shot}-shot", f"{r.n_way:05} {r.k_shot:05}")]
+    cells += [Cell(str(r.seed), float(r.seed)), Cell(r.status), *(Cell(fraction(score), score) for score in scores)]
+    cells += [Cell(number(v), v) for v in (r.train_s, r.step_ms_median, r.peak_mem_mib)]
+    cells += [Cell("-" if r.tasks_seen is None else f"{r.tasks_seen:,}", r.tasks_seen), Cell(r.started_at[:19])]
+    return cells, " ".join((r.error or "").split()), repeat_command(run)
+
+
+def _counts(runs: Sequence[Run]) -> str:
+    statuses = [run.row.status for run in runs]
+    told = ", ".join(
+        f"{statuses.count(status):,} {status}" for status in dict.fromkeys(sorted(statuses, key=_ok_first))
+    )
+    return f"{len(runs):,} run{'s' * (len(runs) != 1)}: {told}" if runs else "No run has finished yet."
+
+
+def _ok_first(status: str) -> tuple[bool, str]:
+    return status != "ok", status
+
+
+# --- examples
+
+
+def _examples(arms: Sequence[Arm], warn: Warn) -> dict[str, Any] | None:
+    """Return the example tasks of a setting, with what each arm answers, for the first seed that most arms have."""
+    found: dict[int, list[tuple[Arm, ExampleTasks]]] = {}
+    seeds = sorted({seed for arm in arms for seed in arm.ok})
+    for seed in seeds[:3]:
+        for arm in arms:
+            data = arm.ok[seed].examples if seed in arm.ok else None
+            try:
+                kept = ExampleTasks.from_bytes(data) if data else None
+            except ValueError as error:
+                warn(f"{arm.ok[seed].folder}: {error}")
+                continue
+            if kept is not None:
+                found.setdefault(seed, []).append((arm, kept))
+    if not found:
+        return None
+    seed = max(found, key=lambda seed: (len(found[seed]), -seed))
+    first = found[seed][0][1]
+    same = [pair for pair in found[seed] if np.array_equal(pair[1].query, first.query)]
+    tasks = [
+        {
+            "support": [_picture(image) for image in first.support[t]],
+            "queries": [
+                {"picture": _picture(image), "label": n, "answers": [_answers(kept, t, n) for _, kept in same]}
+                for n, image in enumerate(first.query[t])
+            ],
+        }
+        for t in range(len(first.query))
+    ]
+    return {"seed": seed, "labels": [arm.label for arm, _ in same], "tasks": tasks}
+
+
+def _answers(kept: ExampleTasks, task: int, n: int) -> list[tuple[str, int]]:
+    return [(mode, int(getattr(kept, mode)[task, n])) for mode in MODES]
+
+
+def _picture(image: np.ndarray) -> str:
+    """Return a picture as a data URI, dark on light."""
+    file = io.BytesIO()
+    Image.fromarray(255 - image).save(file, format="png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()

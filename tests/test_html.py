@@ -1,0 +1,205 @@
+"""report.html in a real browser: it sorts, filters, answers the pointer, asks for nothing, and fits a telephone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import time
+
+import pytest
+from made_runs import make_run
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+
+from bench.report import write_report
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+if not (CHROMIUM and DRIVER):
+    reason = "chromium and chromedriver are not installed (apt-get install chromium chromium-driver)"
+    if os.environ.get("BENCH_NEED_BROWSER"):
+        raise RuntimeError(reason)
+    pytest.skip(reason, allow_module_level=True)
+
+EVIL = "</script><script>document.title='pwned'</script>"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.set_script_timeout(60)
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    out = tmp_path_factory.mktemp("report")
+    for n_way, k_shot in ((5, 1), (20, 5)):
+        for i, algo in enumerate(("alpha", "beta", EVIL)):
+            for seed in range(2):
+                name = f"run{i}-{n_way}-{seed}"
+                make_run(out, algo, seed, 0.8 + 0.04 * i, 60, 1 + i, n_way=n_way, k_shot=k_shot, run_id=name)
+    for i in range(30):
+        make_run(out, "beta", 100 + i, status="failed", error=f"{EVIL} {i}", run_id=f"broken{i}")
+    logging.getLogger("bench").setLevel(logging.ERROR)
+    return write_report(out).report_html
+
+
+def emulate(browser, width=1280, scheme="light"):
+    screen = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    wanted = [{"name": "prefers-color-scheme", "value": scheme}]
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": wanted})
+
+
+def wait_for(browser, script):
+    end = time.monotonic() + 60
+    while not (found := browser.execute_script(script)):
+        assert time.monotonic() < end, script
+        time.sleep(0.05)
+    return found
+
+
+def ready(browser, path):
+    browser.get(path.as_uri())
+    return int(wait_for(browser, "return document.documentElement.dataset.ready"))
+
+
+def column(browser, table, place):
+    script = f"return [...document.querySelectorAll('#{table} tbody tr')].map(r => r.cells[{place}].textContent.trim())"
+    return browser.execute_script(script)
+
+
+@pytest.fixture
+def opened(browser, report):
+    emulate(browser)
+    for kind in ("browser", "performance"):
+        browser.get_log(kind)
+    ready(browser, report)
+    return browser
+
+
+def test_a_click_and_enter_sort_by_number(opened):
+    head = opened.find_elements(By.CSS_SELECTOR, "#results-table thead th")
+    place = [h.text.strip() for h in head].index("step ms")
+    head[place].click()
+    found = [float(text) for text in column(opened, "results-table", place)]
+    assert found == sorted(found)
+    assert len(set(found)) == 3
+    order = head[place].find_element(By.CSS_SELECTOR, "[role=button]")
+    order.send_keys(Keys.ENTER)
+    assert [float(text) for text in column(opened, "results-table", place)] == sorted(found, reverse=True)
+    assert head[place].get_attribute("aria-sort") == "descending"
+
+
+def test_typing_filters_and_long_tables_have_pages(opened):
+    assert len(column(opened, "runs-table", 0)) == 25  # of 42
+    opened.find_element(By.CSS_SELECTOR, "#runs .dt-search input").send_keys("20-way alpha")
+    assert column(opened, "runs-table", 0) == ["alpha", "alpha"]
+    assert set(column(opened, "runs-table", 1)) == {"20-way 5-shot"}
+
+
+def drawn(browser, kind):
+    figure = browser.find_element(By.CSS_SELECTOR, f"figure[data-kind='{kind}']")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", figure)
+    wait_for(browser, f"return document.querySelector(\"figure[data-kind='{kind}'] [data-drawn]\")")
+    return figure
+
+
+def test_pointing_at_a_curve_shows_its_values(opened):
+    figure = drawn(opened, "curves-tasks_seen")
+    point = figure.find_elements(By.CSS_SELECTOR, ".scatterlayer .point")[11 + 4]  # of the second of three curves
+    ActionChains(opened).move_to_element(point).perform()
+    text = wait_for(opened, "return document.querySelector('.hoverlayer .hovertext')?.textContent")
+    assert "alpha" in text
+    assert "1,280 tasks" in text  # fifth validation: 160 meta-steps of 8 tasks
+
+
+def test_every_kind_of_figure_is_there_and_follows_setting_and_choice(opened):
+    kinds = {f.get_attribute("data-kind") for f in opened.find_elements(By.CSS_SELECTOR, "figure")}
+    wanted = {"curves-tasks_seen", "curves-train_s", "step_ms_median", "peak_mem_mib", "cost", "differences"}
+    assert kinds == wanted | {"adaptation-plain", "adaptation-transductive"}
+    figure = drawn(opened, "curves-tasks_seen")
+    assert len(figure.find_elements(By.CSS_SELECTOR, ".legend li")) == 3
+    opened.find_element(By.CSS_SELECTOR, "#shown input[value=beta]").send_keys(Keys.SPACE)
+    assert [li.text for li in figure.find_elements(By.CSS_SELECTOR, ".legend li")] == [EVIL, "alpha"] or len(
+        figure.find_elements(By.CSS_SELECTOR, ".legend li")
+    ) == 2
+    before = opened.execute_script("return document.querySelector('figure .plot').data[1].y.at(-1)")
+    opened.execute_script(
+        "const s = document.getElementById('setting'); s.value = '1'; s.dispatchEvent(new Event('change'))"
+    )
+    drawn(opened, "curves-tasks_seen")
+    assert opened.execute_script("return document.querySelector('figure .plot').data[1].y.at(-1)") != before
+
+
+def test_nothing_leaves_the_page_and_nothing_goes_wrong(opened):
+    for kind in ("curves-train_s", "differences", "adaptation-plain"):
+        drawn(opened, kind)
+    assert opened.get_log("browser") == []
+    sent = [json.loads(entry["message"])["message"] for entry in opened.get_log("performance")]
+    urls = [m["params"]["request"]["url"] for m in sent if m["method"] == "Network.requestWillBeSent"]
+    assert any(url.startswith("file:") for url in urls)
+    assert [url for url in urls if not url.startswith(("file:", "data:", "blob:"))] == []
+
+
+def test_text_of_runs_is_text_and_nothing_else(opened):
+    assert opened.title == "Comparison on glyphs, protocol quick"
+    assert EVIL in opened.execute_script("return document.querySelector('#results-table').textContent")
+    assert EVIL in opened.execute_script("return document.querySelector('#runs-table').textContent")
+    labels = opened.execute_script("return JSON.parse(document.getElementById('figures-data').textContent)[0].labels")
+    assert EVIL in labels
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_telephone_shows_it_without_scrolling_sideways(browser, report, scheme):
+    emulate(browser, 360, scheme)
+    ready(browser, report)
+    drawn(browser, "curves-tasks_seen")
+    drawn(browser, "differences")
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    wide = "return [...document.querySelectorAll('.plot svg')].some(s => s.getBoundingClientRect().right > 360)"
+    assert not browser.execute_script(wide)
+
+
+def test_figures_follow_light_and_dark(browser, report):
+    ink = "return getComputedStyle(document.querySelector('figure .xtitle')).fill"
+    found = []
+    for scheme in ("light", "dark"):
+        emulate(browser, 1280, scheme)
+        if not found:
+            ready(browser, report)
+            drawn(browser, "curves-tasks_seen")
+        found.append(wait_for(browser, ink))
+        assert browser.execute_script("return getComputedStyle(document.body).color") == found[-1]
+    assert found[0] != found[1]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    out = tmp_path_factory.mktemp("many")
+    for setting, (n_way, k_shot) in enumerate(((5, 1), (5, 5), (20, 1), (20, 5))):
+        for algo in range(5):
+            for seed in range(25):
+                name = f"{algo}-{setting}-{seed}"
+                make_run(out, f"a{algo}", seed, 0.7 + 0.04 * algo, 20, n_way=n_way, k_shot=k_shot, run_id=name)
+    return write_report(out).report_html
+
+
+@pytest.mark.slow
+def test_a_page_of_500_runs_is_usable_within_two_seconds(browser, many):
+    emulate(browser)
+    took = min(ready(browser, many) for _ in range(3))
+    print(f"500 runs: usable after {took} ms")
+    assert len(column(browser, "runs-table", 0)) == 25
+    assert took < 2000
