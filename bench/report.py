@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tabulate import tabulate
@@ -12,7 +13,7 @@ from bench.anchors import ANCHOR_COLUMNS, beside, load_anchors
 from bench.comparison import Arm, Comparison, arms, by_setting, compare
 from bench.files import used_columns, write_atomic, write_csv, write_table
 from bench.locks import tables_turn
-from bench.plots import FIGURES, png
+from bench.plots import FIGURES, write_pictures
 from bench.records import CurvePoint, Run, SummaryRow, load_runs, log
 from bench.summary import modes, summary
 from bench.text import heading, number, plus_minus
@@ -69,9 +70,7 @@ def _write_report(out: Path) -> ReportFiles:
     write_csv(files["comparisons_csv"], comparisons, Comparison.COLUMNS)
     write_csv(files["time_to_accuracy_csv"], time_to_accuracy(runs), Reached.columns())
     write_csv(files["anchors_csv"], (line.cells for line in lines), ANCHOR_COLUMNS)
-    plots = tuple(out / "plots" / f"{name}.png" for name in FIGURES)
-    for path, figure in zip(plots, FIGURES.values()):
-        write_atomic(path, png(figure(grouped)))
+    plots = tuple(write_pictures(out / "plots", name, partial(draw, grouped)) for name, draw in FIGURES.items())
     text = summary(runs, grouped, comparisons, lines, [path.relative_to(out).as_posix() for path in plots], problems)
     write_atomic(out / "summary.md", text)
     return ReportFiles(**files, summary_md=out / "summary.md", plots=plots, warnings=tuple(problems))
