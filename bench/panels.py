@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -229,6 +230,16 @@ def legend(
         put_legend(figure, handles, further)
 
 
+def grow_for_titles(figure: Figure) -> None:
+    """Make the figure as much taller as further lines in the panels' titles take."""
+    rows: dict[float, int] = {}
+    for axes in figure.axes:
+        spec = axes.get_subplotspec()
+        row = spec.rowspan.start if spec is not None else 0
+        rows[row] = max(rows.get(row, 0), axes.get_title().count("\n"))
+    figure.set_figheight(figure.get_figheight() + LINE * sum(rows.values()))
+
+
 def put_legend(figure: Figure, handles: Sequence[Any], further: Sequence[Any] = (), title: str = "") -> None:
     """Put handles below the panels in as many columns as fit, and ``further`` ones, with longer texts, below them."""
     renderer, width = FigureCanvasAgg(figure).get_renderer(), figure.get_figwidth()
@@ -244,7 +255,9 @@ def put_legend(figure: Figure, handles: Sequence[Any], further: Sequence[Any] = 
                 borderaxespad=0, borderpad=0.1, labelspacing=0.3, title_fontsize=SMALL,
                 title=literal(wrapped(head, int(16 * width))) or None,
             )  # fmt: skip
-            extent = box.get_window_extent(renderer)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script the font lacks
+                extent = box.get_window_extent(renderer)
             if columns == 1 or extent.width <= figure.dpi * (width - 0.1):
                 break
             box.remove()
