@@ -119,7 +119,10 @@ def _main(argv: Sequence[str], console: Console) -> int:
     tables = "summary.csv, curves.csv, comparisons.csv, time_to_accuracy.csv, anchors.csv"
     console.say(
         textwrap.fill(
-            f"In {out}: report.html, summary.md, {tables}, plots/, runs/", width(), break_on_hyphens=False, break_long_words=False
+            f"In {out}: report.html, summary.md, {tables}, plots/, runs/",
+            width(),
+            break_on_hyphens=False,
+            break_long_words=False,
         )
     )
     return status

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import math
 import textwrap
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from matplotlib import ticker
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
+from bench.colours import PALETTE, Labels, colours, ink, places
 from bench.comparison import Arm, by_setting
 from bench.text import heading, place
 
-# Okabe and Ito 2008, without their yellow, which is lost on white
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7A4B1E")
 _DASHES: tuple[Any, ...] = (
     *("-", "--", "-.", ":"),
     (0, (7, 1.5)),
@@ -26,60 +28,86 @@ _DASHES: tuple[Any, ...] = (
     (0, (9, 3, 2, 3)),
 )
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
-_HATCHES = ("", "////", "....", "xxxx", r"\\\\", "||||", "oo", "++++")
 GREY = "#555555"
-SMALL, TEXT, TITLE = 7.5, 8.5, 10.0  # points
-_LINE = 0.16  # inches that a line of small text takes
+SMALL, TEXT, TITLE = 7.0, 7.5, 8.5  # points, at the width at which a page is shown
+_PADS: dict[str, Any] = {"h_pad": 0.06, "w_pad": 0.05}  # inches
+LINE = 0.145  # inches that a line of small text takes
+
+
+@dataclass(frozen=True)
+class Page:
+    """A width that figures are made for, in inches, and how many panels stand in a row."""
+
+    width: float
+    columns: int
+
+
+COLUMN = Page(3.4, 1)
+"""A column of a paper, where the smallest text has 7 points."""
+SLIDE = Page(5.6, 2)
+"""A slide: shown twice as large and more, so that the same text has 15 points."""
 
 
 @dataclass(frozen=True)
 class Style:
-    """How an arm looks in every figure; each of the four tells arms apart without the others."""
+    """How an arm looks in every figure; each of the three tells algorithms apart without the others."""
 
     colour: str
     dash: Any
     marker: str
-    hatch: str
 
 
 def styles(arms: Iterable[Arm]) -> dict[str, Style]:
-    """Return a style per arm's label, given out in the labels' sorted order over the whole table."""
-    return styles_of(arm.label for arm in arms)
+    """Return a style per arm's label, which its algorithm decides and, among arms of one algorithm, their order."""
+    return styles_of({arm.label: arm.algo for arm in sorted(arms, key=lambda arm: arm.label)})
 
 
-def styles_of(labels: Iterable[str]) -> dict[str, Style]:
-    """Return a style per label, given out in their sorted order."""
-    found = {}
-    for i, label in enumerate(sorted(set(labels))):
-        turn = i // len(_COLOURS)  # after a whole turn, colours meet other dashes and markers
+def styles_of(labels: Labels) -> dict[str, Style]:
+    """Return a style per label, from labels or a mapping of labels to algorithms, as ``bench.colours`` takes them."""
+    labels = labels if isinstance(labels, Mapping) else list(labels)
+    found, colour_of = {}, colours(labels)
+    for label, (i, variant) in places(labels).items():
+        turn = i // len(PALETTE)  # after a whole turn, colours meet other dashes and markers
         found[label] = Style(
-            _COLOURS[i % len(_COLOURS)],
-            _DASHES[(i + turn) % len(_DASHES)],
-            _MARKERS[(i + 3 * turn) % len(_MARKERS)],
-            _HATCHES[(i + turn) % len(_HATCHES)],
+            colour_of[label],
+            _DASHES[(i + turn + 3 * variant) % len(_DASHES)],
+            _MARKERS[(i + 3 * turn + 5 * variant) % len(_MARKERS)],
         )
     return found
 
 
 def make_panels(
-    arms: Sequence[Arm], title: str, height: float, parts: Iterable[str] = ("",)
+    arms: Sequence[Arm], title: str, height: float, parts: Sequence[str] = ("",), page: Page = COLUMN
 ) -> tuple[Figure, list[tuple[Axes, list[Arm]]]]:
-    """Return a figure with one panel per setting and part, two in a row, and the arms of each."""
+    """Return a figure with one panel per setting and part, and the arms of each; parts stand beside each other."""
     wanted = [(members, part) for _, members in by_setting(a for a in arms if a.ok) for part in parts]
-    columns = min(2, max(1, len(wanted)))
+    columns = min(max(page.columns, len(parts)), max(1, len(wanted)))
     rows = max(1, math.ceil(len(wanted) / columns))
-    figure = Figure(figsize=(3.6 * columns + (1.2 if columns == 1 else 0), height * rows + 0.5), layout="constrained")
-    where = heading(arm.setting for arm in arms)
-    figure.suptitle(literal(wrapped(f"{title}: {where}", 40 + 40 * (columns - 1))), fontsize=TITLE, weight="bold")
+    figure = new_figure(page, height * rows)
+    entitle(figure, f"{title}: {heading(arm.setting for arm in arms)}", height * rows)
     if not wanted:
-        figure.text(0.5, 0.5, "no finished run", ha="center", va="center", color=GREY)
-    panels = []
+        figure.text(0.5, 0.4, "no finished run", ha="center", va="center", color=GREY, fontsize=TEXT)
+    panels: list[tuple[Axes, list[Arm]]] = []
     for i, (members, part) in enumerate(wanted):
-        axes = figure.add_subplot(rows, columns, i + 1)
-        name = ", ".join(filter(None, (place(members[0], [m for ms, _ in wanted for m in ms]), part)))
-        axes.set_title(literal(wrapped(name, 48)), fontsize=TEXT)
+        beside = panels[-1][0] if i % len(parts) else None  # parts of one setting share their y axis
+        axes = figure.add_subplot(rows, columns, i + 1, sharey=beside)
+        name = place(members[0], [m for ms, _ in wanted for m in ms])
+        lines = [wrapped(name, int(15 * page.width / columns)), *([part] if part else [])]
+        axes.set_title(literal("\n".join(lines)), fontsize=TEXT)
         panels.append((axes, members))
     return figure, panels
+
+
+def new_figure(page: Page, height: float) -> Figure:
+    """Return an empty figure whose panels take ``height`` inches."""
+    return Figure(figsize=(page.width, height), layout=ConstrainedLayoutEngine(**_PADS))
+
+
+def entitle(figure: Figure, title: str, height: float) -> None:
+    """Put a title above panels that keep their ``height`` in inches."""
+    text = wrapped(title, int(12.5 * figure.get_figwidth()))
+    figure.set_figheight(height + 0.15 + 0.15 * (text.count("\n") + 1))
+    figure.suptitle(literal(text), fontsize=TITLE, weight="bold")
 
 
 def thousands(value: float, _: object) -> str:
@@ -102,14 +130,16 @@ def scale(axes: Axes, ends: Sequence[float]) -> None:
 
 def finish(axes: Axes, x_label: str, y_label: str, filled: bool) -> None:
     """Label and tidy a panel after drawing; ``filled`` says whether there was anything to draw."""
-    axes.set_xlabel(x_label, fontsize=TEXT)
-    axes.set_ylabel(y_label, fontsize=TEXT)
+    axes.set_xlabel(x_label or axes.get_xlabel(), fontsize=TEXT)
+    axes.set_ylabel(y_label or axes.get_ylabel(), fontsize=TEXT)
     axes.tick_params(labelsize=SMALL)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(visible=True, color="#DDDDDD", lw=0.6)
     axes.set_axisbelow(True)
     if not filled:
-        axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=GREY)
+        axes.text(
+            0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=TEXT
+        )
 
 
 def line_style(style: Style, points: int) -> dict[str, Any]:
@@ -119,62 +149,122 @@ def line_style(style: Style, points: int) -> dict[str, Any]:
         "color": style.colour,
         "ls": style.dash,
         "marker": style.marker,
-        "markersize": 4,
-        "lw": 1.5,
+        "markersize": 3.5,
+        "lw": 1.3,
         "markevery": every,
     }
+
+
+def direct(labels: Iterable[str], height: float) -> bool:
+    """Say whether labels are few and short enough to stand beside their lines in a panel of that height in inches."""
+    labels = list(labels)
+    return max(map(len, labels), default=0) <= 16 and len(labels) * LINE <= 0.7 * height
 
 
 def label_ends(axes: Axes, ends: Mapping[str, tuple[float, str]], height: float) -> None:
     """Write each label right of the panel at the height where its line ends, moved as little as keeps them apart.
 
     Args:
-        ends: height of the end in data coordinates and colour, by label; set the y limits before.
+        ends: height of the end in data coordinates and colour, by label; set scale and limits before.
         height: of the panel in inches.
     """
-    low, high = axes.get_ylim()
-    gap = _LINE / height * (high - low)
-    labels = sorted(ends, key=lambda label: ends[label][0])
-    places = spread([ends[label][0] for label in labels], gap)
+    to_panel = axes.transScale + axes.transLimits
+    end_of = {label: float(to_panel.transform((0, end))[1]) for label, (end, _) in ends.items()}
+    labels = sorted(ends, key=lambda label: end_of[label])
+    places = spread([end_of[label] for label in labels], LINE / height, 0.0, 1.0)
     for label, place_of_label in zip(labels, places):
-        end, colour = ends[label]
+        colour = ends[label][1]
         axes.annotate(
-            literal(label), (1, end), (1.05, place_of_label), axes.get_yaxis_transform(), color=colour, fontsize=SMALL,
-            va="center", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "relpos": (0, 0.5)},
+            literal(label), (1, end_of[label]), (1.06, place_of_label), "axes fraction", color=ink(colour),
+            fontsize=SMALL, va="center", annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.7, "relpos": (0, 0.5), "shrinkA": 1, "shrinkB": 0},
         )  # fmt: skip
 
 
-def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Return the places nearest to rising ``heights``, in least squares, that are ``gap`` apart or more."""
+def spread(heights: Sequence[float], gap: float, low: float = -math.inf, high: float = math.inf) -> list[float]:
+    """Return the places nearest to rising ``heights``, in least squares, that are ``gap`` apart or more.
+
+    All are kept between ``low`` and ``high``, if there is room.
+    """
     blocks: list[list[float]] = []  # of heights less a gap for each below, which must not fall: pool those that do
     for i, height in enumerate(heights):
         blocks.append([height - i * gap])
         while len(blocks) > 1 and sum(blocks[-2]) / len(blocks[-2]) > sum(blocks[-1]) / len(blocks[-1]):
             blocks[-2:] = [blocks[-2] + blocks[-1]]
     levels = [sum(block) / len(block) for block in blocks for _ in block]
-    return [level + i * gap for i, level in enumerate(levels)]
+    most = high - (len(levels) - 1) * gap
+    return [max(low, min(level, most)) + i * gap for i, level in enumerate(levels)]
 
 
-def legend(figure: Figure, arms: Sequence[Arm], look: dict[str, Style], further: list[Any], lines: bool = True) -> None:
-    """Put the legend below the panels, where it covers no data."""
-    handles: list[Any] = []
-    for label in sorted({arm.label for arm in arms if arm.ok}):
-        style, name = look[label], literal(wrapped(label, 36))
-        drawn = style.dash if lines else "none"
-        handles.append(Line2D([], [], color=style.colour, ls=drawn, marker=style.marker, markersize=5, label=name))
-    if not handles:
+def fraction_axis(axes: Axes, values: Iterable[float], label: str, which: str = "y") -> None:
+    """Let an axis of accuracies begin at 0 where that takes no more than a third of it, else at what the label says."""
+    values = [value for value in values if math.isfinite(value)]
+    if not values:
+        (axes.set_ylabel if which == "y" else axes.set_xlabel)(f"{label} (fraction)")
         return
-    handles += further
-    names = [handle.get_label() for handle in handles]
-    longest = max(len(line) for name in names for line in name.splitlines())
-    columns = max(1, min(len(names), int(figure.get_figwidth() * 13 / (longest + 8))))
-    lines_of_names = sum(name.count("\n") + 1 for name in names[: math.ceil(len(names) / columns)])
-    lines_of_titles = sum(axes.get_title().count("\n") for axes in figure.axes)
-    figure.set_figheight(figure.get_figheight() + _LINE * (lines_of_names + lines_of_titles))  # panels keep their own
-    figure.legend(
-        handles, names, loc="outside lower center", ncols=columns, fontsize=SMALL, frameon=False, handlelength=3.5
-    )
+    low, high = min(values), max(values)
+    room = 0.06 * max(high - low, 0.02)
+    start = 0.0
+    if low > 0.5 * (high - low):
+        step = 0.1 if high - low > 0.25 else 0.05 if high - low > 0.08 else 0.01
+        start = max(0.0, round(math.floor((low - room) / step + 1e-9) * step, 2))
+    (axes.set_ylim if which == "y" else axes.set_xlim)(start, max(high + room, start + 0.02))
+    said = f"(fraction; from {start:g})" if start else "(fraction)"
+    text = f"{label}\n{said}" if start and which == "y" and "\n" not in label else f"{label} {said}"
+    (axes.set_ylabel if which == "y" else axes.set_xlabel)(text)
+
+
+def legend(
+    figure: Figure, arms: Sequence[Arm], look: dict[str, Style], further: list[Any], lines: bool = True,
+    named: bool = True,
+) -> None:  # fmt: skip
+    """Put the legend below the panels, where it covers no data; ``named`` says whether it holds the arms."""
+    grow_for_titles(figure)
+    handles: list[Any] = []
+    width = int(figure.get_figwidth() * 13)
+    for label in sorted({arm.label for arm in arms if arm.ok and named}):
+        style, name = look[label], literal(wrapped(label, width))
+        drawn = style.dash if lines else "none"
+        handles.append(Line2D([], [], color=style.colour, ls=drawn, marker=style.marker, markersize=4.5, label=name))
+    if arms and any(arm.ok for arm in arms):
+        put_legend(figure, handles, further)
+
+
+def grow_for_titles(figure: Figure) -> None:
+    """Make the figure as much taller as further lines in the panels' titles take."""
+    rows: dict[float, int] = {}
+    for axes in figure.axes:
+        spec = axes.get_subplotspec()
+        row = spec.rowspan.start if spec is not None else 0
+        rows[row] = max(rows.get(row, 0), axes.get_title().count("\n"))
+    figure.set_figheight(figure.get_figheight() + LINE * sum(rows.values()))
+
+
+def put_legend(figure: Figure, handles: Sequence[Any], further: Sequence[Any] = (), title: str = "") -> None:
+    """Put handles below the panels in as many columns as fit, and ``further`` ones, with longer texts, below them."""
+    renderer, width = FigureCanvasAgg(figure).get_renderer(), figure.get_figwidth()
+    bottom = 0.04
+    for group, head in ((further, ""), (handles, title)):  # the lowest is placed first
+        if not group:
+            continue
+        names = [wrapped(str(handle.get_label()), int(13.5 * width)) for handle in group]
+        for columns in range(len(names), 0, -1):
+            box = figure.legend(
+                group, names, loc="lower center", bbox_to_anchor=(width / 2, bottom), ncols=columns, fontsize=SMALL,
+                bbox_transform=figure.dpi_scale_trans, frameon=False, handlelength=2.8, columnspacing=1.2,
+                borderaxespad=0, borderpad=0.1, labelspacing=0.3, title_fontsize=SMALL,
+                title=literal(wrapped(head, int(16 * width))) or None,
+            )  # fmt: skip
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script the font lacks
+                extent = box.get_window_extent(renderer)
+            if columns == 1 or extent.width <= figure.dpi * (width - 0.1):
+                break
+            box.remove()
+        bottom += extent.height / figure.dpi + 0.04
+    height = figure.get_figheight() + bottom  # panels keep their own
+    figure.set_figheight(height)
+    figure.set_layout_engine(ConstrainedLayoutEngine(**_PADS, rect=(0, bottom / height, 1, 1 - bottom / height)))
 
 
 def wrapped(text: str, width: int) -> str:

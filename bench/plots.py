@@ -5,22 +5,33 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import ticker
+from matplotlib import rc_context, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from bench.comparison import Arm, by_setting
+from bench.files import write_atomic
 from bench.panels import (
+    COLUMN,
     GREY,
+    LINE,
+    SLIDE,
     SMALL,
+    TEXT,
+    Page,
     Style,
+    direct,
     finish,
+    fraction_axis,
+    label_ends,
     legend,
     line_style,
     literal,
@@ -35,133 +46,161 @@ from bench.stats import pareto_front
 from bench.text import number
 from bench.time_to_accuracy import THRESHOLDS, ArmReached, of_arm
 
+SALT = "meta-learning-benchmark"
+"""What the ids in vector files are made from, so that the same figure gives the same file."""
+DPI = 300
+
 
 def png(figure: Figure) -> bytes:
     """Return the figure as a PNG picture; the same figure gives the same bytes."""
+    return _saved(figure, "png", dpi=DPI, metadata={"Software": None})
+
+
+def svg(figure: Figure) -> bytes:
+    """Return the figure as an SVG picture, its text as outlines; the same figure gives the same bytes."""
+    with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "path"}):
+        return _saved(figure, "svg", metadata={"Date": None, "Creator": None})
+
+
+def _saved(figure: Figure, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script that the font lacks
-        figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+        figure.savefig(buffer, format=form, **options)
     return buffer.getvalue()
 
 
-def accuracy_vs_tasks(arms: Sequence[Arm]) -> Figure:
+def write_pictures(folder: Path, name: str, draw: Callable[[Page], Figure]) -> Path:
+    """Write ``name.png`` and ``name.svg`` for a column, ``slides/name.png`` for a slide; return the first's path."""
+    figure = draw(COLUMN)
+    write_atomic(folder / f"{name}.png", png(figure))
+    write_atomic(folder / f"{name}.svg", svg(figure))
+    write_atomic(folder / "slides" / f"{name}.png", png(draw(SLIDE)))
+    return folder / f"{name}.png"
+
+
+def accuracy_vs_tasks(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     """Draw validation accuracy against training tasks seen."""
-    return _curves(arms, "tasks_seen", "Validation accuracy against tasks", "training tasks seen")
+    return _curves(arms, "tasks_seen", "Validation accuracy against tasks", "training tasks seen", page)
 
 
-def accuracy_vs_wallclock(arms: Sequence[Arm]) -> Figure:
+def accuracy_vs_wallclock(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     """Draw validation accuracy against seconds of meta-steps."""
-    return _curves(arms, "train_s", "Validation accuracy against training time", "training time, meta-steps only (s)")
+    label = "training time, meta-steps only (s)"
+    return _curves(arms, "train_s", "Validation accuracy against training time", label, page)
 
 
-def step_time(arms: Sequence[Arm]) -> Figure:
+def step_time(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     """Draw the median time of a meta-step as a bar, with a line to the 95th percentile."""
     label = "time per meta-step (ms): bar median, line to 95th percentile"
-    return _bars(arms, "step_ms_median", "step_ms_p95", "Step time", label)
+    return _bars(arms, "step_ms_median", "step_ms_p95", "Step time", label, page)
 
 
-def peak_memory(arms: Sequence[Arm]) -> Figure:
+def peak_memory(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     """Draw the peak memory as a bar, with a line to what was reserved."""
     known = any(arm.values("peak_mem_reserved_mib") for arm in arms)
     label = "peak memory (MiB)" + (": bar allocated, line to reserved" if known else "")
-    return _bars(arms, "peak_mem_mib", "peak_mem_reserved_mib", "Peak memory in training", label)
+    return _bars(arms, "peak_mem_mib", "peak_mem_reserved_mib", "Peak memory in training", label, page)
 
 
-def accuracy_vs_cost(arms: Sequence[Arm]) -> Figure:
+def accuracy_vs_cost(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     """Draw plain test accuracy against training time, with the arms that no other beats in both."""
-    look = styles(arms)
-    figure, panels = make_panels(arms, "Test accuracy (plain) against training time", 3.0)
+    look, shown = styles(arms), marked(arms)
+    figure, panels = make_panels(shown, "Test accuracy (plain) against training time", 2.1, page=page)
     for axes, members in panels:
         points = [(arm.mean("train_s"), arm.mean("test_acc"), arm) for arm in members]
         points = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
         front = [points[i] for i in pareto_front([p[0] for p in points], [p[1] for p in points])]
         scale(axes, [cost for cost, _, _ in points])
+        heights = []
         for cost, accuracy, arm in points:
-            style, half = look[arm.label], arm.ci95("test_acc")
+            style, half = look[unmarked(arm)], arm.ci95("test_acc")
             seeds = [(r.row.train_s, r.row.test_acc) for r in arm.ok.values()]
-            axes.plot(*zip(*seeds), style.marker, color=style.colour, markersize=3, alpha=0.5, linestyle="none")
+            axes.plot(*zip(*seeds), style.marker, color=style.colour, markersize=2.5, alpha=0.5, linestyle="none")
             bar = half if math.isfinite(half) else None
             axes.errorbar(
-                cost, accuracy, bar, color=style.colour, marker=style.marker, markersize=7, capsize=3, zorder=3
+                cost, accuracy, bar, color=style.colour, marker=style.marker, markersize=6, capsize=2.5, zorder=3
             )
+            heights += [accuracy - (bar or 0.0), accuracy + (bar or 0.0), *(y for _, y in seeds if y is not None)]
         if front:
             ends = [cost for cost, _, _ in front] + [max(cost for cost, _, _ in points)]
-            heights = [accuracy for _, accuracy, _ in front] + [front[-1][1]]
-            axes.plot(ends, heights, ls=":", color=GREY, lw=1.2, drawstyle="steps-post", zorder=1)
-            names = wrapped("Pareto front: " + ", ".join(arm.label for *_, arm in front), 52)
+            steps = [accuracy for _, accuracy, _ in front] + [front[-1][1]]
+            axes.plot(ends, steps, ls=":", color=GREY, lw=1.2, drawstyle="steps-post", zorder=1)
+            width = int(15 * page.width / min(page.columns, len(panels)))
+            names = wrapped("Pareto front: " + ", ".join(arm.label for *_, arm in front), width)
             axes.set_title(f"{axes.get_title()}\n{literal(names)}", fontsize=SMALL)
-        finish(axes, "training time, meta-steps only (s)", "test accuracy (fraction)", bool(points))
-    further = [Line2D([], [], ls=":", color=GREY, label="Pareto front")]
+        fraction_axis(axes, heights, "test accuracy")
+        finish(axes, "training time, meta-steps only (s)", "", bool(points))
+    further: list[Any] = [Line2D([], [], ls=":", color=GREY, label="Pareto front")]
     if any(len(arm.ok) > 1 for arm in arms):
         further.append(Line2D([], [], ls="none", marker="o", markersize=3, color=GREY, alpha=0.5, label="one seed"))
-    bars = Line2D([], [], ls="none", marker="|", markersize=9, color=GREY, label="95% interval over tasks")
-    legend(figure, arms, look, [*further, bars], lines=False)
+    further.append(Line2D([], [], ls="none", marker="|", markersize=8, color=GREY, label="95% interval over tasks"))
+    legend(figure, shown, marked_look(look), [*further, *footnote(shown)], lines=False)
     return figure
 
 
-def adaptation(arms: Sequence[Arm]) -> Figure:
+def adaptation(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     """Draw test accuracy against adaptation steps, plain beside transductive."""
     look = styles(arms)
-    figure, panels = make_panels(arms, "Test accuracy after adaptation steps", 2.6, MODES)
-    for i, (axes, members) in enumerate(panels):
-        curves = [(look[arm.label], arm.adaptation(list(MODES)[i % len(MODES)])) for arm in members]
-        for style, curve in curves:
-            axes.plot(list(curve), list(curve.values()), **line_style(style, len(curve)))
-            if len(curve) == 1:  # a method without adaptation steps, to be compared with every step of the others
-                axes.axhline(*curve.values(), color=style.colour, ls=style.dash, lw=1)
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-        finish(axes, "adaptation steps", "test accuracy (fraction)", any(curve for _, curve in curves))
+    figure, panels = make_panels(arms, "Test accuracy after adaptation steps", 1.9, tuple(MODES), page)
+    for first in range(0, len(panels), len(MODES)):
+        values: list[float] = []
+        for (axes, members), mode in zip(panels[first : first + len(MODES)], MODES):
+            curves = [(look[arm.label], arm.adaptation(mode)) for arm in members]
+            for style, curve in curves:
+                axes.plot(list(curve), list(curve.values()), **line_style(style, len(curve)))
+                if len(curve) == 1:  # a method without adaptation steps, to be compared with every step of the others
+                    axes.axhline(*curve.values(), color=style.colour, ls=style.dash, lw=1)
+                values += curve.values()
+            axes.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
+            finish(axes, "adaptation steps", "", any(curve for _, curve in curves))
+        fraction_axis(panels[first][0], values, "test accuracy")
+        panels[first][0].yaxis.label.set_fontsize(TEXT)
+        for axes, _ in panels[first + 1 : first + len(MODES)]:
+            axes.set_ylabel("")
+            axes.tick_params(labelleft=False)
     legend(figure, arms, look, [])
     return figure
 
 
-def time_to_accuracy(arms: Sequence[Arm]) -> Figure:
+def time_to_accuracy(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     """Draw the training time to each validation accuracy: filled where it was reached, hollow at the end where not."""
-    look = styles(arms)
+    look, arms = styles(arms), marked(arms)
     found = {id(arm): of_arm(arm) for arm in arms}
     rows = max((len(members) for _, members in by_setting(a for a in arms if a.ok)), default=1)
-    figure, panels = make_panels(
-        arms, "Training time to a validation accuracy", 0.9 + len(THRESHOLDS) * (0.2 * rows + 0.1)
-    )
+    height = 0.4 + len(THRESHOLDS) * (LINE * rows + 0.12)
+    figure, panels = make_panels(arms, "Training time to a validation accuracy", height, page=page)
     for axes, members in panels:
         shown = [(arm, one) for arm in members for one in found[id(arm)]]
         ends = [s for _, one in shown for s in (one.median_s, *one.full_s) if s is not None]
         scale(axes, ends)
+        room = 0.8 / (page.width / page.columns - 1.1)  # inches that the words at the right take of the panel
         if axes.get_xscale() == "log":
-            axes.set_xlim(min(ends) / 1.5, max(ends) * (max(ends) / min(ends)) ** 0.35)  # room for words at the right
+            low, high = min(ends) / 1.3, max(ends)
+            axes.set_xlim(low, high * (high / low) ** (room / (1 - room)))
         else:
-            axes.set_xlim(0, max(ends, default=0.0) * 1.3 or 1.0)
+            axes.set_xlim(0, max(ends, default=0.0) / (1 - room) or 1.0)
         for i, arm in enumerate(members):
             for k, one in enumerate(found[id(arm)]):
-                _reached(axes, k + (i + 1) / (len(members) + 1) - 0.5, one, look[arm.label])
+                _reached(axes, k + (i + 1) / (len(members) + 1) - 0.5, one, look[unmarked(arm)])
         for k in range(1, len(THRESHOLDS)):
             axes.axhline(k - 0.5, color="#BBBBBB", lw=0.6)
         axes.set_yticks(range(len(THRESHOLDS)), [f"{threshold:.2f}" for threshold in THRESHOLDS])
         axes.set_ylim(len(THRESHOLDS) - 0.5, -0.5)
         finish(axes, "training time, meta-steps only (s)", "validation accuracy,\ntransductive (fraction)", bool(shown))
         axes.grid(visible=False, axis="y")
-    further = [
-        Line2D([], [], ls="none", marker="o", color=GREY, label="filled: reached by every seed, median"),
-        Line2D(
-            [],
-            [],
-            ls="none",
-            marker="o",
-            color=GREY,
-            mfc="white",
-            label="hollow: a seed or all missed it, at the end of the run",
-        ),
-    ]
+    further: list[Any] = [Line2D([], [], ls="none", marker="o", color=GREY, label="filled: reached, median over seeds")]
+    hollow = "hollow: missed by a seed or all, run's end"
+    further.append(Line2D([], [], ls="none", marker="o", color=GREY, mfc="white", label=hollow))
     if any(len(arm.ok) > 1 for arm in arms):
         further.append(
             Line2D([], [], ls="none", marker="o", markersize=3, color=GREY, alpha=0.6, label="small: one seed")
         )
-    legend(figure, arms, look, further, lines=False)
+    legend(figure, arms, marked_look(look), [*further, *footnote(arms)], lines=False)
     return figure
 
 
-FIGURES: dict[str, Callable[[Sequence[Arm]], Figure]] = {
+FIGURES: dict[str, Callable[..., Figure]] = {
     f.__name__: f
     for f in (
         accuracy_vs_tasks,
@@ -173,13 +212,13 @@ FIGURES: dict[str, Callable[[Sequence[Arm]], Figure]] = {
         adaptation,
     )
 }
-"""Every figure by the name of its file."""
+"""Every figure by the name of its file: each takes arms and, optionally, the page it is for."""
 
 
 def _reached(axes: Axes, y: float, found: ArmReached, style: Style) -> None:
     hit = found.median_s
     x = max(found.full_s) if hit is None else hit
-    drawn = [(x, hit is not None, 6)]
+    drawn = [(x, hit is not None, 5)]
     if len(found.runs) > 1:
         seeds = (
             (full if one.train_s is None else one.train_s, bool(one.reached))
@@ -193,32 +232,70 @@ def _reached(axes: Axes, y: float, found: ArmReached, style: Style) -> None:
         f"{number(hit)} s" if hit is not None else f"{found.hits} of {len(found.runs)}" if found.hits else "not reached"
     )
     last = max(at for at, *_ in drawn)
-    axes.annotate(text, (last, y), (6, 0), textcoords="offset points", va="center", fontsize=SMALL - 1)
+    axes.annotate(text, (last, y), (6, 0), textcoords="offset points", va="center", fontsize=SMALL)
 
 
-def _curves(arms: Sequence[Arm], column: str, title: str, label: str) -> Figure:
-    look = styles(arms)
-    figure, panels = make_panels(arms, title, 2.9)
+def _curves(arms: Sequence[Arm], column: str, title: str, label: str, page: Page) -> Figure:
+    look, height = styles(arms), 2.2
+    timed = column == "train_s"
+    arms = marked(arms) if timed else arms
+    figure, panels = make_panels(arms, title, height, page=page)
+    beside_lines = all(direct([arm.label for arm in members], height - 0.5) for _, members in panels)
     bands = set()
     for axes, members in panels:
-        curves = [(look[arm.label], len(arm.ok), mean_curve(arm, column)) for arm in members]
-        scale(axes, [curve[-1][0] for _, _, curve in curves if curve])
-        for style, seeds, curve in curves:
-            if not curve:
-                continue
+        curves = {arm.label: (look[unmarked(arm)], len(arm.ok), mean_curve(arm, column)) for arm in members}
+        curves = {label: found for label, found in curves.items() if found[2]}
+        scale(axes, [curve[-1][0] for _, _, curve in curves.values()])
+        values: list[float] = []
+        for style, seeds, curve in curves.values():
             x, y, low, high = zip(*curve)
             axes.plot(x, y, **line_style(style, len(curve)))
             if any(a < b for a, b in zip(low, high)):
                 axes.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
                 bands.add("lowest to highest seed" if seeds > 1 else "95% interval over tasks (one seed)")
-        finish(axes, label, "validation accuracy,\ntransductive (fraction)", any(curve for *_, curve in curves))
+            values += [*low, *high]
+        fraction_axis(axes, values, "validation accuracy,\ntransductive")
+        finish(axes, label, "", bool(curves))
+        if beside_lines:
+            label_ends(axes, {n: (c[-1][1], s.colour) for n, (s, _, c) in curves.items()}, height - 0.5)
     further: list[Any] = (
         [Patch(color=GREY, alpha=0.25, lw=0, label=f"band: {', '.join(sorted(bands))}")] if bands else []
     )
     if any(len(arm.ok) > 1 for arm in arms):
         further.append(Line2D([], [], color=GREY, label="line: mean over seeds"))
-    legend(figure, arms, look, further)
+    notes = footnote(arms) if timed else []
+    legend(figure, arms, marked_look(look), [*further, *notes], named=not beside_lines)
     return figure
+
+
+MARK = " *"
+"""Follows the label of an arm whose times were measured beside other runs."""
+
+
+def marked(arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms with MARK after the labels of those of whom a run was trained beside others."""
+    return [replace(arm, label=arm.label + MARK) if any(arm.values("beside")) else arm for arm in arms]
+
+
+def unmarked(arm: Arm) -> str:
+    """Return the label that an arm had before ``marked``."""
+    return arm.label.removesuffix(MARK)
+
+
+def marked_look(look: Mapping[str, Style]) -> dict[str, Style]:
+    """Return the styles by the labels and by the marked labels."""
+    return {**look, **{label + MARK: style for label, style in look.items()}}
+
+
+def footnote(arms: Sequence[Arm]) -> list[Line2D]:
+    """Return what a legend says of marked arms, nothing if there is none."""
+    return company_note(max((v for arm in arms for v in arm.values("beside")), default=0.0))
+
+
+def company_note(most: float) -> list[Line2D]:
+    """Return what a legend says of MARK where up to ``most`` other runs were under way, nothing for none."""
+    text = f"times measured beside up to {most:.0f} other run{'s' if most > 1 else ''}"
+    return [Line2D([], [], ls="none", marker="$*$", markersize=5, color=GREY, label=text)] if most else []
 
 
 def mean_curve(arm: Arm, column: str) -> list[tuple[float, float, float, float]]:
@@ -241,31 +318,33 @@ def mean_curve(arm: Arm, column: str) -> list[tuple[float, float, float, float]]
     return curve
 
 
-def _bars(arms: Sequence[Arm], column: str, further_column: str, title: str, label: str) -> Figure:
-    look = styles(arms)
-    names = {arm.label: literal(wrapped(arm.label, 26)) for arm in arms}
+def _bars(arms: Sequence[Arm], column: str, further_column: str, title: str, label: str, page: Page) -> Figure:
+    look, timed = styles(arms), column.startswith("step_ms")
+    arms = marked(arms) if timed else arms
+    names = {arm.label: literal(wrapped(arm.label, 20)) for arm in arms}
     rows = max((len(members) for _, members in by_setting(arms)), default=1)
-    thickness = max([0.36, *(0.14 * name.count("\n") + 0.24 for name in names.values())])  # inches
-    figure, panels = make_panels(
-        arms, title + (", mean over seeds" if any(len(a.ok) > 1 for a in arms) else ""), 0.9 + thickness * rows
-    )
+    thickness = max([0.24, *(0.125 * (name.count("\n") + 1) + 0.06 for name in names.values())])  # inches
+    seeds = ", mean over seeds" if any(len(a.ok) > 1 for a in arms) else ""
+    figure, panels = make_panels(arms, title + seeds, 0.75 + thickness * rows, page=page)
     for axes, members in panels:
         longest = 0.0
         for i, arm in enumerate(members):
-            style, value, end = look[arm.label], arm.mean(column), arm.mean(further_column)
+            style, value, end = look[unmarked(arm)], arm.mean(column), arm.mean(further_column)
             if math.isfinite(value):
-                axes.barh(i, value, 0.65, color=style.colour, edgecolor="white", hatch=style.hatch, lw=0)
+                axes.barh(i, value, 0.65, color=style.colour, lw=0)
             if math.isfinite(value) and end > value:
-                axes.errorbar(value, i, xerr=np.array([[0], [end - value]]), color="black", capsize=3, lw=1)
+                axes.errorbar(value, i, xerr=np.array([[0], [end - value]]), color=GREY, capsize=2.5, lw=1)
             reach = max((v for v in (value, end) if math.isfinite(v)), default=0.0)
             text = number(value) if math.isfinite(value) else "not measured"
-            axes.annotate(text, (max(reach, 0.0), i), (5, 0), textcoords="offset points", va="center", fontsize=SMALL)
+            axes.annotate(text, (max(reach, 0.0), i), (4, 0), textcoords="offset points", va="center", fontsize=SMALL)
             longest = max(longest, reach)
-        axes.set_xlim(0, longest * 1.25 or 1.0)
+        axes.set_xlim(0, longest * 1.35 or 1.0)
         axes.set_yticks(range(len(members)), [names[arm.label] for arm in members])
         axes.set_ylim(len(members) - 0.5, -0.5)
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(4))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(3))
         axes.xaxis.set_major_formatter(thousands)
-        finish(axes, wrapped(label, 46), "", any(arm.ok for arm in members))
+        finish(axes, wrapped(label, 34), "", any(arm.ok for arm in members))
         axes.grid(visible=False, axis="y")
+    if timed:
+        legend(figure, arms, marked_look(look), footnote(arms), named=False)
     return figure

@@ -66,6 +66,11 @@ class Registry(Generic[T]):
         self._load()
         return sorted(self._classes)
 
+    def in_order(self) -> list[str]:
+        """Return the registered names in the order of their registration."""
+        self._load()
+        return list(self._classes)
+
     def get(self, name: str) -> type[T]:
         """Return the class registered as ``name``.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.anchors import ANCHOR_COLUMNS, beside, load_anchors
@@ -11,7 +12,7 @@ from bench.exports import write_exports
 from bench.files import used_columns, write_atomic, write_csv, write_table
 from bench.html import page
 from bench.locks import tables_turn
-from bench.plots import FIGURES, png
+from bench.plots import FIGURES, write_pictures
 from bench.records import CurvePoint, SummaryRow, load_runs, log
 from bench.summary import summary
 from bench.time_to_accuracy import Reached, time_to_accuracy
@@ -67,9 +68,7 @@ def _write_report(out: Path) -> ReportFiles:
     write_csv(files["time_to_accuracy_csv"], time_to_accuracy(runs), Reached.columns())
     write_csv(files["anchors_csv"], (line.cells for line in lines), ANCHOR_COLUMNS)
     write_exports(out, runs, grouped, comparisons, lines)
-    plots = tuple(out / "plots" / f"{name}.png" for name in FIGURES)
-    for path, figure in zip(plots, FIGURES.values()):
-        write_atomic(path, png(figure(grouped)))
+    plots = tuple(write_pictures(out / "plots", name, partial(draw, grouped)) for name, draw in FIGURES.items())
     text = summary(runs, grouped, comparisons, lines, [path.relative_to(out).as_posix() for path in plots], problems)
     write_atomic(out / "summary.md", text)
     # last: tables come first

@@ -13,6 +13,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,7 +25,7 @@ from bench.config import check_range
 from bench.files import write_atomic, write_csv
 from bench.measure import device_name, git_commit
 from bench.peers import PROJECT, VARIANTS, YARDSTICK
-from bench.plots import png
+from bench.plots import write_pictures
 from bench.processes import WORKER_ENVIRONMENT
 from bench.registry import unknown
 from bench.speed_measure import (
@@ -112,7 +113,7 @@ def _measure(args: argparse.Namespace, command: str) -> None:
         results.starts.update(start_seconds(algos, device, threads))
     page = markdown(results)
     write_csv(args.out / "speed.csv", results.rows, SpeedRow.columns())
-    write_atomic(args.out / "speed.png", png(plot(results)))
+    write_pictures(args.out, "speed", partial(plot, results))
     write_atomic(args.out / "speed.md", page)
     print(f"\n{page}\nIn {args.out}: speed.md, speed.csv, speed.png")
 

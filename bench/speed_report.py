@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from bench.files import Columns
-from bench.panels import SMALL, TEXT, TITLE, thousands
+from bench.panels import COLUMN, SMALL, Page, entitle, finish, new_figure, put_legend, thousands
 from bench.peers import PROJECT, VARIANTS, YARDSTICK
 from bench.text import markdown_table, number
 
@@ -22,8 +22,7 @@ FASTER_THAN_LOOP = {"S1": 100.0, "S2": 30.0}
 MET, MISSED = "met", "missed"
 WIDTH = 120  # of the page's text
 
-_COLOURS = ("#0072B2", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#E69F00")  # Okabe and Ito 2008
-_GREY = "#BBBBBB"
+_OURS, _GREYS, _LINE = "#222222", ("#CCCCCC", "#999999", "#E8E8E8", "#777777"), "#C44E00"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,42 +184,42 @@ def _cell(row: SpeedRow, value: float | None) -> str:
     return row.status if row.status != "ok" else number(value)
 
 
-def plot(results: Results) -> Figure:
+def plot(results: Results, page: Page = COLUMN) -> Figure:
     """Draw the times as grouped bars on a logarithmic axis, from lowest to highest round where they differ."""
-    cases = results.cases()
-    device = results.rows[0]
-    figure = Figure(figsize=(max(5.0, 1.6 + 1.45 * len(cases)), 4.2), layout="constrained")
-    figure.suptitle(f"Time of a meta-iteration, {device.device_name}", fontsize=TITLE, weight="bold")
-    axes = figure.add_subplot()
+    cases, device = results.cases(), results.rows[0]
     shown = [name for name in VARIANTS if any(results.row(*case, name).ms_median for case in cases)]
+    height = 0.55 + (0.135 * len(shown) + 0.1) * len(cases)
+    figure = new_figure(page, height)
+    entitle(figure, f"Time of a meta-iteration, {device.device_name}", height)
+    axes = figure.add_subplot()
     width = 0.84 / len(shown)
+    rest = [name for name in shown if name not in (PROJECT, YARDSTICK)]
     for i, name in enumerate(shown):
-        bars = [(x - 0.42 + (i + 0.5) * width, results.row(*case, name)) for x, case in enumerate(cases)]
-        bars = [(x, row) for x, row in bars if row.ms_median]
-        heights = np.array([row.ms_median for _, row in bars], dtype=float)
-        below = heights - np.array([row.ms_min for _, row in bars], dtype=float)
-        above = np.array([row.ms_max for _, row in bars], dtype=float) - heights
-        colour = _GREY if name == YARDSTICK else _COLOURS[list(VARIANTS).index(name) % len(_COLOURS)]
-        axes.bar([x for x, _ in bars], heights, width, color=colour, label=name)
-        axes.errorbar([x for x, _ in bars], heights, np.stack([below, above]), fmt="none", ecolor="#444444", lw=0.8)
-        for x, row in bars:
+        bars = [(y - 0.42 + (i + 0.5) * width, results.row(*case, name)) for y, case in enumerate(cases)]
+        bars = [(y, row) for y, row in bars if row.ms_median]
+        lengths = np.array([row.ms_median for _, row in bars], dtype=float)
+        below = lengths - np.array([row.ms_min for _, row in bars], dtype=float)
+        above = np.array([row.ms_max for _, row in bars], dtype=float) - lengths
+        # Greys: colours stand for algorithms everywhere else.
+        shade = _OURS if name == PROJECT else "white" if name == YARDSTICK else _GREYS[rest.index(name) % len(_GREYS)]
+        axes.barh([y for y, _ in bars], lengths, width, color=shade, edgecolor="black", lw=0.5, label=name)
+        axes.errorbar(lengths, [y for y, _ in bars], xerr=np.stack([below, above]), fmt="none", ecolor=_LINE, lw=0.8)
+        for y, row in bars:
             axes.annotate(
-                number(row.ms_median), (x, row.ms_max or 0.0), (0, 3), textcoords="offset points",
-                ha="center", va="bottom", rotation=90, fontsize=SMALL,
+                number(row.ms_median), (row.ms_max or 0.0, y), (3, 0), textcoords="offset points",
+                ha="left", va="center", fontsize=SMALL,
             )  # fmt: skip
-    axes.set_yscale("log")
+    axes.set_xscale("log")
     known = [row.ms_median for row in results.rows if row.algo and row.ms_median]
-    axes.set_ylim(min(known) / 2, max(known) * 3)  # room for the numbers above the bars
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(known) < 300 * min(known) else (1,)))
-    axes.yaxis.set_major_formatter(FuncFormatter(thousands))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_xticks(range(len(cases)), [f"{setting}\n{algo}" for setting, algo in cases], fontsize=TEXT)
-    axes.set_ylabel("milliseconds, median (line: lowest to highest round)", fontsize=TEXT)
-    axes.tick_params(axis="y", labelsize=SMALL)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(visible=True, axis="y", color="#DDDDDD", lw=0.6)
-    axes.set_axisbelow(True)
-    figure.legend(loc="outside lower center", ncols=len(shown), fontsize=SMALL, frameon=False)
+    axes.set_xlim(min(known) / 2, max(known) * (max(known) / min(known)) ** 0.25 * 1.3)  # room for the numbers
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if max(known) < 300 * min(known) else (1,)))
+    axes.xaxis.set_major_formatter(FuncFormatter(thousands))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_yticks(range(len(cases)), [f"{setting}\n{algo}" for setting, algo in cases])
+    axes.set_ylim(len(cases) - 0.5, -0.5)
+    finish(axes, "time of a meta-iteration (ms, log scale):\nmedian, line from lowest to highest round", "", True)
+    axes.grid(visible=False, axis="y")
+    put_legend(figure, *axes.get_legend_handles_labels()[:1])
     return figure
 
 

@@ -145,7 +145,7 @@ def test_report_rebuilds_tables_and_plots_without_running(finished, tmp_path):
     before = {
         name: (out / name).read_bytes() for name in ("summary.csv", "curves.csv", "comparisons.csv", "summary.md")
     }
-    for path in (*out.glob("*.csv"), *out.glob("plots/*")):
+    for path in (*out.glob("*.csv"), *out.glob("plots/*.*")):
         path.unlink()
     done = run_bench("--report", "--out", out)
     assert done.returncode == 0, done.stderr

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import io
 import math
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
 import pytest
+from drawn import check_legible, texts_of
 from made_runs import make_run, rewrite
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
+from bench.colours import registered
 from bench.comparison import arms
-from bench.panels import styles
-from bench.plots import FIGURES, png
+from bench.panels import COLUMN, SLIDE, styles, styles_of
+from bench.plots import FIGURES, png, write_pictures
 from bench.records import CurvePoint, load_runs
 
 
@@ -25,6 +28,13 @@ def arms_of(out):
 
 def curves_of(axes):
     return [line for line in axes.get_lines() if len(line.get_xdata()) > 1]
+
+
+def texts_in_legends(figure):
+    return [text for legend in figure.legends for text in legend.get_texts()]
+
+
+UNKNOWN = ("test_acc", "test_acc_ci95", "train_s", "step_ms_median", "step_ms_p95", "peak_mem_mib")
 
 
 @pytest.fixture
@@ -48,25 +58,78 @@ def test_one_panel_per_setting_with_units_and_the_data_set_in_the_title(grid, na
     units = {"step_time": "(ms)", "peak_memory": "(MiB)", "accuracy_vs_tasks": "tasks", "adaptation": "steps"}
     assert all(units.get(name, "(s)") in axes.get_xlabel() for axes in figure.axes)
     if "accuracy" in name or name == "adaptation":
-        assert all("(fraction)" in axes.get_ylabel() for axes in figure.axes)
+        labelled = figure.axes[::2] if name == "adaptation" else figure.axes  # its panels share their y axis by two
+        assert all("(fraction" in axes.get_ylabel() for axes in labelled)
+
+
+def arms_named(out, names, seeds=2, **changes):
+    for i, algo in enumerate(names):
+        for seed in range(seeds):
+            name = f"{i}-{seed}"
+            make_run(out, algo, seed, 0.8 + 0.02 * i, 20, 1 + 0.3 * i, run_id=name, beside=i % 3, **changes)
+    return arms_of(out)
+
+
+LONG = "an_algorithm_with_a_name_that_goes_on_and_on_for_ever"
+NAMES = {
+    "one": ["alpha"],
+    "three": ["alpha", "beta", "gamma"],
+    "eight": [f"method{i}" for i in range(8)],
+    "long": ["alpha", LONG, f"{LONG}_once_more"],
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return {case: arms_named(tmp_path_factory.mktemp(case), names) for case, names in NAMES.items()}
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_no_text_is_cut_off_and_no_panels_overlap(grid, name):
-    make_run(grid, "an_algorithm_with_a_name_that_goes_on_and_on_for_ever", 0, 0.7, 60)
-    figure = FIGURES[name](arms_of(grid))
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    page, renderer = figure.bbox, canvas.get_renderer()
-    boxes = [axes.get_tightbbox(renderer) for axes in figure.axes]
-    boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
-    for box in [*boxes, figure.texts[0].get_window_extent(renderer)]:
-        assert box.x0 >= page.x0 - 1
-        assert box.y0 >= page.y0 - 1
-        assert box.x1 <= page.x1 + 1
-        assert box.y1 <= page.y1 + 1
-    for i, one in enumerate(boxes):
-        assert not any(one.shrunk(0.98, 0.98).overlaps(other.shrunk(0.98, 0.98)) for other in boxes[i + 1 :])
+@pytest.mark.parametrize("case", NAMES)
+def test_texts_are_whole_apart_and_large_enough_in_a_column_and_on_a_slide(made, name, case):
+    for page in (COLUMN, SLIDE) if case == "three" else (COLUMN,):
+        check_legible(FIGURES[name](made[case], page))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_two_settings_and_missing_values_are_as_legible(grid, name):
+    make_run(grid, "lost", 0, 0.7, 20, **dict.fromkeys(UNKNOWN))
+    for page in (COLUMN, SLIDE):
+        check_legible(FIGURES[name](arms_of(grid), page))
+
+
+def test_times_measured_beside_other_runs_are_marked(made):
+    for name in ("accuracy_vs_wallclock", "step_time", "accuracy_vs_cost", "time_to_accuracy"):
+        words = [text.get_text() for text, _ in texts_of(FIGURES[name](made["three"]))]
+        assert "times measured beside up to 2 other runs" in words
+        assert {"alpha", "beta *", "gamma *"} <= set(words)
+    for name in ("accuracy_vs_tasks", "peak_memory", "adaptation"):
+        assert not any("*" in text.get_text() for text, _ in texts_of(FIGURES[name](made["three"])))
+
+
+def test_an_accuracy_axis_that_does_not_begin_at_zero_says_where_it_begins(tmp_path):
+    make_run(tmp_path, "low", tasks=3, test_acc=0.1, test_acc_ci95=0.01)
+    make_run(tmp_path, "high", tasks=3, test_acc=0.9, test_acc_ci95=0.01)
+    axes = FIGURES["accuracy_vs_cost"](arms_of(tmp_path)).axes[0]
+    assert (axes.get_ylim()[0], axes.get_ylabel()) == (0, "test accuracy (fraction)")
+    (tmp_path / "near").mkdir()
+    for algo, accuracy in (("low", 0.86), ("high", 0.9)):
+        make_run(tmp_path / "near", algo, tasks=3, test_acc=accuracy, test_acc_ci95=0.01)
+    axes = FIGURES["accuracy_vs_cost"](arms_of(tmp_path / "near")).axes[0]
+    start = axes.get_ylim()[0]
+    assert 0.8 < start < 0.85
+    assert axes.get_ylabel() == f"test accuracy\n(fraction; from {start:g})"
+
+
+def test_vector_files_are_well_formed_and_the_same_every_time(made, tmp_path):
+    for folder in ("a", "b"):
+        write_pictures(tmp_path / folder, "cost", lambda page: FIGURES["accuracy_vs_cost"](made["three"], page))
+    for path in ("cost.png", "cost.svg", "slides/cost.png"):
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+    root = ElementTree.parse(tmp_path / "a" / "cost.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert float(root.get("width").removesuffix("pt")) == pytest.approx(3.4 * 72)
+    assert "<dc:date>" not in (tmp_path / "a" / "cost.svg").read_text(encoding="utf-8")
 
 
 def test_panels_keep_their_height_under_a_long_legend(tmp_path):
@@ -93,7 +156,7 @@ def test_seeds_are_a_mean_line_with_a_band_from_lowest_to_highest(tmp_path):
         np.testing.assert_allclose(line.get_xydata(), list(zip(x, [0.2, 0.7])))
         (band,) = figure.axes[0].collections
         assert band.get_paths()[0].get_extents().extents[1::2] == pytest.approx([0.2, 0.9])
-        assert "band: lowest to highest seed" in [text.get_text() for text in figure.legends[0].get_texts()]
+        assert "band: lowest to highest seed" in [text.get_text() for text in texts_in_legends(figure)]
 
 
 def test_a_single_seed_shows_its_interval_over_tasks(tmp_path):
@@ -102,7 +165,7 @@ def test_a_single_seed_shows_its_interval_over_tasks(tmp_path):
     rewrite(tmp_path, row, curve=points)
     figure = FIGURES["accuracy_vs_tasks"](arms_of(tmp_path))
     assert figure.axes[0].collections[0].get_paths()[0].get_extents().extents[1::2] == pytest.approx([0.15, 0.7])
-    assert any("95% interval over tasks" in text.get_text() for text in figure.legends[0].get_texts())
+    assert any("95% interval over tasks" in text.get_text() for text in texts_in_legends(figure))
 
 
 def test_bars_show_the_numbers_of_the_table(grid):
@@ -146,10 +209,10 @@ def test_an_algorithm_looks_the_same_in_every_figure_and_no_two_look_alike(grid)
         for axes in FIGURES[name](members).axes:
             drawn = [line.get_color() for line in curves_of(axes)]
             assert drawn == [look[label].colour for label in ("alpha", "beta", "gamma")]
-    many = styles([type("A", (), {"label": f"a{i}"})() for i in range(24)])
+    many = styles([type("A", (), {"label": f"a{i}", "algo": f"a{i}"})() for i in range(24)])
     assert len({str(style) for style in many.values()}) == 24
-    first = list(styles([type("A", (), {"label": f"a{i}"})() for i in range(8)]).values())
-    for part in ("colour", "dash", "marker", "hatch"):
+    first = list(styles_of([*registered(), *(f"a{i}" for i in range(8))][:8]).values())
+    for part in ("dash", "marker"):
         assert len({str(getattr(style, part)) for style in first}) == 8
 
 
@@ -161,9 +224,6 @@ def test_the_time_axis_is_logarithmic_only_where_a_linear_one_would_hide_somebod
     assert FIGURES["accuracy_vs_wallclock"](arms_of(tmp_path)).axes[0].get_xscale() == "log"
     make_run(tmp_path, "four", tasks=3, train_s=0.0)
     assert FIGURES["accuracy_vs_cost"](arms_of(tmp_path)).axes[0].get_xscale() == "linear"
-
-
-UNKNOWN = ("test_acc", "test_acc_ci95", "train_s", "step_ms_median", "step_ms_p95", "peak_mem_mib")
 
 
 @pytest.mark.parametrize("name", FIGURES)
@@ -188,7 +248,8 @@ def test_nothing_finished_and_strange_names_still_make_pictures(tmp_path, name):
     figure = FIGURES[name](arms_of(tmp_path))
     png(figure)
     shown = [t.get_text().replace(r"\$", "$") for axes in figure.axes for t in axes.get_yticklabels()]
-    shown += [t.get_text().replace(r"\$", "$") for legend in figure.legends for t in legend.get_texts()]
+    shown += [t.get_text().replace(r"\$", "$") for t in texts_in_legends(figure)]
+    shown += [t.get_text().replace(r"\$", "$") for axes in figure.axes for t in axes.texts]
     assert {"$x$ and $y$", "_hidden", "名前"} <= set(shown)
     assert "broken" not in shown
 

@@ -344,7 +344,13 @@ def test_a_small_study_from_end_to_end(finished):
             assert float(r["mse"]) == pytest.approx(row.test_error, rel=1e-5)
         if int(r["step"]) == 0:
             assert float(r["mse"]) == pytest.approx(row.error_before_adaptation, rel=1e-5)
-    assert sorted(p.name for p in (out / "plots").iterdir()) == ["curves.png", "mse.png"]
+    assert sorted(p.name for p in (out / "plots").iterdir()) == [
+        "curves.png",
+        "curves.svg",
+        "mse.png",
+        "mse.svg",
+        "slides",
+    ]
     assert "reptile - joint" in (out / "sine.md").read_text()
     assert "p (Holm)" in (out / "sine.md").read_text()
     assert "Missing" not in (out / "sine.md").read_text()

@@ -230,7 +230,13 @@ def test_the_whole_script_on_tiny_work(monkeypatch, tmp_path, capsys):
     finally:
         torch.set_num_threads(threads)
     assert status == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["speed.csv", "speed.md", "speed.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "slides",
+        "speed.csv",
+        "speed.md",
+        "speed.png",
+        "speed.svg",
+    ]
     rows = read_rows(tmp_path / "speed.csv", SpeedRow)
     timed = [(row.setting, row.algo, row.variant) for row in rows if row.algo]
     assert timed == [(*case, name) for case in CASES for name in VARIANTS]

@@ -237,7 +237,7 @@ def test_a_small_study_from_end_to_end(tmp_path, capsys):
         assert all(float(row[c]) > 0 for c in ("step_ms_median", "peak_mem_mib", "peak_mem_whole_mib"))
         assert all((out / "runs" / run_id / "run.json").exists() for run_id in row["run_ids"].split())
     assert len(list((out / "runs").iterdir())) == 4
-    assert [p.name for p in (out / "plots").iterdir()] == ["inner_steps.png"]
+    assert [p.name for p in (out / "plots").glob("*.png")] == ["inner_steps.png"]
     assert not (tmp_path / "summary.csv").exists()
     assert "peak memory" in capsys.readouterr().out
 

@@ -7,18 +7,32 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from bench.api import BenchError
 from bench.config import RunConfig, coerce
 from bench.files import Columns, write_atomic, write_csv
-from bench.panels import GREY, SMALL, TITLE, Style, finish, line_style, literal, styles_of
-from bench.plots import png
+from bench.panels import (
+    COLUMN,
+    GREY,
+    Page,
+    Style,
+    entitle,
+    finish,
+    line_style,
+    literal,
+    new_figure,
+    put_legend,
+    styles_of,
+)
+from bench.plots import MARK, company_note, write_pictures
 from bench.protocols import Override, Preset, Protocol, resolve
 from bench.records import Run
 from bench.registry import ALGORITHMS, hyperparameter_names, unknown
@@ -152,7 +166,7 @@ class Cost(Study):
         write_csv(out / "slopes.csv", slopes, Slope.columns())
         axes = [axis for axis in AXES if any(row.axis == axis.name for row in rows)]
         for axis in axes:
-            write_atomic(out / "plots" / f"{axis.name}.png", png(figure(axis, rows, slopes)))
+            write_pictures(out / "plots", axis.name, partial(figure, axis, rows, slopes, beside(wanted, runs)))
         write_atomic(out / "cost.md", markdown(wanted, axes, rows, slopes))
         missing = sum(row.rounds == 0 for row in rows)
         note = f"\n{missing} of {len(rows)} points were not measured; cost.csv says why." if missing else ""
@@ -372,33 +386,50 @@ def _axis_table(axis: Axis, rows: Sequence[CostRow], chunked: bool) -> str:
     return markdown_table(headers, lines)
 
 
-def figure(axis: Axis, rows: Sequence[CostRow], slopes: Sequence[Slope]) -> Figure:
-    """Draw step time and peak memory along one axis, a line per algorithm."""
+def beside(wanted: Sequence[Point], runs: Mapping[str, Run]) -> dict[tuple[str, str], int]:
+    """Return by axis and algorithm the most other runs that were under way beside a timed run, where there were any."""
+    found: dict[tuple[str, str], int] = {}
+    for point in wanted:
+        run, key = run_of(point.timed, runs, ()), (point.axis.name, point.timed.algo)
+        if run is not None and run.row.beside:
+            found[key] = max(found.get(key, 0), run.row.beside)
+    return found
+
+
+def figure(
+    axis: Axis, rows: Sequence[CostRow], slopes: Sequence[Slope],
+    company: Mapping[tuple[str, str], int] | None = None, page: Page = COLUMN,
+) -> Figure:  # fmt: skip
+    """Draw step time and peak memory along one axis, a line per algorithm; ``company`` is what ``beside`` returns."""
     look = styles_of(row.algo for row in rows)
     members = [row for row in rows if row.axis == axis.name]
-    drawn = Figure(figsize=(7.2, 3.4), layout="constrained")
-    drawn.suptitle(literal(f"Cost of a meta-step by {axis.label}"), fontsize=TITLE, weight="bold")
-    left, right = drawn.subplots(1, 2)
-    _panel(left, axis, members, "step_ms_median", "time per meta-step (ms)", look)
-    _panel(right, axis, members, "peak_mem_whole_mib", "peak memory,\nwhole meta-batch at once (MiB)", look)
-    handles = []
+    tall = 1.7 if page.columns == 1 else 2.2
+    height = tall * 2 if page.columns == 1 else tall
+    drawn = new_figure(page, height)
+    entitle(drawn, f"Cost of a meta-step by {axis.label}", height)
+    above, below = drawn.subplots(2, 1, sharex=True) if page.columns == 1 else drawn.subplots(1, 2)
+    _panel(above, axis, members, "step_ms_median", "time per meta-step (ms)", look)
+    _panel(below, axis, members, "peak_mem_whole_mib", "peak memory, whole\nmeta-batch (MiB)", look)
+    if page.columns == 1:
+        above.set_xlabel("")
+    beside_others = {algo: most for (name, algo), most in (company or {}).items() if name == axis.name}
+    handles, further = [], []
     for algo in sorted({row.algo for row in members}):
-        style, label = look[algo], algo
+        style, label = look[algo], algo + (MARK if algo in beside_others else "")
         for slope in slopes:
             if (slope.axis, slope.measure, slope.algo) == (axis.name, "peak_mem_whole_mib", algo):
                 label += f": {number(slope.per_unit)} MiB per {axis.per}"
         handles.append(Line2D([], [], label=literal(label), **line_style(style, 1)))
     if axis.per and slopes:
-        handles.append(Line2D([], [], color=GREY, lw=0.8, label="thin: least squares"))
+        further.append(Line2D([], [], color=GREY, lw=0.8, label="thin: least squares"))
         for slope in slopes:
             if slope.axis == axis.name and slope.measure == "peak_mem_whole_mib":
                 ends = [min(row.value for row in members), max(row.value for row in members)]
                 fitted = Line(slope.per_unit, slope.at_zero, slope.r2)
-                right.plot(ends, [fitted.at(x) for x in ends], color=look[slope.algo].colour, lw=0.8, alpha=0.7)
-    drawn.legend(
-        handles=handles, title=literal(_others(axis, members[0])), title_fontsize=SMALL, fontsize=SMALL,
-        loc="outside lower center", ncols=2 if axis.per else 3, frameon=False, handlelength=3.5,
-    )  # fmt: skip
+                below.plot(ends, [fitted.at(x) for x in ends], color=look[slope.algo].colour, lw=0.8, alpha=0.7)
+    put_legend(
+        drawn, handles, [*further, *company_note(max(beside_others.values(), default=0))], _others(axis, members[0])
+    )
     return drawn
 
 
@@ -411,4 +442,5 @@ def _panel(
     axes.set_xticks(sorted({row.value for row in rows}))
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter("{x:,.10g}")
+    axes.yaxis.set_major_locator(MaxNLocator(5))
     finish(axes, axis.label, label, any(series.values()))

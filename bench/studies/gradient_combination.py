@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bench.api import BenchError
 from bench.armstudy import (
@@ -32,8 +34,20 @@ from bench.armstudy import (
 from bench.comparison import Arm, Comparison
 from bench.config import RunConfig
 from bench.files import write_atomic, write_csv
-from bench.panels import TEXT, TITLE, finish, label_ends, literal, styles_of, thousands
-from bench.plots import mean_curve, png
+from bench.panels import (
+    COLUMN,
+    TEXT,
+    Page,
+    entitle,
+    finish,
+    fraction_axis,
+    label_ends,
+    literal,
+    new_figure,
+    styles,
+    thousands,
+)
+from bench.plots import mean_curve, write_pictures
 from bench.records import MODES, CurvePoint, Run
 from bench.registry import unknown
 from bench.study import Request, Study, register_study
@@ -123,7 +137,7 @@ class GradientCombination(Study):
         write_csv(out / f"{NAME}.csv", rows, CellRow.columns())
         write_csv(out / "curves.csv", _curve_points(arms), ("arm", "seed", *CurvePoint.columns()))
         write_csv(out / "differences.csv", pairs, Comparison.COLUMNS)
-        write_atomic(out / "plots" / f"{NAME}.png", png(figure(arms)))
+        write_pictures(out / "plots", NAME, partial(figure, arms))
         write_atomic(out / f"{NAME}.md", markdown(wanted, rows, pairs, runs))
         where = f"In {out}: {NAME}.md, {NAME}.csv, curves.csv, differences.csv, plots/, runs/"
         return "\n\n".join(filter(None, (result_table(rows), missing(rows), where)))
@@ -241,14 +255,20 @@ def smoothed(values: Sequence[float], width: int) -> list[float]:
     return [float(np.mean(values[i - r : i + r + 1])) for i, r in enumerate(reach)]
 
 
-def figure(arms: Sequence[Arm]) -> Figure:
-    """Draw smoothed validation accuracy against meta-steps, labelled at its end, beside accuracy on meta-test."""
-    look, height = styles_of(arm.label for arm in arms), 3.4
-    drawn = Figure(figsize=(9.0, height + 1.0), layout="constrained")
+def figure(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
+    """Draw smoothed validation accuracy against meta-steps, labelled at its end, and accuracy on meta-test."""
+    look = styles(arms)
+    tall = [2.6, 0.7 + 0.2 * len(arms)] if page.columns == 1 else [max(2.6, 0.7 + 0.2 * len(arms))]
+    drawn = new_figure(page, sum(tall))
     where = f": {arms[0].setting.dataset}, {arms[0].setting.name}" if arms else ""
-    drawn.suptitle(literal(f"Combinations of inner-loop gradients{where}"), fontsize=TITLE, weight="bold")
-    left, right = drawn.subplots(1, 2, width_ratios=[5, 4])
-    ends, width = {}, 1
+    entitle(drawn, f"Combinations of inner-loop gradients{where}", sum(tall))
+    if page.columns == 1:
+        along, tested = drawn.subplots(2, 1, height_ratios=tall)
+    else:
+        along, tested = drawn.subplots(1, 2, width_ratios=[5, 4])
+    ends: dict[str, tuple[float, str]] = {}
+    values: list[float] = []
+    width = 1
     for arm in arms:
         curve = mean_curve(arm, "meta_step")
         if not curve:
@@ -256,23 +276,29 @@ def figure(arms: Sequence[Arm]) -> Figure:
         x, y, *_ = zip(*curve)
         width = min(7, max(1, len(y) // 6) // 2 * 2 + 1)
         line, style = smoothed(y, width), look[arm.label]
-        left.plot(x, y, color=style.colour, lw=0.6, alpha=0.35)
-        left.plot(x, line, color=style.colour, ls=style.dash, lw=1.6)
+        along.plot(x, y, color=style.colour, lw=0.6, alpha=0.35)
+        along.plot(x, line, color=style.colour, ls=style.dash, lw=1.4)
         ends[arm.label] = (line[-1], style.colour)
-    left.xaxis.set_major_formatter(thousands)
-    left.margins(x=0)
-    finish(left, "meta-steps", "validation accuracy, transductive (fraction)", bool(ends))
-    left.set_title(
-        f"along the run; thick: running mean over {width} points" if width > 1 else "along the run", fontsize=TEXT
-    )
-    label_ends(left, ends, height)
-    for mode, (marker, shift) in {"plain": ("o", -0.13), "transductive": ("D", 0.13)}.items():
+        values += y
+    along.xaxis.set_major_formatter(thousands)
+    along.xaxis.set_major_locator(MaxNLocator(4))
+    along.margins(x=0)
+    fraction_axis(along, values, "validation accuracy,\ntransductive")
+    finish(along, "meta-steps", "", bool(ends))
+    along.set_title(f"along the run; thick: running mean\nover {width} points" if width > 1 else "along the run",
+                    fontsize=TEXT)  # fmt: skip
+    label_ends(along, ends, tall[0] - 0.6)
+    reach = []
+    for mode, (marker, shift) in {"plain": ("o", -0.15), "transductive": ("D", 0.15)}.items():
         column = f"test_{MODES[mode]}"
         for i, arm in enumerate(arms):
-            half, colour = np.nan_to_num(arm.ci95(column)), look[arm.label].colour
-            right.errorbar(arm.mean(column), i + shift, xerr=half, color=colour, marker=marker, markersize=4, capsize=2)
-    right.set_yticks(range(len(arms)), [literal(arm.label) for arm in arms])
-    right.set_ylim(len(arms) - 0.4, -0.6)
-    finish(right, "test accuracy (fraction)", "", any(arm.ok for arm in arms))
-    right.set_title("● plain, ◆ transductive; bar: 95% interval", fontsize=TEXT)
+            mean, half, colour = arm.mean(column), float(np.nan_to_num(arm.ci95(column))), look[arm.label].colour
+            tested.errorbar(mean, i + shift, xerr=half, color=colour, marker=marker, markersize=3.5, capsize=2)
+            reach += [mean - half, mean + half]
+    tested.set_yticks(range(len(arms)), [literal(arm.label) for arm in arms])
+    tested.set_ylim(len(arms) - 0.4, -0.6)
+    fraction_axis(tested, reach, "test accuracy", "x")
+    tested.xaxis.set_major_locator(MaxNLocator(5))
+    finish(tested, "", "", any(arm.ok for arm in arms))
+    tested.set_title("● plain, ◆ transductive;\nbar: 95% interval over tasks", fontsize=TEXT)
     return drawn

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,22 @@ from bench.armstudy import (
 from bench.comparison import Comparison
 from bench.config import RunConfig, coerce
 from bench.files import write_atomic, write_csv
-from bench.panels import GREY, SMALL, TITLE, Style, finish, line_style, literal, scale, styles_of
-from bench.plots import png
+from bench.panels import (
+    COLUMN,
+    GREY,
+    TEXT,
+    Page,
+    Style,
+    entitle,
+    finish,
+    fraction_axis,
+    line_style,
+    literal,
+    new_figure,
+    put_legend,
+    styles_of,
+)
+from bench.plots import write_pictures
 from bench.records import Run
 from bench.registry import unknown
 from bench.study import Request, Study, register_study
@@ -114,7 +129,7 @@ class Overlap(Study):
         pairs = dict(zip(points, differences(points.values(), runs)))
         write_csv(out / f"{NAME}.csv", rows, CellRow.columns())
         write_csv(out / "differences.csv", _difference_rows(pairs), ("axis", "value", *Comparison.COLUMNS))
-        write_atomic(out / "plots" / f"{NAME}.png", png(figure(wanted, rows)))
+        write_pictures(out / "plots", NAME, partial(figure, wanted, rows))
         write_atomic(out / f"{NAME}.md", markdown(wanted, rows, pairs, runs))
         where = f"In {out}: {NAME}.md, {NAME}.csv, differences.csv, plots/, runs/"
         return "\n\n".join(filter(None, (*(axis_table(axis, rows) for axis in _axes(rows)), missing(rows), where)))
@@ -256,32 +271,36 @@ def once(cell: Cell) -> float | None:
     return images / _setting(config, other) if other else None
 
 
-def figure(wanted: Sequence[Cell], rows: Sequence[CellRow]) -> Figure:
+def figure(wanted: Sequence[Cell], rows: Sequence[CellRow], page: Page = COLUMN) -> Figure:
     """Draw plain test accuracy against every swept setting, a panel each, a line per arm."""
     axes = _axes(rows)
-    look = styles_of(row.arm for row in rows)
+    look = styles_of({name: arm.algo for name, arm in ARMS.items() if any(row.arm == name for row in rows)})
     config = wanted[0].configs[0]
-    drawn = Figure(figsize=(max(4.4, 3.2 * len(axes)), 3.9), layout="constrained")
-    drawn.suptitle(
-        literal(f"Overlap of the last minibatch: {config.dataset}, {config.n_way}-way {config.k_shot}-shot"),
-        fontsize=TITLE, weight="bold",
-    )  # fmt: skip
-    panels = drawn.subplots(1, len(axes), sharey=True, squeeze=False)[0]
+    stacked = page.columns == 1
+    height = 1.7 * len(axes) if stacked else 2.3
+    drawn = new_figure(page, height)
+    where = f"{config.dataset}, {config.n_way}-way {config.k_shot}-shot"
+    entitle(drawn, f"Overlap of the last minibatch: {where}", height)
+    shape = (len(axes), 1) if stacked else (1, len(axes))
+    panels = drawn.subplots(*shape, sharey=True, squeeze=False).ravel()
     for panel, axis in zip(panels, axes):
         _panel(panel, axis, [row for row in rows if row.axis == axis.name], look)
         end = once(next(cell for cell in wanted if cell.axis == axis.name))
         if end is not None:
             panel.axvline(end, color=GREY, lw=1, ls=":")
-        panel.set_ylabel("test accuracy, plain (fraction)" if panel is panels[0] else "")
+    known = [(row.test_acc, row.test_acc_ci95 or 0.0) for row in rows if row.test_acc is not None]
+    reach = [mean + sign * half for mean, half in known for sign in (-1, 1)]
+    for i, panel in enumerate(panels):
+        fraction_axis(panel, reach, "test accuracy, plain")
+        panel.yaxis.label.set_fontsize(TEXT)
+        if i and not stacked:
+            panel.set_ylabel("")
     arms = [arm for name, arm in ARMS.items() if name in look]
     handles = [Line2D([], [], label=literal(arm.label), **line_style(look[arm.name], 1)) for arm in arms]
-    handles.append(Line2D([], [], color=GREY, lw=0, marker="|", label="95% interval over tasks"))
+    further = [Line2D([], [], color=GREY, lw=0, marker="|", label="95% interval over tasks")]
     if any(axis.name != "meta_lr" for axis in axes):
-        handles.append(Line2D([], [], color=GREY, lw=1, ls=":", label="beyond: cycling repeats images"))
-    columns = 3 if len(axes) > 1 else 1
-    drawn.legend(
-        handles=handles, fontsize=SMALL, loc="outside lower center", ncols=columns, frameon=False, handlelength=3.5
-    )
+        further.append(Line2D([], [], color=GREY, lw=1, ls=":", label="beyond: cycling repeats images"))
+    put_legend(drawn, handles, further)
     return drawn
 
 
@@ -292,6 +311,8 @@ def _panel(panel: Axes, axis: Axis, rows: Sequence[CellRow], look: Mapping[str, 
         style = line_style(look[arm], 1)
         panel.errorbar(x, y, half, capsize=2, elinewidth=0.8, **style)
     values = sorted({row.value for row in rows if row.value is not None})
-    scale(panel, values)
+    if min(values, default=0.0) > 0 and max(values) > 5 * min(values):
+        panel.set_xscale("log")
+        panel.minorticks_off()
     panel.set_xticks(values, [f"{value:g}" for value in values])
     finish(panel, axis.label, "", bool(known))

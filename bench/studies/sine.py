@@ -7,6 +7,7 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,28 @@ from matplotlib.patches import Patch
 
 from bench.api import BenchError
 from bench.checkpoint import read_checkpoint
+from bench.colours import ink
 from bench.config import RunConfig
 from bench.data import load_data
 from bench.evaluate import TRANSDUCTIVE, evaluate
 from bench.files import Columns, write_atomic, write_csv
-from bench.panels import GREY, SMALL, TEXT, TITLE, finish, line_style, literal, styles_of
-from bench.plots import png
+from bench.panels import (
+    COLUMN,
+    GREY,
+    TEXT,
+    Page,
+    direct,
+    entitle,
+    finish,
+    label_ends,
+    line_style,
+    literal,
+    new_figure,
+    put_legend,
+    styles_of,
+    wrapped,
+)
+from bench.plots import write_pictures
 from bench.protocols import Protocol, read_presets, resolve
 from bench.records import Run, add_tables
 from bench.registry import create_algorithm
@@ -134,8 +151,8 @@ class Sine(Study):
             for p in f.errors
         ]
         write_csv(out / "sine.csv", rows, SineRow.columns())
-        write_atomic(out / "plots" / "curves.png", png(functions_figure(found)))
-        write_atomic(out / "plots" / "mse.png", png(error_figure(rows)))
+        write_pictures(out / "plots", "curves", partial(functions_figure, found))
+        write_pictures(out / "plots", "mse", partial(error_figure, rows))
         have = {(f.run.row.algo, f.run.row.seed) for f in found}
         absent = [c for c in wanted if (c.algo, c.seed) not in have]
         ended = {c.run_id: run.row.status for c in absent if (run := run_of(c, runs)) is not None and not run.ok}
@@ -302,48 +319,59 @@ def _pairs(found: Sequence[Followed]) -> str:
     return title + "\n\n" + markdown_table(["A - B", "difference", "95% interval", "p (Holm)", "pairs", "seeds"], cells)
 
 
-def functions_figure(found: Sequence[Followed]) -> Figure:
-    """Draw the functions: a row for every algorithm of the first seed, a column for every wave."""
+def functions_figure(found: Sequence[Followed], page: Page = COLUMN) -> Figure:
+    """Draw the functions of the first seed: a row for every wave, a column for every algorithm, four in a row."""
     first = [f for f in found if f.run.row.seed == found[0].run.row.seed] if found else []
     points = f"{first[0].run.row.k_shot} points" if first else "some points"
-    figure = Figure(figsize=(9.6, 0.9 + 1.75 * max(1, len(first))), layout="constrained")
-    figure.suptitle(f"Sine waves before and after adaptation to {points}", fontsize=TITLE, weight="bold")
+    across = min(4, max(1, len(first)))
+    blocks = math.ceil(len(first) / 4) or 1
+    height = (0.3 + 0.85 * TASKS) * blocks
+    figure = new_figure(page, height)
+    entitle(figure, f"Sine waves before and after adaptation to {points}", height)
     if not first:
-        figure.text(0.5, 0.5, "no finished run", ha="center", va="center", color=GREY)
+        figure.text(0.5, 0.4, "no finished run", ha="center", va="center", color=GREY, fontsize=TEXT)
         return figure
-    greys = {step: str(0.72 - 0.72 * i / (len(DRAWN) - 1)) for i, step in enumerate(DRAWN)}
-    panels = figure.subplots(len(first), TASKS, sharex=True, sharey="col", squeeze=False)
-    for row, f in enumerate(first):
+    shades = {step: 0.2 + 0.8 * i / (len(DRAWN) - 1) for i, step in enumerate(DRAWN)}
+    look = styles_of(f.run.row.algo for f in first)
+    panels = figure.subplots(TASKS * blocks, across, sharex=True, sharey="row", squeeze=False)
+    for i, f in enumerate(first):
+        colour = look[f.run.row.algo].colour
         for task in range(TASKS):
-            axes, here = panels[row, task], [p for p in f.functions if p.task == task]
+            axes, here = panels[TASKS * (i // 4) + task, i % 4], [p for p in f.functions if p.task == task]
             line = sorted({p.x: p for p in here}.values(), key=lambda p: p.x)
             adapted_to = [p for p in here if p.support]
             x = [p.x for p in line]
-            axes.plot(x, [p.wave for p in line], color="#0072B2", lw=2.2, alpha=0.55)
+            axes.plot(x, [p.wave for p in line], color="#BBBBBB", lw=2.6)
             for step in DRAWN:
-                style = "--" if step == 0 else "-"
-                colour = "#D55E00" if step == max(DRAWN) else "#009E73" if step == 0 else greys[step]
-                axes.plot(x, [getattr(p, f"step_{step}") for p in line], color=colour, ls=style, lw=1.1)
-            axes.plot([p.x for p in adapted_to], [p.wave for p in adapted_to], "o", color="black", ms=3.2, zorder=3)
-            label = literal(f.run.row.algo) if task == 0 else ""
-            finish(axes, "x" if row == len(first) - 1 else "", label, bool(here))
-            if row == 0:
-                axes.set_title(f"test wave {task + 1}", fontsize=TEXT)
-    handles: list[Any] = [Line2D([], [], color="#0072B2", lw=2.2, alpha=0.55, label="wave")]
-    handles.append(Line2D([], [], color="black", ls="none", marker="o", ms=3.2, label="points adapted to"))
-    handles.append(Line2D([], [], color="#009E73", ls="--", lw=1.1, label="before adaptation"))
-    handles += [Line2D([], [], color=greys[s], lw=1.1, label=f"after {s} steps") for s in DRAWN[1:-1]]
-    handles.append(Line2D([], [], color="#D55E00", lw=1.1, label=f"after {max(DRAWN)} steps"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=SMALL, frameon=False)
+                dash, alpha = ("--", 1.0) if step == 0 else ("-", shades[step])
+                values = [getattr(p, f"step_{step}") for p in line]
+                axes.plot(x, values, color=GREY if step == 0 else colour, ls=dash, lw=0.9, alpha=alpha)
+            axes.plot([p.x for p in adapted_to], [p.wave for p in adapted_to], "o", color="black", ms=1.8, zorder=3)
+            bottom = task == TASKS - 1
+            finish(axes, "x" if bottom else "", f"wave {task + 1}: y" if i % 4 == 0 else "", bool(here))
+            axes.xaxis.set_major_locator(ticker.MultipleLocator(5))
+            axes.yaxis.set_major_locator(ticker.MaxNLocator(2, symmetric=True))
+            if task == 0:
+                name = literal(wrapped(f.run.row.algo, 9 if page.columns == 1 else 16))
+                axes.set_title(name, fontsize=TEXT, color=ink(colour), weight="bold")
+    for empty in panels.ravel()[[not axes.lines for axes in panels.ravel()]]:
+        empty.set_axis_off()
+    handles: list[Any] = [Line2D([], [], color="#BBBBBB", lw=2.6, label="wave")]
+    handles.append(Line2D([], [], color="black", ls="none", marker="o", ms=1.8, label="points adapted to"))
+    handles.append(Line2D([], [], color=GREY, ls="--", lw=0.9, label="before adaptation"))
+    some = ", ".join(map(str, DRAWN[1:-1]))
+    further = [Line2D([], [], color=GREY, lw=0.9, alpha=0.5, label=f"pale to full: after {some} and {DRAWN[-1]} steps")]
+    put_legend(figure, handles, further)
     return figure
 
 
-def error_figure(rows: Sequence[SineRow]) -> Figure:
+def error_figure(rows: Sequence[SineRow], page: Page = COLUMN) -> Figure:
     """Draw the error against adaptation steps with its interval, a line per algorithm."""
-    figure = Figure(figsize=(5.6, 3.8), layout="constrained")
-    figure.suptitle("Error on new sine waves against adaptation steps", fontsize=TITLE, weight="bold")
+    height = 2.5
+    figure = new_figure(page, height)
+    entitle(figure, "Error on new sine waves against adaptation steps", height)
     axes, found = figure.subplots(), by_algo(rows)
-    look = styles_of(found)
+    look = styles_of(list(found))
     handles: list[Any] = []
     for algo, by_step in found.items():
         steps, means = list(by_step), [mean for mean, _ in by_step.values()]
@@ -356,8 +384,14 @@ def error_figure(rows: Sequence[SineRow]) -> Figure:
     axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_minor_formatter(ticker.NullFormatter())
-    axes.set_xticks(STEPS)
-    finish(axes, "adaptation steps", "mean squared error", bool(found))
-    handles.append(Patch(color=GREY, alpha=0.25, lw=0, label="band: 95% interval over waves"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False, handlelength=3.5)
+    axes.set_xticks([step for step in STEPS if step % 8 == 0])
+    axes.set_xticks(STEPS, minor=True)
+    finish(axes, "adaptation steps", "mean squared error (log scale)", bool(found))
+    beside_lines = bool(found) and direct(found, height - 0.5)
+    if beside_lines:
+        axes.set_ylim(axes.get_ylim())
+        ends = {algo: (list(by_step.values())[-1][0], look[algo].colour) for algo, by_step in found.items()}
+        label_ends(axes, ends, height - 0.5)
+    band = Patch(color=GREY, alpha=0.25, lw=0, label="band: 95% interval over waves")
+    put_legend(figure, [] if beside_lines else handles, [band])
     return figure
