@@ -345,6 +345,5 @@ def _bars(arms: Sequence[Arm], column: str, further_column: str, title: str, lab
         axes.xaxis.set_major_formatter(thousands)
         finish(axes, wrapped(label, 34), "", any(arm.ok for arm in members))
         axes.grid(visible=False, axis="y")
-    if timed:
-        legend(figure, arms, marked_look(look), footnote(arms), named=False)
+    legend(figure, arms, marked_look(look), footnote(arms) if timed else [], named=False)
     return figure
