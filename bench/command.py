@@ -209,7 +209,12 @@ def listing() -> str:
         kept = [i for i in range(3) if i == 0 or any(row[i] for row in rows)]
         table = [[row[i] for i in kept] for row in rows]
         parts.append(
-            tabulate(table, [columns[i] for i in kept], maxcolwidths=[14, 32, 26] if len(kept) == 3 else [18, 58])
+            tabulate(
+                table,
+                [columns[i] for i in kept],
+                maxcolwidths=[20, 56] if len(kept) == 2 else [14, 32, 30],
+                break_on_hyphens=False,
+            )
         )
     parts.append("Settings are the defaults of the class; protocols, flags and --set override them (bench/protocols/).")
     return "\n\n".join(parts)

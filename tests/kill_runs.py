@@ -30,7 +30,9 @@ import struct
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
+from xml.etree import ElementTree
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(REPOSITORY))
@@ -63,6 +65,7 @@ PHASES = ("set-up", "training", "checkpoint", "validation", "evaluation", "recor
 SET_UP = PHASES.index("set-up")
 ALL, COMMAND, WORKER = "all", "command alone", "worker alone"
 COLD = 25  # every so many-th trial has to draw glyphs anew; the others find the cache of the first command
+ENDS = {".md": "\n", ".tex": "\\end{tabular}\n", ".html": "</html>"}
 LIMIT_S = 600  # for one attempt; reached only if something hangs
 
 # Columns that measure this machine at this time, or say how often a run was begun; all others must be equal.
@@ -393,14 +396,21 @@ def read(path):
     elif path.suffix == ".npz":
         with np.load(path) as fields:
             [fields[name] for name in fields]
+    elif path.name == "weights.pt":
+        torch.load(path, weights_only=True)
     elif path.suffix == ".pt":
         read_checkpoint(path)
     elif path.suffix == ".png":
         with Image.open(path) as image:
             image.load()
-    elif path.suffix == ".md" and not path.read_text().endswith("\n"):
-        raise ValueError("cut short")
-    elif path.suffix not in (".json", ".csv", ".pt", ".png", ".md", ".html", ".lock"):
+    elif path.suffix == ".toml":
+        tomllib.loads(path.read_text())
+    elif path.suffix == ".svg":
+        ElementTree.parse(path)
+    elif path.suffix in (".md", ".tex", ".html"):
+        if not path.read_text().endswith(ENDS[path.suffix]):
+            raise ValueError("cut short")
+    elif path.suffix != ".lock":
         raise ValueError("nobody knows what this is")
 
 

@@ -94,7 +94,7 @@ def test_the_command_of_a_run_makes_that_run(tmp_path, protocol, monkeypatch, to
 
     def planned(words):
         place = Place(tmp_path, tmp_path, (), "", False, 1, None)
-        return plan.plan(flags.parser().parse_args(words), place)
+        return plan.plan(flags.parser().parse_args(words), place)[1]
 
     for config in planned(given):
         run = Run(make_row(), {"config": dataclasses.asdict(config), "command": command}, tmp_path)

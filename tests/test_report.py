@@ -264,7 +264,7 @@ def test_it_works_without_runs_with_one_and_with_failures_only(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [
             *("runs", "locks", "plots", "summary.csv", "curves.csv", "comparisons.csv", "summary.md"),
-            *("time_to_accuracy.csv", "anchors.csv", "summary.tex"),
+            *("time_to_accuracy.csv", "anchors.csv", "summary.tex", "report.html"),
             *("summary.json", "curves.json", "comparisons.json", "time_to_accuracy.json", "anchors.json"),
         ]
     )

@@ -27,7 +27,7 @@ def test_two_commands_with_one_grid_share_its_runs_and_both_show_all_of_them(tmp
     ends = [process.communicate(timeout=300) for process in processes]
     other.close()
     assert [process.returncode for process in processes] == [0, 0], ends
-    lines = [line for out, _ in ends for line in out.splitlines() if re.match(r"\[\d/3\] fomaml", line)]
+    lines = [line for out, _ in ends for line in out.splitlines() if re.match(r"\[\d/3\] fomaml.* plain", line)]
     assert len(lines) == 6
     assert len([line for line in lines if not line.endswith(")")]) == 3, "each run is made once and kept once"
     rows = table(tmp_path / "out" / "summary.csv")
@@ -49,7 +49,8 @@ def test_fifty_commands_on_one_folder_make_every_run_once(tmp_path):
     ]
     ends = [process.communicate(timeout=7200) for process in processes]
     assert {process.returncode for process in processes} == {0}, ends
-    made = [line for out, _ in ends for line in out.splitlines() if re.match(r"\[\d/6\] [a-z]+ 5-way.*[^)]$", line)]
+    ended = re.compile(r"\[\d/6\] [a-z]+ 5-way.* plain.*[^)]$")
+    made = [line for out, _ in ends for line in out.splitlines() if ended.match(line)]
     rows = table(tmp_path / "out" / "summary.csv")
     assert len(made) == len(rows) == len({row["run_id"] for row in rows}) == 6
     assert {(row["status"], row["resumed"]) for row in rows} == {("ok", "0")}
