@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.anchors import Beside
+from bench.colours import Labels, colours
 from bench.comparison import Arm, Comparison, by_setting
-from bench.panels import styles_of
 from bench.records import MODES, CurvePoint
 from bench.stats import pareto_front
 from bench.text import number
@@ -43,9 +43,11 @@ class FigureSpec:
     """The arms that are drawn, for the legend."""
 
 
-def colours(labels: Iterable[str]) -> dict[str, str]:
-    """Return the colour of every label, the same as in the plots when given all labels of the table."""
-    return {label: style.colour for label, style in styles_of(labels).items()}
+def on_dark(labels: Labels) -> dict[str, str]:
+    """Return for every colour that figures of these arms are drawn in the one that takes its place on a dark page."""
+    dark = colours(labels, dark=True)
+    pairs = [(light, dark[label]) for label, light in colours(labels).items()]
+    return dict([*pairs, *((_faint(a), _faint(b)) for a, b in pairs)])
 
 
 def figures(

@@ -24,9 +24,10 @@ from markupsafe import Markup
 from PIL import Image
 
 from bench.anchors import Beside
+from bench.colours import colours
 from bench.comparison import Arm, Comparison, by_setting
 from bench.examples import ExampleTasks
-from bench.figures import GREY, colours, figures
+from bench.figures import figures, on_dark
 from bench.records import MODES, Run, Warn, log
 from bench.repeat import repeat_command
 from bench.summary import modes, written
@@ -69,7 +70,8 @@ def page(
     """
     title, intro, sections = _sections(written(runs, arms, comparisons, published, problems))
     compared = [arm for arm in arms if arm.ok]
-    look = colours(arm.label for arm in arms)
+    labels = {arm.label: arm.algo for arm in arms}
+    look = colours(labels)
     settings = [(place(members[0], compared), members) for _, members in by_setting(compared)]
     result_headers, results = _filled(_result_headers(compared), _results(compared))
     drawn = figures(compared, comparisons, published, look)
@@ -94,7 +96,8 @@ def page(
             figures_json=_json([asdict(spec) for spec in drawn]),
             legend=sorted({arm.label for arm in compared}),
             look=look,
-            grey=GREY,
+            dark_look=colours(labels, dark=True),
+            on_dark_json=_json(on_dark(labels)),
             examples=[(name, found) for name, members in settings if (found := _examples(members, warn))],
             table_library=_script(_package("itables", "html/dt_bundle.js")),
             table_style=Markup(_package("itables", "html/dt_bundle.css").replace("</style", r"<\/style")),

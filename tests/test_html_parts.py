@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import shlex
 
 import numpy as np
@@ -12,11 +14,12 @@ from made_runs import make_row, make_run
 
 from bench import flags, plan
 from bench.api import Episode
+from bench.colours import colours
 from bench.comparison import arms, compare
 from bench.config import RunConfig
 from bench.evaluate import evaluate
 from bench.examples import ExampleTasks, example_tasks
-from bench.figures import colours, curve, figures
+from bench.figures import GREY, curve, figures, on_dark
 from bench.html import page
 from bench.model import Classifier, build_network
 from bench.records import EXAMPLES_FILE, Run, load_run, load_runs, write_run
@@ -82,6 +85,21 @@ def test_plotly_knows_every_word_of_the_figures(tmp_path):
     seeds = [run.curve[-1].val_acc for run in arm.ok.values()]
     assert curve(arm, "tasks_seen")[-1] == (3200, sum(seeds) / 2, min(seeds), max(seeds))
     assert all("&lt;c&gt;" in t["name"] for spec in specs for t in spec.data if t.get("meta") == "<c>")
+
+
+def test_every_colour_that_is_drawn_has_one_for_dark_pages(tmp_path):
+    for i, algo in enumerate(("a", "b", "c")):
+        make_run(tmp_path, algo, 0, 0.7 + 0.1 * i, 50, cost=20**i)
+    grouped, comparisons = compared(tmp_path)
+    labels = {arm.label: arm.algo for arm in grouped}
+    found = on_dark(labels)
+    drawn = re.findall(
+        r"#[0-9a-fA-F]{6}|rgba?\([^)]*\)",
+        json.dumps([s.data for s in figures(grouped, comparisons, [], colours(labels))]),
+    )
+    assert len(set(drawn) & set(found)) >= 6  # lines and bands
+    assert set(drawn) - set(found) == {GREY}
+    assert [found[colour] for colour in colours(labels).values()] == list(colours(labels, dark=True).values())
 
 
 @pytest.mark.parametrize("protocol", ["quick", "matched", "paper"])

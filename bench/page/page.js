@@ -23,20 +23,13 @@
     return window.Plotly;
   };
 
-  const tone = (colour) => {
-    // Black lines would be lost on a dark page: dark colours are lifted there.
-    const parts = /^#(..)(..)(..)$/.exec(colour);
-    if (!parts || !dark.matches || printing) return colour;
-    const [r, g, b] = parts.slice(1).map((part) => parseInt(part, 16));
-    const light = 0.2126 * r + 0.7152 * g + 0.0722 * b;
-    const lift = Math.max(0, (120 - light) / 255);
-    return `rgb(${[r, g, b].map((v) => Math.round(v + (255 - v) * lift)).join(",")})`;
-  };
+  const onDark = JSON.parse(byId("on-dark")?.textContent ?? "{}");
+  const tone = (colour) => (dark.matches && !printing && onDark[colour]) || colour;
 
   const toned = (value, key) => {
     if (Array.isArray(value)) return value.map((item) => toned(item, key));
     if (value && typeof value === "object") return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, toned(v, k)]));
-    return key === "color" && typeof value === "string" ? tone(value) : value;
+    return (key === "color" || key === "fillcolor") && typeof value === "string" ? tone(value) : value;
   };
 
   const hidden = () => new Set([...document.querySelectorAll("#shown input:not(:checked)")].map((box) => box.value));
@@ -96,7 +89,7 @@
   const swatch = (label) => {
     const box = [...document.querySelectorAll("#results-table .swatch")].find((s) => s.parentElement.textContent.trim() === label);
     const found = make("span", { className: "swatch" });
-    found.style.background = box ? box.style.background : "gray";
+    if (box) found.style.cssText = box.style.cssText;
     return found;
   };
 
