@@ -92,6 +92,7 @@ def opened(browser, report):
 def test_a_click_and_enter_sort_by_number(opened):
     head = opened.find_elements(By.CSS_SELECTOR, "#results-table thead th")
     place = [h.text.strip() for h in head].index("step ms")
+    show(opened, head[place])
     head[place].click()
     found = [float(text) for text in column(opened, "results-table", place)]
     assert found == sorted(found)
@@ -109,9 +110,15 @@ def test_typing_filters_and_long_tables_have_pages(opened):
     assert set(column(opened, "runs-table", 1)) == {"20-way 5-shot"}
 
 
+def show(browser, element):
+    """Scroll there at once: the page does so smoothly, and a click of WebDriver does not wait for that."""
+    place = "{block: 'center', inline: 'center', behavior: 'instant'}"
+    browser.execute_script(f"arguments[0].scrollIntoView({place})", element)
+
+
 def drawn(browser, kind):
     figure = browser.find_element(By.CSS_SELECTOR, f"figure[data-kind='{kind}']")
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", figure)
+    show(browser, figure)
     wait_for(browser, f"return document.querySelector(\"figure[data-kind='{kind}'] [data-drawn]\")")
     return figure
 
