@@ -198,17 +198,17 @@ def _slug(text: str) -> str:
 
 def _results(arms: Sequence[Arm]) -> list[list[Cell]]:
     rows = []
+    devices = {_device(arm) for arm in arms}  # the only one of a page is named under "Cost" and "Environment"
     for arm in arms:
         scores = []
         for column in arm.tested.values():
             scores.append(Cell(plus_minus(arm.mean(column), arm.ci95(column)), arm.mean(column)))
         peak = max(arm.values("peak_mem_mib"), default=math.nan)
         costs = [Cell(number(v), v) for v in (arm.mean("train_s"), arm.mean("step_ms_median"), peak)]
-        row = next(iter(arm.ok.values())).row
         others = max(arm.values("beside"), default=0)
         statuses = [run.row.status for run in arm.runs if not run.ok]
         notes = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
-        notes += [f"timed beside {others:.0f} other runs"] * bool(others)
+        notes += [f"timed beside {others:.0f}"] * bool(others)
         spread = arm.sd(arm.tested["plain"])
         before = arm.mean(f"{arm.tested['plain'].removeprefix('test_')}_before_adaptation")
         tasks = sum(arm.values("test_tasks"))
@@ -222,11 +222,16 @@ def _results(arms: Sequence[Arm]) -> list[list[Cell]]:
                 Cell(fraction(before), before),
                 Cell(f"{tasks:,.0f}", tasks),
                 *costs,
-                Cell(row.device_name or row.device),
+                Cell(_device(arm) if len(devices) > 1 else ""),
                 Cell(", ".join(notes)),
             ]
         )
     return rows
+
+
+def _device(arm: Arm) -> str:
+    row = next(iter(arm.ok.values())).row
+    return row.device_name or row.device
 
 
 def _result_headers(arms: Sequence[Arm]) -> list[str]:

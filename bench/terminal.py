@@ -70,6 +70,9 @@ def _fitted(members: Sequence[Arm], best: Mapping[str, set[int]]) -> str:
     for i, (arm, row) in enumerate(zip(members, rows)):
         if i == 0 or arm.setting != members[i - 1].setting:
             lines += textwrap.wrap(f"{arm.place}:", width())
+        if max(map(len, row[0].split())) > widths[0]:  # a name is never broken within a word
+            lines += textwrap.wrap(row[0], width(), subsequent_indent="  ")
+            row = ["", *row[1:]]
         lines += _lines(row, widths, {2 + k for k, mode in enumerate(arm.tested) if i in best.get(mode, ())})
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 
 import pytest
 
@@ -45,6 +46,16 @@ def test_what_stands_out_is_better_than_all_others_and_takes_no_room(tmp_path):
     assert line.startswith("high ")
     make_run(tmp_path, "rival", 0, 0.8)
     assert "\033" not in comparison_table(load_runs(tmp_path), colour=True)
+
+
+def test_a_long_name_has_a_line_of_its_own_and_is_never_broken(tmp_path):
+    for steps in (10_000, 60_000):
+        make_run(tmp_path, "fomaml", 0, 0.8, cost=10, meta_steps=steps, beside=4, run_id=f"fomaml-{steps}")
+    lines = comparison_table(load_runs(tmp_path)).splitlines()
+    assert max(map(len, lines)) <= 80
+    for steps in (10_000, 60_000):
+        place = next(i for i, line in enumerate(lines) if line == f"fomaml (meta_steps={steps})")
+        assert re.match(r" +1  0\.\d{4} ± ", lines[place + 1])
 
 
 def test_quiet_leaves_warnings_and_the_log_gets_all_of_it(tmp_path, capsys):
