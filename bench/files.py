@@ -8,7 +8,9 @@ import functools
 import io
 import math
 import os
+import re
 import secrets
+import time
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, fields
@@ -23,6 +25,7 @@ T = TypeVar("T", bound="Columns")
 
 # A spreadsheet runs cells that begin like this; with more apostrophes in front, so that reading can undo it.
 _FORMULA = r"'*[=+\-@\t\r]"
+_TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")  # as write_atomic names them
 _DTYPES = {str: "string[python]", int: "Int64", float: "float64"}  # Arrow's strings refuse broken characters
 
 
@@ -121,6 +124,18 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a full disk names no file, and nobody knows the temporary one
         raise
+
+
+def remove_leftovers(out: Path) -> None:
+    """Delete what killed processes left of ``write_atomic`` under ``out``, in the folders that runs and tables have.
+
+    Only files that have not been touched for an hour: others may be in the making, on another machine too.
+    """
+    for folder in (out, out / "cache", out / "plots", out / "plots" / "slides", *out.glob("runs/*/")):
+        with contextlib.suppress(OSError):  # not there, or not ours: nothing depends on it
+            for path in folder.iterdir():
+                if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime > 3600:
+                    path.unlink()
 
 
 def write_csv(path: Path, rows: Iterable[object], columns: Sequence[str]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from bench import presence
 from bench.config import RunConfig
 from bench.console import duration
+from bench.files import remove_leftovers
 from bench.locks import Lock, Owner, run_lock
 from bench.processes import Forwarding, forwarding_signals, verdict
 from bench.profile import PROFILE_SUMMARY
@@ -84,6 +85,7 @@ def run_all(
     Raises:
         Halted: results cannot be written.
     """
+    remove_leftovers(place.out)
     with forwarding_signals() as signals:
         return _Comparison(configs, place, fresh, Reports(say, note, describe or _line, after_run), signals).run()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from made_runs import make_row, make_run
 
 import bench
 from bench import files
+from bench.files import remove_leftovers
 from bench.records import (
     STATUS,
     AdaptationPoint,
@@ -143,6 +145,37 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
         write_atomic(tmp_path / "x", "new")
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
     assert (tmp_path / "x").read_text() == "old"
+
+
+def test_what_killed_writers_left_goes_after_an_hour_and_nothing_else_does(tmp_path, monkeypatch):
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+
+    def killed(*_: object, **__: object) -> None:
+        raise SystemExit
+
+    for old in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(files.Path, "unlink", killed)
+            patch.setattr(files.os, "fsync", killed)
+            with pytest.raises(SystemExit):
+                write_atomic(folder / "run.json", "{}")
+        for path in folder.iterdir():
+            if old:
+                os.utime(path, (0, 0))
+    for name in (".mine.tmp", "run.json", ".run.json.12-abcd.tmp"):
+        (folder / name).touch()
+        os.utime(folder / name, (0, 0))
+    assert len(list(folder.iterdir())) == 5
+    remove_leftovers(tmp_path)
+    kept = [path for path in folder.iterdir() if path.stat().st_mtime > 0]
+    assert len(kept) == 1
+    assert sorted(path.name for path in folder.iterdir() if path not in kept) == [
+        ".mine.tmp",
+        ".run.json.12-abcd.tmp",
+        "run.json",
+    ]
+    remove_leftovers(tmp_path / "nowhere")
 
 
 def test_written_files_have_the_users_usual_permissions(tmp_path):
