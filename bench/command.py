@@ -19,10 +19,10 @@ from bench.api import BenchError
 from bench.config import AUTO, RunConfig
 from bench.console import Console, in_colour, width
 from bench.data import load_data
-from bench.flags import USAGE, folder, given, parser
+from bench.flags import USAGE, flag_names, folder, given, parser
 from bench.locks import tables_turn
 from bench.plan import check, plan, request
-from bench.protocols import load_protocol, protocol_names
+from bench.protocols import Override, check_contradictions, load_protocol, protocol_names
 from bench.records import load_runs
 from bench.registry import (
     ALGORITHMS,
@@ -77,10 +77,28 @@ def _drop_output() -> None:
 
 
 def arguments(argv: Sequence[str]) -> argparse.Namespace:
-    """Return the flags of a command line, those of its ``--config`` under them."""
+    """Return the flags of a command line, those of its ``--config`` under them.
+
+    Raises:
+        BenchError: what ``check_contradictions`` refuses, in either; a file that is no configuration.
+    """
     p = parser()
     args = p.parse_args(argv)
-    return args if args.config is None else p.parse_args([*configfile.arguments(args.config, p), *argv])
+    typed = _fields(args)
+    check_contradictions([Override.parse(text) for text in args.set], typed)
+    if args.config is None:
+        return args
+    words = configfile.arguments(args.config, p)
+    below = p.parse_args(words)
+    sets = [Override.parse(text) for text in below.set]
+    check_contradictions(sets, _fields(below))
+    # --set comes after flags, but what the user types comes after the file
+    hidden = {f"--set={text}" for text, o in zip(below.set, sets) if o.name in typed}
+    return p.parse_args([*(word for word in words if word not in hidden), *argv])
+
+
+def _fields(args: argparse.Namespace) -> dict[str, str]:
+    return {name: text for name in flag_names() if (text := getattr(args, name)) is not None}
 
 
 def _main(argv: Sequence[str], console: Console) -> int:

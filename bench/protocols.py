@@ -172,6 +172,24 @@ def check_overrides(sets: Sequence[Override], algos: Sequence[str]) -> None:
             raise BenchError(unknown("field in --set", override.name, sorted(names)))
 
 
+def check_contradictions(sets: Sequence[Override], flags: Mapping[str, str]) -> None:
+    """Refuse two values for one thing: ``--set`` twice, or once and the flag of that name.
+
+    A value for all (``inner_lr``) and another for one of them (``maml.inner_lr``) is no contradiction.
+
+    Raises:
+        BenchError: names both.
+    """
+    seen: dict[tuple[str | None, str], str] = {(None, name): text for name, text in flags.items()}
+    for override in sets:
+        key = (override.algo, override.name)
+        if seen.setdefault(key, override.value) != override.value:
+            name = f"{override.algo}.{override.name}" if override.algo else override.name
+            raise BenchError(
+                f"{name} is given twice, as {seen[key]} and as {override.value} (--set); accepted: one value"
+            )
+
+
 def check_taken(sets: Sequence[Override], configs: Sequence[RunConfig]) -> None:
     """Refuse overrides that no run of the comparison has taken, its backbone not having them.
 

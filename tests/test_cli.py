@@ -264,6 +264,8 @@ def until(condition, seconds=120):
 
 
 WRONG = [
+    (["--set", "maml.inner_lr=0.1", "--set", "maml.inner_lr=0.2"], "maml.inner_lr is given twice, as 0.1 and as 0.2"),
+    (["--meta-steps", "3", "--set", "meta_steps=5"], "meta_steps is given twice, as 3 and as 5 (--set); accepted: one"),
     (["--algos", "mamll"], "Did you mean 'maml'?"),
     (["--algos", "maml,,fomaml"], "--algos 'maml,,fomaml'"),
     (["--dataset", "omniglott"], "unknown dataset 'omniglott'; accepted: auto, "),
