@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import check
-from bench.checks import algorithm, backbone, dataset, sync
+from bench.checks import algorithm, backbone, dataset, pace, sync
 from bench.checks.gpu import meta_step
 from bench.checks.verdicts import Caution, Status, Verdict, ask, ask_all
 from bench.registry import ALGORITHMS, create_algorithm, load_plugin
@@ -55,13 +55,13 @@ def test_a_prototype_network_that_counts_classes_by_their_labels_waits_for_the_d
 
 def test_a_loop_over_tasks_is_warned_of_and_a_batch_is_not():
     """The loop does everything twice, so that no noise hides it."""
-    (pace,) = (c for c in algorithm.CHECKS if c.name == "outpaces")
-    slow = ask(pace, algorithm.Algorithm("wrong", wrong.LoopsOverTasks))
+    (outpaces,) = (c for c in algorithm.CHECKS if c.name == "outpaces")
+    slow = ask(outpaces, algorithm.Algorithm("wrong", wrong.LoopsOverTasks))
     assert (slow.status, slow.check) == (Status.WARNING, "outpaces")
     assert "Python loop over tasks" in slow.remedy
-    assert algorithm.pace(0.5) == "16 tasks at once: 0.50 of a Python loop's time"
+    assert pace.pace(0.5) == "16 tasks at once: 0.50 of a Python loop's time"
     with pytest.raises(Caution, match=r"1\.10 of a Python loop's time"):
-        algorithm.pace(1.1)
+        pace.pace(1.1)
 
 
 @pytest.mark.parametrize(
