@@ -110,6 +110,18 @@ def test_a_meta_step_is_captured_on_a_gpu(capsys):
     assert "captured in a CUDA graph" in capsys.readouterr().out
 
 
+def test_an_inner_loop_without_zero_gradients_is_told_so_once():
+    """A bias in front of BatchNorm changes no loss; an inner step written for the head alone meets it."""
+    verdicts = {v.check: v for v in ask_all(algorithm.CHECKS, algorithm.Algorithm("wrong", wrong.ForgetsZeros))}
+    assert "materialize_grads=True" in verdicts["returns"].remedy
+    assert {verdicts[name].found for name in ("predicts", "adapts")} == {"the same as 'returns'"}
+    assert all(verdicts[name].status == Status.FAILED for name in ("returns", "predicts", "adapts"))
+
+
+def test_what_is_summed_over_tasks_is_not_called_of_the_wrong_order_too():
+    only(failures(algorithm.CHECKS, algorithm.Algorithm("wrong", wrong.SumsSecondOrder)), "averaged", "3 times")
+
+
 def test_verdicts_are_aligned_at_80_columns():
     printed = check.lines(Verdict("order", Status.FAILED, "found " * 20, "do " * 30))
     assert printed[0].startswith("  FAILED   order          found")

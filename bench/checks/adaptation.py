@@ -63,4 +63,4 @@ def adapts(subject: Algorithm) -> str:
             f"four small inner steps take the support loss from {before:.4f} to {after:.4f}",
             "subtract inner_lr times the gradient, of the weights that adapted() names",
         )
-    return f"four steps take the support loss {before:.3f} to {after:.3f}"
+    return f"four steps take the support loss {before:.6g} to {after:.6g}"

@@ -34,7 +34,7 @@ CHECKS: tuple[Check[Algorithm], ...] = (
     Check("averaged", "a mean over tasks, not a sum", averaged, _SOUND),
     Check("apart", "no task sees another: a batch equals its tasks run alone", apart, _SOUND),
     Check("descends", "the gradient's sign: a step against it lowers the loss", descends, _SOUND),
-    Check("order", "first or second order, as the attribute `order` claims", order, (*_SOUND, "descends")),
+    Check("order", "first or second order, as the attribute `order` claims", order, (*_SOUND, "averaged", "descends")),
     Check("predicts", "scores of every query image before and after each inner step", predicts, ("declared",)),
     Check("adapts", "inner steps lower the support loss", adapts, ("declared",)),
     Check("captures", "a meta-step can be captured in a CUDA graph", captures, _BASIS),

@@ -302,6 +302,17 @@ class ThirdOrder(FirstOrderMAML):
     order: ClassVar = "third"
 
 
+class SumsSecondOrder(MAML):
+    def meta_grad(self, task_loss, slow, tasks):
+        return changed(super().meta_grad(task_loss, slow, tasks), lambda n, g: g * tasks.support.n_tasks)
+
+
+class ForgetsZeros(FirstOrderMAML):
+    def inner_step(self, loss, fast, carry):
+        grads = torch.autograd.grad(loss.sum(), list(fast.values()))
+        return {n: (w - self.inner_lr * g).requires_grad_() for (n, w), g in zip(fast.items(), grads)}, carry
+
+
 class LoopsOverTasks(FirstOrderMAML):
     """Right, and slow: it works on every task alone, twice."""
 
