@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 
 from bench.colours import PALETTE, Labels, colours, ink, places
 from bench.comparison import Arm, by_setting
-from bench.text import heading, place
+from bench.text import heading, short_places
 
 _DASHES: tuple[Any, ...] = (
     *("-", "--", "-.", ":"),
@@ -77,23 +77,41 @@ def styles_of(labels: Labels) -> dict[str, Style]:
 
 
 def make_panels(
-    arms: Sequence[Arm], title: str, height: float, parts: Sequence[str] = ("",), page: Page = COLUMN
+    arms: Sequence[Arm],
+    title: str,
+    height: float | Callable[[Sequence[Arm]], float],
+    parts: Sequence[str] = ("",),
+    page: Page = COLUMN,
+    around: float = 0.0,
 ) -> tuple[Figure, list[tuple[Axes, list[Arm]]]]:
-    """Return a figure with one panel per setting and part, and the arms of each; parts stand beside each other."""
-    wanted = [(members, part) for _, members in by_setting(a for a in arms if a.ok) for part in parts]
+    """Return a figure with one panel per setting and part, and the arms of each.
+
+    Parts stand beside each other under one title and share their y axis; what they are is for their x labels to say.
+
+    Args:
+        height: of a panel in inches, or what it is for a panel of some arms.
+        around: inches that its labels take on top of that.
+    """
+    found = by_setting(a for a in arms if a.ok)
+    wanted = [(members, part) for _, members in found for part in parts]
     columns = min(max(page.columns, len(parts)), max(1, len(wanted)))
-    rows = max(1, math.ceil(len(wanted) / columns))
-    figure = new_figure(page, height * rows)
-    entitle(figure, f"{title}: {heading(arm.setting for arm in arms)}", height * rows)
+    heights = [float(height(members)) if callable(height) else height for members, _ in wanted] or [1.0]
+    rows = [max(heights[i : i + columns]) for i in range(0, len(heights), columns)]
+    total = sum(rows) + around * len(rows)
+    figure = new_figure(page, total)
+    entitle(figure, f"{title}: {heading(arm.setting for arm in arms)}", total)
     if not wanted:
         figure.text(0.5, 0.4, "no finished run", ha="center", va="center", color=GREY, fontsize=TEXT)
+    names = short_places(setting for setting, _ in found)
+    grid = figure.add_gridspec(len(rows), columns, height_ratios=rows)
     panels: list[tuple[Axes, list[Arm]]] = []
-    for i, (members, part) in enumerate(wanted):
-        beside = panels[-1][0] if i % len(parts) else None  # parts of one setting share their y axis
-        axes = figure.add_subplot(rows, columns, i + 1, sharey=beside)
-        name = place(members[0], [m for ms, _ in wanted for m in ms])
-        lines = [wrapped(name, int(15 * page.width / columns)), *([part] if part else [])]
-        axes.set_title(literal("\n".join(lines)), fontsize=TEXT)
+    for i, (members, _) in enumerate(wanted):
+        beside = panels[-1][0] if i % len(parts) else None
+        axes = figure.add_subplot(grid[divmod(i, columns)], sharey=beside)
+        if beside is None:
+            width = len(parts) * page.width / columns - 1.0  # less what stands left of the panel
+            name = literal(wrapped(names[members[0].setting], int(15 * width)))
+            axes.set_title(name, fontsize=TEXT, loc="left" if len(parts) > 1 else "center")
         panels.append((axes, members))
     return figure, panels
 
@@ -232,12 +250,18 @@ def legend(
 
 def grow_for_titles(figure: Figure) -> None:
     """Make the figure as much taller as further lines in the panels' titles take."""
-    rows: dict[float, int] = {}
+    rows: dict[int, int] = {}
     for axes in figure.axes:
-        spec = axes.get_subplotspec()
-        row = spec.rowspan.start if spec is not None else 0
-        rows[row] = max(rows.get(row, 0), axes.get_title().count("\n"))
+        row = row_of(axes)
+        lines = max(axes.get_title(loc=where).count("\n") for where in ("left", "center"))
+        rows[row] = max(rows.get(row, 0), lines)
     figure.set_figheight(figure.get_figheight() + LINE * sum(rows.values()))
+
+
+def row_of(axes: Axes) -> int:
+    """Return the row in which a panel stands."""
+    spec = axes.get_subplotspec()
+    return spec.rowspan.start if spec is not None else 0
 
 
 def put_legend(figure: Figure, handles: Sequence[Any], further: Sequence[Any] = (), title: str = "") -> None:
@@ -268,8 +292,9 @@ def put_legend(figure: Figure, handles: Sequence[Any], further: Sequence[Any] = 
 
 
 def wrapped(text: str, width: int) -> str:
-    """Break lines after underscores too, where the names of algorithms like to be broken."""
-    return textwrap.fill(text.replace("_", "_\0 "), width).replace("\0 ", "").replace("\0", "")
+    """Break lines between words, and words that are too long after underscores, where names like to be broken."""
+    words = (word if len(word) <= width else word.replace("_", "_\0 ") for word in text.split(" "))
+    return textwrap.fill(" ".join(words), width).replace("\0 ", "").replace("\0", "")
 
 
 def literal(text: str) -> str:

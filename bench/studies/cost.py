@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from bench.api import BenchError
 from bench.config import RunConfig, coerce
 from bench.files import Columns, write_atomic, write_csv
+from bench.marks import MARK, company_note
 from bench.panels import (
     COLUMN,
     GREY,
@@ -32,7 +33,7 @@ from bench.panels import (
     put_legend,
     styles_of,
 )
-from bench.plots import MARK, company_note, write_pictures
+from bench.pictures import write_pictures
 from bench.protocols import Override, Preset, Protocol, resolve
 from bench.records import Run
 from bench.registry import ALGORITHMS, hyperparameter_names, unknown
