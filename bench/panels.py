@@ -32,6 +32,7 @@ GREY = "#555555"
 SMALL, TEXT, TITLE = 7.0, 7.5, 8.5  # points, at the width at which a page is shown
 _PADS: dict[str, Any] = {"h_pad": 0.06, "w_pad": 0.05}  # inches
 LINE = 0.145  # inches that a line of small text takes
+_TICK = 0.5  # inches that a long number and the space beside it take
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ COLUMN = Page(3.4, 1)
 """A column of a paper, where the smallest text has 7 points."""
 SLIDE = Page(5.6, 2)
 """A slide: shown twice as large and more, so that the same text has 15 points."""
+
+
+def panel_width(page: Page, panels: int) -> float:
+    """Return about how many inches a panel's x axis takes, where so many stand on the page."""
+    return page.width / min(page.columns, max(1, panels)) - 1.0
 
 
 @dataclass(frozen=True)
@@ -129,21 +135,31 @@ def entitle(figure: Figure, title: str, height: float) -> None:
 
 
 def thousands(value: float, _: object) -> str:
-    """Return a tick's text, as in ``12,000`` or ``0.5``."""
+    """Return a tick's text, as in ``12,000``, ``500k``, ``1.5M`` or ``0.5``."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(unit, 1e5):
+            return f"{value / unit:,.10g}{letter}"
     return f"{value:,.10g}"
 
 
-def scale(axes: Axes, ends: Sequence[float]) -> None:
-    """Make the x axis logarithmic where a linear one would squeeze an arm into a tenth of it."""
+def scale(axes: Axes, ends: Sequence[float], width: float) -> None:
+    """Make the x axis, ``width`` inches long, logarithmic where a linear one would squeeze an arm into a tenth."""
     positive = [x for x in ends if x > 0]
     if positive and len(positive) == len(ends) and max(positive) > 10 * min(positive):
         axes.set_xscale("log", nonpositive="mask")
-        narrow = max(positive) < 300 * min(positive)
-        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+        log_ticks(axes, min(positive), max(positive), width)
         axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     else:
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5 if width > 2 else 4))
     axes.xaxis.set_major_formatter(thousands)
+
+
+def log_ticks(axes: Axes, low: float, high: float, width: float) -> None:
+    """Label as many ticks of a logarithmic axis ``width`` inches long as stand apart."""
+    decade = width / math.log10(high / low)  # inches
+    fitting = [subs for subs, closest in (((1, 2, 5), 0.3), ((1, 3), 0.47)) if closest * decade > _TICK]
+    locator = ticker.LogLocator(subs=fitting[0]) if fitting else ticker.LogLocator(numticks=max(2, int(width / _TICK)))
+    axes.xaxis.set_major_locator(locator)
 
 
 def finish(axes: Axes, x_label: str, y_label: str, filled: bool) -> None:
@@ -228,7 +244,7 @@ def fraction_axis(axes: Axes, values: Iterable[float], label: str, which: str = 
         start = max(0.0, round(math.floor((low - room) / step + 1e-9) * step, 2))
     (axes.set_ylim if which == "y" else axes.set_xlim)(start, max(high + room, start + 0.02))
     said = f"(fraction; from {start:g})" if start else "(fraction)"
-    text = f"{label}\n{said}" if start and which == "y" and "\n" not in label else f"{label} {said}"
+    text = f"{label}\n{said}" if start and "\n" not in label else f"{label} {said}"
     (axes.set_ylabel if which == "y" else axes.set_xlabel)(text)
 
 

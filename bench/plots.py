@@ -30,7 +30,9 @@ from bench.panels import (
     legend,
     line_style,
     literal,
+    log_ticks,
     make_panels,
+    panel_width,
     row_of,
     scale,
     styles,
@@ -75,7 +77,7 @@ def accuracy_vs_cost(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
         points = [(arm.mean("train_s"), arm.mean("test_acc"), arm) for arm in members]
         points = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
         front = [points[i] for i in pareto_front([p[0] for p in points], [p[1] for p in points])]
-        scale(axes, [cost for cost, _, _ in points])
+        scale(axes, [cost for cost, _, _ in points], panel_width(page, len(panels)))
         heights = []
         for cost, accuracy, arm in points:
             style, half = look[unmarked(arm)], arm.ci95("test_acc")
@@ -137,11 +139,14 @@ def time_to_accuracy(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     for axes, members in panels:
         shown = [(arm, one) for arm in members for one in found[id(arm)]]
         ends = [s for _, one in shown for s in (one.median_s, *one.full_s) if s is not None]
-        scale(axes, ends)
-        room = 0.8 / (page.width / page.columns - 1.1)  # inches that the words at the right take of the panel
+        width = panel_width(page, len(panels))
+        scale(axes, ends, width)
+        room = 0.8 / width  # inches that the words at the right take of the panel
         if axes.get_xscale() == "log":
             low, high = min(ends) / 1.3, max(ends)
-            axes.set_xlim(low, high * (high / low) ** (room / (1 - room)))
+            far = high * (high / low) ** (room / (1 - room))
+            axes.set_xlim(low, far)
+            log_ticks(axes, low, far, width)
         else:
             axes.set_xlim(0, max(ends, default=0.0) / (1 - room) or 1.0)
         for i, arm in enumerate(members):
@@ -219,7 +224,7 @@ def _curves(arms: Sequence[Arm], column: str, title: str, label: str, page: Page
     for axes, members in panels:
         curves = {arm.label: (look[unmarked(arm)], len(arm.ok), mean_curve(arm, column)) for arm in members}
         curves = {label: found for label, found in curves.items() if found[2]}
-        scale(axes, [curve[-1][0] for _, _, curve in curves.values()])
+        scale(axes, [curve[-1][0] for _, _, curve in curves.values()], panel_width(page, len(panels)))
         values: list[float] = []
         for style, seeds, curve in curves.values():
             x, y, low, high = zip(*curve)

@@ -17,7 +17,7 @@ from matplotlib.image import imread
 
 from bench.colours import registered
 from bench.comparison import arms
-from bench.panels import COLUMN, SLIDE, styles, styles_of
+from bench.panels import COLUMN, SLIDE, fraction_axis, styles, styles_of
 from bench.pictures import png, write_pictures
 from bench.plots import FIGURES
 from bench.records import CurvePoint, load_runs
@@ -200,6 +200,26 @@ def test_panels_are_named_once_by_what_tells_their_settings_apart(long_settings,
     first, other = [title.partition(" Pareto")[0] for title in titles if title]
     assert (first, other) == (own, "5-way 1-shot (k_query=9, test_rotation=none)")
     assert all(title.count("\n") <= 5 for title in titles)
+
+
+@pytest.mark.parametrize("name", ["accuracy_vs_tasks", "accuracy_vs_wallclock", "accuracy_vs_cost", "time_to_accuracy"])
+@pytest.mark.parametrize("cost", [4.0, 60.0, 4000.0])
+def test_long_numbers_below_an_axis_stand_apart(tmp_path, name, cost):
+    """Half a million to two million tasks, and times of one to 4,000 times as long, in two panels of a slide."""
+    for n_way in (5, 20):
+        for algo, times in (("alpha", 1.0), ("beta", cost)):
+            train_s = 1982.0 * times
+            row = make_run(tmp_path, algo, tasks=3, n_way=n_way, run_id=f"{algo}-{n_way}", train_s=train_s)
+            points = [CurvePoint(i, 384_000 * i, 396.4 * times * i, 0.5 + 0.1 * i, 0.01, 1.0) for i in range(6)]
+            rewrite(tmp_path, row, curve=points)
+    for page in (COLUMN, SLIDE):
+        check_legible(FIGURES[name](arms_of(tmp_path), page))
+
+
+def test_an_axis_along_the_bottom_says_in_a_line_of_its_own_where_it_begins():
+    axes = Figure().subplots()
+    fraction_axis(axes, [0.8, 0.9], "test accuracy", "x")
+    assert axes.get_xlabel() == "test accuracy\n(fraction; from 0.75)"
 
 
 def test_bars_are_as_thick_in_every_panel(long_settings):

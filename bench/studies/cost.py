@@ -428,9 +428,8 @@ def figure(
                 ends = [min(row.value for row in members), max(row.value for row in members)]
                 fitted = Line(slope.per_unit, slope.at_zero, slope.r2)
                 below.plot(ends, [fitted.at(x) for x in ends], color=look[slope.algo].colour, lw=0.8, alpha=0.7)
-    put_legend(
-        drawn, handles, [*further, *company_note(max(beside_others.values(), default=0))], _others(axis, members[0])
-    )
+    title = _others(axis, members[0]).replace("meta-batch ", "meta-batch\u00a0")  # on one line
+    put_legend(drawn, handles, [*further, *company_note(max(beside_others.values(), default=0))], title)
     return drawn
 
 

@@ -304,5 +304,5 @@ def figure(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     fraction_axis(tested, reach, "test accuracy", "x")
     tested.xaxis.set_major_locator(MaxNLocator(5))
     finish(tested, "", "", any(arm.ok for arm in arms))
-    tested.set_title("● plain, ◆ transductive;\nbar: 95% interval over tasks", fontsize=TEXT)
+    tested.set_title("● plain, ◆ transductive;\nbar: 95% interval\nover tasks", fontsize=TEXT)
     return drawn
