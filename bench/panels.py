@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -308,9 +309,9 @@ def put_legend(figure: Figure, handles: Sequence[Any], further: Sequence[Any] = 
 
 
 def wrapped(text: str, width: int) -> str:
-    """Break lines between words, and words that are too long after underscores, where names like to be broken."""
-    words = (word if len(word) <= width else word.replace("_", "_\0 ") for word in text.split(" "))
-    return textwrap.fill(" ".join(words), width).replace("\0 ", "").replace("\0", "")
+    """Break lines between words; words that are too long after underscores and hyphens, where names like it best."""
+    words = (word if len(word) <= width else re.sub("([_-])", "\\1\0 ", word) for word in text.split(" "))
+    return textwrap.fill(" ".join(words), width, break_on_hyphens=False).replace("\0 ", "").replace("\0", "")
 
 
 def literal(text: str) -> str:
