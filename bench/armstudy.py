@@ -224,6 +224,19 @@ def missing(rows: Sequence[CellRow]) -> str:
     return f"{lost} of {len(rows)} results are missing; the status column says why." if lost else ""
 
 
+def page_head(
+    title: str, source: str, fixed: Iterable[str], picture: tuple[str, str], rows: Sequence[CellRow]
+) -> list[str]:
+    """Return how the page of such a study begins: title, source, what was held fixed, its figure, what is missing.
+
+    Args:
+        picture: what it shows, and the name of its file in ``plots/``.
+    """
+    shows, name = picture
+    held = "\n".join(f"- {line}" for line in fixed if line)
+    return [f"# {title}", source, held, f"![{shows}](plots/{name}.png)", missing(rows)]
+
+
 def machine(rows: Sequence[CellRow], runs: Mapping[str, Run]) -> str:
     """Name the machines, thread counts and commits of the runs."""
     used = [runs[run_id].row for row in rows for run_id in row.run_ids.split() if run_id in runs]

@@ -179,7 +179,11 @@ def _differing(own: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> s
 def _label(algo: str, identity: dict[str, Any], setting: Setting, found: list[tuple[Any, ...]]) -> str:
     beside = [(name, other) for place, name, other, _ in found if place == setting]
     rivals = [other for name, other in beside if name == algo]
-    described = [_differing({k: v for k, v in identity.items() if k not in _MACHINE}, rivals)]
+    described = [_differing({k: v for k, v in identity.items() if k not in (*_MACHINE, "step_mode")}, rivals)]
+    if identity["step_mode"] is not None:  # a run that failed in its first step does not know it
+        described.append(
+            _differing({"step_mode": identity["step_mode"]}, [r for r in rivals if r["step_mode"] is not None])
+        )
     # Costs on different machines must not stand side by side unnamed, even if no algorithm was run on both.
     alike = [other for _, other in beside]
     for part in _MACHINE:

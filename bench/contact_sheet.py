@@ -21,7 +21,7 @@ from bench.config import RunConfig
 from bench.data import load_data
 from bench.files import write_atomic
 from bench.images import ImageSet
-from bench.plots import png
+from bench.pictures import png
 
 _GAP = 2  # pixels between pictures
 _PAPER, _GROUND = 255, 225  # grey levels

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from matplotlib.lines import Line2D
 
 from bench.colours import PALETTE, Labels, colours, ink, places
 from bench.comparison import Arm, by_setting
-from bench.text import heading, place
+from bench.text import heading, short_places
 
 _DASHES: tuple[Any, ...] = (
     *("-", "--", "-.", ":"),
@@ -32,6 +33,7 @@ GREY = "#555555"
 SMALL, TEXT, TITLE = 7.0, 7.5, 8.5  # points, at the width at which a page is shown
 _PADS: dict[str, Any] = {"h_pad": 0.06, "w_pad": 0.05}  # inches
 LINE = 0.145  # inches that a line of small text takes
+_TICK = 0.5  # inches that a long number and the space beside it take
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,11 @@ COLUMN = Page(3.4, 1)
 """A column of a paper, where the smallest text has 7 points."""
 SLIDE = Page(5.6, 2)
 """A slide: shown twice as large and more, so that the same text has 15 points."""
+
+
+def panel_width(page: Page, panels: int) -> float:
+    """Return about how many inches a panel's x axis takes, where so many stand on the page."""
+    return page.width / min(page.columns, max(1, panels)) - 1.0
 
 
 @dataclass(frozen=True)
@@ -77,23 +84,41 @@ def styles_of(labels: Labels) -> dict[str, Style]:
 
 
 def make_panels(
-    arms: Sequence[Arm], title: str, height: float, parts: Sequence[str] = ("",), page: Page = COLUMN
+    arms: Sequence[Arm],
+    title: str,
+    height: float | Callable[[Sequence[Arm]], float],
+    parts: Sequence[str] = ("",),
+    page: Page = COLUMN,
+    around: float = 0.0,
 ) -> tuple[Figure, list[tuple[Axes, list[Arm]]]]:
-    """Return a figure with one panel per setting and part, and the arms of each; parts stand beside each other."""
-    wanted = [(members, part) for _, members in by_setting(a for a in arms if a.ok) for part in parts]
+    """Return a figure with one panel per setting and part, and the arms of each.
+
+    Parts stand beside each other under one title and share their y axis; what they are is for their x labels to say.
+
+    Args:
+        height: of a panel in inches, or what it is for a panel of some arms.
+        around: inches that its labels take on top of that.
+    """
+    found = by_setting(a for a in arms if a.ok)
+    wanted = [(members, part) for _, members in found for part in parts]
     columns = min(max(page.columns, len(parts)), max(1, len(wanted)))
-    rows = max(1, math.ceil(len(wanted) / columns))
-    figure = new_figure(page, height * rows)
-    entitle(figure, f"{title}: {heading(arm.setting for arm in arms)}", height * rows)
+    heights = [float(height(members)) if callable(height) else height for members, _ in wanted] or [1.0]
+    rows = [max(heights[i : i + columns]) for i in range(0, len(heights), columns)]
+    total = sum(rows) + around * len(rows)
+    figure = new_figure(page, total)
+    entitle(figure, f"{title}: {heading(arm.setting for arm in arms)}", total)
     if not wanted:
         figure.text(0.5, 0.4, "no finished run", ha="center", va="center", color=GREY, fontsize=TEXT)
+    names = short_places(setting for setting, _ in found)
+    grid = figure.add_gridspec(len(rows), columns, height_ratios=rows)
     panels: list[tuple[Axes, list[Arm]]] = []
-    for i, (members, part) in enumerate(wanted):
-        beside = panels[-1][0] if i % len(parts) else None  # parts of one setting share their y axis
-        axes = figure.add_subplot(rows, columns, i + 1, sharey=beside)
-        name = place(members[0], [m for ms, _ in wanted for m in ms])
-        lines = [wrapped(name, int(15 * page.width / columns)), *([part] if part else [])]
-        axes.set_title(literal("\n".join(lines)), fontsize=TEXT)
+    for i, (members, _) in enumerate(wanted):
+        beside = panels[-1][0] if i % len(parts) else None
+        axes = figure.add_subplot(grid[divmod(i, columns)], sharey=beside)
+        if beside is None:
+            width = len(parts) * page.width / columns - 1.0  # less what stands left of the panel
+            name = literal(wrapped(names[members[0].setting], int(15 * width)))
+            axes.set_title(name, fontsize=TEXT, loc="left" if len(parts) > 1 else "center")
         panels.append((axes, members))
     return figure, panels
 
@@ -111,21 +136,31 @@ def entitle(figure: Figure, title: str, height: float) -> None:
 
 
 def thousands(value: float, _: object) -> str:
-    """Return a tick's text, as in ``12,000`` or ``0.5``."""
+    """Return a tick's text, as in ``12,000``, ``500k``, ``1.5M`` or ``0.5``."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(unit, 1e5):
+            return f"{value / unit:,.10g}{letter}"
     return f"{value:,.10g}"
 
 
-def scale(axes: Axes, ends: Sequence[float]) -> None:
-    """Make the x axis logarithmic where a linear one would squeeze an arm into a tenth of it."""
+def scale(axes: Axes, ends: Sequence[float], width: float) -> None:
+    """Make the x axis, ``width`` inches long, logarithmic where a linear one would squeeze an arm into a tenth."""
     positive = [x for x in ends if x > 0]
     if positive and len(positive) == len(ends) and max(positive) > 10 * min(positive):
         axes.set_xscale("log", nonpositive="mask")
-        narrow = max(positive) < 300 * min(positive)
-        axes.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5) if narrow else (1,)))
+        log_ticks(axes, min(positive), max(positive), width)
         axes.xaxis.set_minor_formatter(ticker.NullFormatter())
     else:
-        axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(5 if width > 2 else 4))
     axes.xaxis.set_major_formatter(thousands)
+
+
+def log_ticks(axes: Axes, low: float, high: float, width: float) -> None:
+    """Label as many ticks of a logarithmic axis ``width`` inches long as stand apart."""
+    decade = width / math.log10(high / low)  # inches
+    fitting = [subs for subs, closest in (((1, 2, 5), 0.3), ((1, 3), 0.47)) if closest * decade > _TICK]
+    locator = ticker.LogLocator(subs=fitting[0]) if fitting else ticker.LogLocator(numticks=max(2, int(width / _TICK)))
+    axes.xaxis.set_major_locator(locator)
 
 
 def finish(axes: Axes, x_label: str, y_label: str, filled: bool) -> None:
@@ -210,7 +245,7 @@ def fraction_axis(axes: Axes, values: Iterable[float], label: str, which: str = 
         start = max(0.0, round(math.floor((low - room) / step + 1e-9) * step, 2))
     (axes.set_ylim if which == "y" else axes.set_xlim)(start, max(high + room, start + 0.02))
     said = f"(fraction; from {start:g})" if start else "(fraction)"
-    text = f"{label}\n{said}" if start and which == "y" and "\n" not in label else f"{label} {said}"
+    text = f"{label}\n{said}" if start and "\n" not in label else f"{label} {said}"
     (axes.set_ylabel if which == "y" else axes.set_xlabel)(text)
 
 
@@ -232,12 +267,18 @@ def legend(
 
 def grow_for_titles(figure: Figure) -> None:
     """Make the figure as much taller as further lines in the panels' titles take."""
-    rows: dict[float, int] = {}
+    rows: dict[int, int] = {}
     for axes in figure.axes:
-        spec = axes.get_subplotspec()
-        row = spec.rowspan.start if spec is not None else 0
-        rows[row] = max(rows.get(row, 0), axes.get_title().count("\n"))
+        row = row_of(axes)
+        lines = max(axes.get_title(loc=where).count("\n") for where in ("left", "center"))
+        rows[row] = max(rows.get(row, 0), lines)
     figure.set_figheight(figure.get_figheight() + LINE * sum(rows.values()))
+
+
+def row_of(axes: Axes) -> int:
+    """Return the row in which a panel stands."""
+    spec = axes.get_subplotspec()
+    return spec.rowspan.start if spec is not None else 0
 
 
 def put_legend(figure: Figure, handles: Sequence[Any], further: Sequence[Any] = (), title: str = "") -> None:
@@ -268,8 +309,9 @@ def put_legend(figure: Figure, handles: Sequence[Any], further: Sequence[Any] = 
 
 
 def wrapped(text: str, width: int) -> str:
-    """Break lines after underscores too, where the names of algorithms like to be broken."""
-    return textwrap.fill(text.replace("_", "_\0 "), width).replace("\0 ", "").replace("\0", "")
+    """Break lines between words; words that are too long after underscores and hyphens, where names like it best."""
+    words = (word if len(word) <= width else re.sub("([_-])", "\\1\0 ", word) for word in text.split(" "))
+    return textwrap.fill(" ".join(words), width, break_on_hyphens=False).replace("\0 ", "").replace("\0", "")
 
 
 def literal(text: str) -> str:

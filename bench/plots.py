@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context, ticker
+from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from bench.comparison import Arm, by_setting
-from bench.files import write_atomic
+from bench.marks import footnote, marked, marked_look, unmarked
 from bench.panels import (
     COLUMN,
     GREY,
     LINE,
-    SLIDE,
     SMALL,
     TEXT,
     Page,
@@ -35,7 +30,10 @@ from bench.panels import (
     legend,
     line_style,
     literal,
+    log_ticks,
     make_panels,
+    panel_width,
+    row_of,
     scale,
     styles,
     thousands,
@@ -45,38 +43,6 @@ from bench.records import MODES
 from bench.stats import pareto_front
 from bench.text import number
 from bench.time_to_accuracy import THRESHOLDS, ArmReached, of_arm
-
-SALT = "meta-learning-benchmark"
-"""What the ids in vector files are made from, so that the same figure gives the same file."""
-DPI = 300
-
-
-def png(figure: Figure) -> bytes:
-    """Return the figure as a PNG picture; the same figure gives the same bytes."""
-    return _saved(figure, "png", dpi=DPI, metadata={"Software": None})
-
-
-def svg(figure: Figure) -> bytes:
-    """Return the figure as an SVG picture, its text as outlines; the same figure gives the same bytes."""
-    with rc_context({"svg.hashsalt": SALT, "svg.fonttype": "path"}):
-        return _saved(figure, "svg", metadata={"Date": None, "Creator": None})
-
-
-def _saved(figure: Figure, form: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script that the font lacks
-        figure.savefig(buffer, format=form, **options)
-    return buffer.getvalue()
-
-
-def write_pictures(folder: Path, name: str, draw: Callable[[Page], Figure]) -> Path:
-    """Write ``name.png`` and ``name.svg`` for a column, ``slides/name.png`` for a slide; return the first's path."""
-    figure = draw(COLUMN)
-    write_atomic(folder / f"{name}.png", png(figure))
-    write_atomic(folder / f"{name}.svg", svg(figure))
-    write_atomic(folder / "slides" / f"{name}.png", png(draw(SLIDE)))
-    return folder / f"{name}.png"
 
 
 def accuracy_vs_tasks(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
@@ -111,7 +77,7 @@ def accuracy_vs_cost(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
         points = [(arm.mean("train_s"), arm.mean("test_acc"), arm) for arm in members]
         points = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
         front = [points[i] for i in pareto_front([p[0] for p in points], [p[1] for p in points])]
-        scale(axes, [cost for cost, _, _ in points])
+        scale(axes, [cost for cost, _, _ in points], panel_width(page, len(panels)))
         heights = []
         for cost, accuracy, arm in points:
             style, half = look[unmarked(arm)], arm.ci95("test_acc")
@@ -126,7 +92,7 @@ def accuracy_vs_cost(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
             ends = [cost for cost, _, _ in front] + [max(cost for cost, _, _ in points)]
             steps = [accuracy for _, accuracy, _ in front] + [front[-1][1]]
             axes.plot(ends, steps, ls=":", color=GREY, lw=1.2, drawstyle="steps-post", zorder=1)
-            width = int(15 * page.width / min(page.columns, len(panels)))
+            width = int(15 * (page.width / min(page.columns, len(panels)) - 0.6))
             names = wrapped("Pareto front: " + ", ".join(arm.label for *_, arm in front), width)
             axes.set_title(f"{axes.get_title()}\n{literal(names)}", fontsize=SMALL)
         fraction_axis(axes, heights, "test accuracy")
@@ -153,7 +119,7 @@ def adaptation(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
                     axes.axhline(*curve.values(), color=style.colour, ls=style.dash, lw=1)
                 values += curve.values()
             axes.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
-            finish(axes, "adaptation steps", "", any(curve for _, curve in curves))
+            finish(axes, f"adaptation steps,\n{mode}", "", any(curve for _, curve in curves))
         fraction_axis(panels[first][0], values, "test accuracy")
         panels[first][0].yaxis.label.set_fontsize(TEXT)
         for axes, _ in panels[first + 1 : first + len(MODES)]:
@@ -173,11 +139,14 @@ def time_to_accuracy(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     for axes, members in panels:
         shown = [(arm, one) for arm in members for one in found[id(arm)]]
         ends = [s for _, one in shown for s in (one.median_s, *one.full_s) if s is not None]
-        scale(axes, ends)
-        room = 0.8 / (page.width / page.columns - 1.1)  # inches that the words at the right take of the panel
+        width = panel_width(page, len(panels))
+        scale(axes, ends, width)
+        room = 0.8 / width  # inches that the words at the right take of the panel
         if axes.get_xscale() == "log":
             low, high = min(ends) / 1.3, max(ends)
-            axes.set_xlim(low, high * (high / low) ** (room / (1 - room)))
+            far = high * (high / low) ** (room / (1 - room))
+            axes.set_xlim(low, far)
+            log_ticks(axes, low, far, width)
         else:
             axes.set_xlim(0, max(ends, default=0.0) / (1 - room) or 1.0)
         for i, arm in enumerate(members):
@@ -215,6 +184,11 @@ FIGURES: dict[str, Callable[..., Figure]] = {
 """Every figure by the name of its file: each takes arms and, optionally, the page it is for."""
 
 
+def shown_in(name: str, arms: Sequence[Arm]) -> list[Arm]:
+    """Return the arms that a figure is about: all in one of costs, those with accuracies in any other."""
+    return [arm for arm in arms if name in (step_time.__name__, peak_memory.__name__) or arm.measure == "accuracy"]
+
+
 def _reached(axes: Axes, y: float, found: ArmReached, style: Style) -> None:
     hit = found.median_s
     x = max(found.full_s) if hit is None else hit
@@ -235,6 +209,11 @@ def _reached(axes: Axes, y: float, found: ArmReached, style: Style) -> None:
     axes.annotate(text, (last, y), (6, 0), textcoords="offset points", va="center", fontsize=SMALL)
 
 
+def rows_beside(axes: Axes, panels: Sequence[tuple[Axes, list[Arm]]]) -> int:
+    """Return the most arms of a panel in the row of ``axes``, so that all bars of a row are as thick."""
+    return max(len(members) for one, members in panels if row_of(one) == row_of(axes))
+
+
 def _curves(arms: Sequence[Arm], column: str, title: str, label: str, page: Page) -> Figure:
     look, height = styles(arms), 2.2
     timed = column == "train_s"
@@ -245,7 +224,7 @@ def _curves(arms: Sequence[Arm], column: str, title: str, label: str, page: Page
     for axes, members in panels:
         curves = {arm.label: (look[unmarked(arm)], len(arm.ok), mean_curve(arm, column)) for arm in members}
         curves = {label: found for label, found in curves.items() if found[2]}
-        scale(axes, [curve[-1][0] for _, _, curve in curves.values()])
+        scale(axes, [curve[-1][0] for _, _, curve in curves.values()], panel_width(page, len(panels)))
         values: list[float] = []
         for style, seeds, curve in curves.values():
             x, y, low, high = zip(*curve)
@@ -266,36 +245,6 @@ def _curves(arms: Sequence[Arm], column: str, title: str, label: str, page: Page
     notes = footnote(arms) if timed else []
     legend(figure, arms, marked_look(look), [*further, *notes], named=not beside_lines)
     return figure
-
-
-MARK = " *"
-"""Follows the label of an arm whose times were measured beside other runs."""
-
-
-def marked(arms: Sequence[Arm]) -> list[Arm]:
-    """Return the arms with MARK after the labels of those of whom a run was trained beside others."""
-    return [replace(arm, label=arm.label + MARK) if any(arm.values("beside")) else arm for arm in arms]
-
-
-def unmarked(arm: Arm) -> str:
-    """Return the label that an arm had before ``marked``."""
-    return arm.label.removesuffix(MARK)
-
-
-def marked_look(look: Mapping[str, Style]) -> dict[str, Style]:
-    """Return the styles by the labels and by the marked labels."""
-    return {**look, **{label + MARK: style for label, style in look.items()}}
-
-
-def footnote(arms: Sequence[Arm]) -> list[Line2D]:
-    """Return what a legend says of marked arms, nothing if there is none."""
-    return company_note(max((v for arm in arms for v in arm.values("beside")), default=0.0))
-
-
-def company_note(most: float) -> list[Line2D]:
-    """Return what a legend says of MARK where up to ``most`` other runs were under way, nothing for none."""
-    text = f"times measured beside up to {most:.0f} other run{'s' if most > 1 else ''}"
-    return [Line2D([], [], ls="none", marker="$*$", markersize=5, color=GREY, label=text)] if most else []
 
 
 def mean_curve(arm: Arm, column: str) -> list[tuple[float, float, float, float]]:
@@ -322,12 +271,11 @@ def _bars(arms: Sequence[Arm], column: str, further_column: str, title: str, lab
     look, timed = styles(arms), column.startswith("step_ms")
     arms = marked(arms) if timed else arms
     names = {arm.label: literal(wrapped(arm.label, 20)) for arm in arms}
-    rows = max((len(members) for _, members in by_setting(arms)), default=1)
     thickness = max([0.24, *(0.125 * (name.count("\n") + 1) + 0.06 for name in names.values())])  # inches
     seeds = ", mean over seeds" if any(len(a.ok) > 1 for a in arms) else ""
-    figure, panels = make_panels(arms, title + seeds, 0.75 + thickness * rows, page=page)
+    figure, panels = make_panels(arms, title + seeds, lambda members: thickness * len(members), page=page, around=0.75)
     for axes, members in panels:
-        longest = 0.0
+        beside, longest = rows_beside(axes, panels), 0.0
         for i, arm in enumerate(members):
             style, value, end = look[unmarked(arm)], arm.mean(column), arm.mean(further_column)
             if math.isfinite(value):
@@ -340,7 +288,7 @@ def _bars(arms: Sequence[Arm], column: str, further_column: str, title: str, lab
             longest = max(longest, reach)
         axes.set_xlim(0, longest * 1.35 or 1.0)
         axes.set_yticks(range(len(members)), [names[arm.label] for arm in members])
-        axes.set_ylim(len(members) - 0.5, -0.5)
+        axes.set_ylim(beside - 0.5, -0.5)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(3))
         axes.xaxis.set_major_formatter(thousands)
         finish(axes, wrapped(label, 34), "", any(arm.ok for arm in members))

@@ -12,7 +12,8 @@ from bench.exports import write_exports
 from bench.files import used_columns, write_atomic, write_csv, write_table
 from bench.html import page
 from bench.locks import tables_turn
-from bench.plots import FIGURES, write_pictures
+from bench.pictures import write_pictures
+from bench.plots import FIGURES, shown_in
 from bench.records import CurvePoint, SummaryRow, load_runs, log
 from bench.summary import summary
 from bench.time_to_accuracy import Reached, time_to_accuracy
@@ -68,7 +69,11 @@ def _write_report(out: Path) -> ReportFiles:
     write_csv(files["time_to_accuracy_csv"], time_to_accuracy(runs), Reached.columns())
     write_csv(files["anchors_csv"], (line.cells for line in lines), ANCHOR_COLUMNS)
     write_exports(out, runs, grouped, comparisons, lines)
-    plots = tuple(write_pictures(out / "plots", name, partial(draw, grouped)) for name, draw in FIGURES.items())
+    plots = tuple(
+        write_pictures(out / "plots", name, partial(draw, shown))
+        for name, draw in FIGURES.items()
+        if (shown := shown_in(name, grouped)) or not grouped
+    )
     text = summary(runs, grouped, comparisons, lines, [path.relative_to(out).as_posix() for path in plots], problems)
     write_atomic(out / "summary.md", text)
     # last: tables come first

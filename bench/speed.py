@@ -25,7 +25,7 @@ from bench.config import check_range
 from bench.files import write_atomic, write_csv
 from bench.measure import device_name, git_commit
 from bench.peers import PROJECT, VARIANTS, YARDSTICK
-from bench.plots import write_pictures
+from bench.pictures import write_pictures
 from bench.processes import WORKER_ENVIRONMENT
 from bench.registry import unknown
 from bench.speed_measure import (

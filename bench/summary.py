@@ -21,6 +21,9 @@ MEMORY = {
 }
 
 
+_TITLES = {"accuracy": "Accuracy", "mse": "Mean squared error (mse)"}
+
+
 def summary(
     runs: Sequence[Run],
     arms: Sequence[Arm],
@@ -61,7 +64,7 @@ def written(
     if compared := [arm for arm in arms if arm.ok]:
         blocks += ["## What was compared", *_compared(compared)]
         blocks += sections.deviations(compared)
-        measures = dict.fromkeys(arm.measure.replace("accuracy", "Accuracy") for arm in compared)
+        measures = dict.fromkeys(_TITLES.get(arm.measure, arm.measure) for arm in compared)
         blocks += [f"## {' and '.join(measures)} on meta-test", *_accuracies(compared)]
         blocks += ["## Paired differences", *_differences(comparisons, compared)]
     blocks += sections.published(published)
@@ -87,10 +90,13 @@ def _compared(arms: Sequence[Arm]) -> list[str]:
     def describe(members: list[Arm]) -> list[str]:
         s = members[0].setting
         asked = s.k_query if s.eval_k_query is None else s.eval_k_query
-        episode = f"{s.k_query} query images per class in training, {asked} in evaluation; backbone {s.backbone}"
-        trained = dict.fromkeys(run.row.train_rotation for arm in members for run in arm.ok.values())
-        episode += f"; rotation in training {' or '.join(t or 'not recorded' for t in trained)}, at test "
-        episode += s.test_rotation or "not recorded"
+        classes = members[0].measure == "accuracy"
+        what = "images per class" if classes else "points"
+        episode = f"{s.k_query} query {what} in training, {asked} in evaluation; backbone {s.backbone}"
+        if classes:
+            trained = dict.fromkeys(run.row.train_rotation for arm in members for run in arm.ok.values())
+            episode += f"; rotation in training {' or '.join(t or 'not recorded' for t in trained)}, at test "
+            episode += s.test_rotation or "not recorded"
         seeds = "; ".join(f"{arm.label}: seeds {', '.join(map(str, arm.ok))}" for arm in members)
         points = [escape(episode), escape(seeds), _streams(members)]
         if len({run.row.inner_steps for arm in members for run in arm.ok.values()}) > 1:
@@ -160,11 +166,17 @@ def _accuracies(arms: Sequence[Arm]) -> list[str]:
         headers = ["algorithm", "seeds", plain, sd, transductive, sd, "unadapted", "test tasks"]
         return [markdown_table(headers, rows)]
 
+    measures = {arm.measure for arm in arms}
+    query = "image" if measures == {"accuracy"} else "example"
     intro = (
         "Mean over seeds ± half-width of its 95% interval over test tasks; the spread over seeds, which the interval "
-        "does not cover, stands beside it. Plain: each query image alone with the support set; transductive: all query "
-        "images in one batch. Unadapted: plain, before the first adaptation step. Accuracies are fractions."
+        f"does not cover, stands beside it. Plain: each query {query} alone with the support set; transductive: all "
+        f"query {query}s in one batch. Unadapted: plain, before the first adaptation step."
     )
+    if "accuracy" in measures:
+        intro += " Accuracies are fractions."
+    if measures != {"accuracy"}:
+        intro += " Of an error, less is better."
     return [intro, *_per_setting(arms, table)]
 
 

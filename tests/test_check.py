@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from bench import check
-from bench.checks import algorithm, backbone, dataset, sync
+from bench.checks import algorithm, backbone, dataset, pace, sync
 from bench.checks.gpu import meta_step
 from bench.checks.verdicts import Caution, Status, Verdict, ask, ask_all
 from bench.registry import ALGORITHMS, create_algorithm, load_plugin
@@ -55,13 +55,13 @@ def test_a_prototype_network_that_counts_classes_by_their_labels_waits_for_the_d
 
 def test_a_loop_over_tasks_is_warned_of_and_a_batch_is_not():
     """The loop does everything twice, so that no noise hides it."""
-    (pace,) = (c for c in algorithm.CHECKS if c.name == "outpaces")
-    slow = ask(pace, algorithm.Algorithm("wrong", wrong.LoopsOverTasks))
+    (outpaces,) = (c for c in algorithm.CHECKS if c.name == "outpaces")
+    slow = ask(outpaces, algorithm.Algorithm("wrong", wrong.LoopsOverTasks))
     assert (slow.status, slow.check) == (Status.WARNING, "outpaces")
     assert "Python loop over tasks" in slow.remedy
-    assert algorithm.pace(0.5) == "16 tasks at once: 0.50 of a Python loop's time"
+    assert pace.pace(0.5) == "16 tasks at once: 0.50 of a Python loop's time"
     with pytest.raises(Caution, match=r"1\.10 of a Python loop's time"):
-        algorithm.pace(1.1)
+        pace.pace(1.1)
 
 
 @pytest.mark.parametrize(
@@ -108,6 +108,18 @@ def test_the_meta_step_to_capture_is_one_that_runs():
 def test_a_meta_step_is_captured_on_a_gpu(capsys):
     assert check.main(["fomaml"]) == 0
     assert "captured in a CUDA graph" in capsys.readouterr().out
+
+
+def test_an_inner_loop_without_zero_gradients_is_told_so_once():
+    """A bias in front of BatchNorm changes no loss; an inner step written for the head alone meets it."""
+    verdicts = {v.check: v for v in ask_all(algorithm.CHECKS, algorithm.Algorithm("wrong", wrong.ForgetsZeros))}
+    assert "materialize_grads=True" in verdicts["returns"].remedy
+    assert {verdicts[name].found for name in ("predicts", "adapts")} == {"the same as 'returns'"}
+    assert all(verdicts[name].status == Status.FAILED for name in ("returns", "predicts", "adapts"))
+
+
+def test_what_is_summed_over_tasks_is_not_called_of_the_wrong_order_too():
+    only(failures(algorithm.CHECKS, algorithm.Algorithm("wrong", wrong.SumsSecondOrder)), "averaged", "3 times")
 
 
 def test_verdicts_are_aligned_at_80_columns():

@@ -40,6 +40,13 @@ def test_what_every_run_has_of_its_own_makes_no_arm():
     assert labels(runs) == [("alpha", "5-way 1-shot", 3)]
 
 
+def test_a_run_that_failed_before_its_mode_was_known_is_not_told_apart_by_it():
+    """A plugin that failed, was mended and ran: two codes, and nothing else to tell."""
+    old = run_of(status="failed", step_mode=None, details={"config": {"code_sha256": "a"}})
+    new = run_of(seed=1, step_mode="eager", details={"config": {"code_sha256": "b"}})
+    assert [arm.label for arm in arms([old, new])] == ["alpha (code_sha256=a)", "alpha (code_sha256=b)"]
+
+
 @pytest.mark.parametrize(
     ("one", "other", "expected"),
     [

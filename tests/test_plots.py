@@ -17,8 +17,9 @@ from matplotlib.image import imread
 
 from bench.colours import registered
 from bench.comparison import arms
-from bench.panels import COLUMN, SLIDE, styles, styles_of
-from bench.plots import FIGURES, png, write_pictures
+from bench.panels import COLUMN, SLIDE, fraction_axis, styles, styles_of
+from bench.pictures import png, write_pictures
+from bench.plots import FIGURES
 from bench.records import CurvePoint, load_runs
 
 
@@ -53,8 +54,9 @@ def test_one_panel_per_setting_with_units_and_the_data_set_in_the_title(grid, na
     figure = FIGURES[name](arms_of(grid))
     assert len(figure.axes) == (4 if name == "adaptation" else 2)
     assert "glyphs, protocol quick" in " ".join(figure.get_suptitle().split())
-    assert all("5-way 1-shot" in axes.get_title() for axes in figure.axes[: len(figure.axes) // 2])
-    assert all("20-way 5-shot" in axes.get_title() for axes in figure.axes[len(figure.axes) // 2 :])
+    titled = figure.axes[::2] if name == "adaptation" else figure.axes  # its panels stand by two under one title
+    titles = [axes.get_title() or axes.get_title(loc="left") for axes in titled]
+    assert [title.split("\n")[0] for title in titles] == ["5-way 1-shot", "20-way 5-shot"]
     units = {"step_time": "(ms)", "peak_memory": "(MiB)", "accuracy_vs_tasks": "tasks", "adaptation": "steps"}
     assert all(units.get(name, "(s)") in axes.get_xlabel() for axes in figure.axes)
     if "accuracy" in name or name == "adaptation":
@@ -176,6 +178,59 @@ def test_bars_show_the_numbers_of_the_table(grid):
         assert axes.get_xlim()[0] == 0
 
 
+PAPER = "conv4 (padding=same, norm=shift, norm_eps=0.001, head=mean, head_std=1.0)"
+
+
+@pytest.fixture
+def long_settings(tmp_path):
+    """Three arms on a network with five options beside one on a network with two of these."""
+    for algo in ("alpha", "beta", "gamma"):
+        make_run(tmp_path, algo, tasks=3, backbone=PAPER, k_query=1, test_rotation="per_class")
+    make_run(tmp_path, "delta", tasks=3, backbone="conv4 (padding=same, norm_eps=0.001)", k_query=9)
+    return arms_of(tmp_path)
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("page", [COLUMN, SLIDE])
+def test_panels_are_named_once_by_what_tells_their_settings_apart(long_settings, name, page):
+    figure = FIGURES[name](long_settings, page)
+    check_legible(figure)
+    titles = [" ".join((axes.get_title() or axes.get_title(loc="left")).split()) for axes in figure.axes]
+    own = "5-way 1-shot (k_query=1, norm=shift, head=mean, head_std=1.0, test_rotation=per_class)"
+    first, other = [title.partition(" Pareto")[0] for title in titles if title]
+    assert (first, other) == (own, "5-way 1-shot (k_query=9, test_rotation=none)")
+    assert all(title.count("\n") <= 5 for title in titles)
+
+
+@pytest.mark.parametrize("name", ["accuracy_vs_tasks", "accuracy_vs_wallclock", "accuracy_vs_cost", "time_to_accuracy"])
+@pytest.mark.parametrize("cost", [4.0, 60.0, 4000.0])
+def test_long_numbers_below_an_axis_stand_apart(tmp_path, name, cost):
+    """Half a million to two million tasks, and times of one to 4,000 times as long, in two panels of a slide."""
+    for n_way in (5, 20):
+        for algo, times in (("alpha", 1.0), ("beta", cost)):
+            train_s = 1982.0 * times
+            row = make_run(tmp_path, algo, tasks=3, n_way=n_way, run_id=f"{algo}-{n_way}", train_s=train_s)
+            points = [CurvePoint(i, 384_000 * i, 396.4 * times * i, 0.5 + 0.1 * i, 0.01, 1.0) for i in range(6)]
+            rewrite(tmp_path, row, curve=points)
+    for page in (COLUMN, SLIDE):
+        check_legible(FIGURES[name](arms_of(tmp_path), page))
+
+
+def test_an_axis_along_the_bottom_says_in_a_line_of_its_own_where_it_begins():
+    axes = Figure().subplots()
+    fraction_axis(axes, [0.8, 0.9], "test accuracy", "x")
+    assert axes.get_xlabel() == "test accuracy\n(fraction; from 0.75)"
+
+
+def test_bars_are_as_thick_in_every_panel(long_settings):
+    for page in (COLUMN, SLIDE):
+        figure = FIGURES["step_time"](long_settings, page)
+        FigureCanvasAgg(figure).draw()
+        thick = [bar.get_window_extent().height for axes in figure.axes for bar in axes.patches]
+        assert len(thick) == 4
+        assert max(thick) == pytest.approx(min(thick), rel=0.02)
+
+
 def test_the_pareto_front_is_drawn_and_named(tmp_path):
     for algo, train_s, accuracy in (
         ("slow", 90.0, 0.9),
@@ -196,7 +251,7 @@ def test_adaptation_has_plain_beside_transductive(tmp_path):
     plain, transductive = FIGURES["adaptation"](arms_of(tmp_path)).axes
     (run, _) = load_runs(tmp_path)
     for axes, mode in ((plain, "plain"), (transductive, "transductive")):
-        assert axes.get_title().endswith(mode)
+        assert axes.get_xlabel().endswith(mode)
         expected = [(point.step, point.acc) for point in run.adaptation if point.mode == mode]
         np.testing.assert_allclose(axes.get_lines()[0].get_xydata(), expected)
         assert axes.get_lines()[2].get_xydata()[:, 0].tolist() == [0, 1]  # no steps: a level across the panel

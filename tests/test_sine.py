@@ -261,8 +261,9 @@ def test_the_ordinary_command_records_errors_and_leaves_accuracies_empty(ordinar
     steps = table(out / "runs" / row["run_id"] / "adaptation.csv")
     assert [int(p["step"]) for p in steps if p["mode"] == "plain"] == [0, 1, 2, 3, 5, 10, 20, 50]
     assert not any(p["acc"] for p in steps)
-    for name in ("summary.md", "comparisons.csv", "plots/adaptation.png"):
+    for name in ("summary.md", "comparisons.csv"):
         assert (out / name).exists()
+    assert sorted(p.stem for p in (out / "plots").glob("*.png")) == ["peak_memory", "step_time"], "none of accuracies"
 
 
 def test_the_ordinary_tables_name_the_measure(ordinary, capsys):
@@ -275,7 +276,10 @@ def test_the_ordinary_tables_name_the_measure(ordinary, capsys):
     assert shown in printed
     text = (out / "summary.md").read_text()
     assert shown in text
-    assert "## mse on meta-test" in text
+    assert "## Mean squared error (mse) on meta-test" in text
+    assert "query points in training" in text
+    words = text.partition("Environment")[0].replace("made of accuracies only", "").lower()
+    assert not any(word in words for word in ("accurac", "rotation", "image", "per class"))
     assert "Paired differences are made of accuracies only" in text
 
 

@@ -211,10 +211,14 @@ def measures(subject: Data) -> str:
     y, size = tasks.query.y, subject.episode.n_way
     outputs = torch.randn(*y.shape, size, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss, score = objective.loss(outputs, y), objective.score(outputs.detach(), y)
-    if loss.shape != y.shape or not loss.requires_grad:
-        raise Broken(f"loss returns {tuple(loss.shape)}", f"one loss per example, {tuple(y.shape)}, differentiable")
+    if loss.shape != y.shape:
+        raise Broken(f"loss returns {tuple(loss.shape)}", f"return one loss per example, {tuple(y.shape)}")
+    if not loss.requires_grad:
+        raise Broken("loss returns values without a gradient", "no detach(), no .data, no numpy on the way")
     if score.shape != y.shape or score.dtype != torch.float64:
-        raise Broken(f"score returns {score.dtype} {tuple(score.shape)}", f"one per example, float64 {tuple(y.shape)}")
+        raise Broken(
+            f"score returns {score.dtype} {tuple(score.shape)}", f"return one per example, float64 {tuple(y.shape)}"
+        )
     return "a differentiable loss and a float64 score per example"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -74,6 +74,16 @@ class Verdict:
     remedy: str = ""
 
 
+_REMEDIES = {
+    "appears to not have been used in the graph": "add materialize_grads=True to that torch.autograd.grad: it gives"
+    " zeros for weights without influence on the loss, such as a bias in front of BatchNorm",
+    "does not require grad and does not have a grad_fn": "differentiate what leads back to weights that require a"
+    " gradient: begin with w.detach().requires_grad_(), and detach nothing on the way to the loss",
+    "modified by an inplace operation": "write new values out of place, w = w - step for w -= step",
+}
+"""What to do about errors of torch that plugins meet most, by words of theirs."""
+
+
 def ask(check: Check[S], subject: S) -> Verdict:
     """Return the verdict of one check, whatever the plugin raises."""
     try:
@@ -85,13 +95,15 @@ def ask(check: Check[S], subject: S) -> Verdict:
         return Verdict(check.name, status, str(problem), problem.remedy)
     except Exception as error:  # a plugin may raise anything
         text = " ".join(f"{type(error).__name__}: {error}".split())
-        remedy = "mend that line; the argument shapes are in the docstrings of bench/api.py"
+        known = (remedy for words, remedy in _REMEDIES.items() if words in text)
+        remedy = next(known, "mend that line; the argument shapes are in the docstrings of bench/api.py")
         return Verdict(check.name, Status.FAILED, f"raised {text[:300]} ({where(error, subject.cls)})", remedy)
 
 
 def ask_all(checks: Sequence[Check[S]], subject: S) -> Iterator[Verdict]:
     """Yield the verdict of each check, those left out whose ground another has taken away."""
     passed: set[str] = set()
+    told: dict[str, str] = {}
     for check in checks:
         if missing := [name for name in check.needs if name not in passed]:
             yield Verdict(check.name, Status.SKIPPED, f"means nothing until {missing[0]!r} is ok")
@@ -99,6 +111,8 @@ def ask_all(checks: Sequence[Check[S]], subject: S) -> Iterator[Verdict]:
         verdict = ask(check, subject)
         if verdict.status in (Status.OK, Status.WARNING):
             passed.add(check.name)
+        elif verdict.status == Status.FAILED and (first := told.setdefault(verdict.found, check.name)) != check.name:
+            verdict = replace(verdict, found=f"the same as {first!r}", remedy="see there")
         yield verdict
 
 

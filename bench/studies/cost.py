@@ -19,6 +19,7 @@ from matplotlib.ticker import MaxNLocator
 from bench.api import BenchError
 from bench.config import RunConfig, coerce
 from bench.files import Columns, write_atomic, write_csv
+from bench.marks import MARK, company_note
 from bench.panels import (
     COLUMN,
     GREY,
@@ -32,7 +33,7 @@ from bench.panels import (
     put_legend,
     styles_of,
 )
-from bench.plots import MARK, company_note, write_pictures
+from bench.pictures import write_pictures
 from bench.protocols import Override, Preset, Protocol, resolve
 from bench.records import Run
 from bench.registry import ALGORITHMS, hyperparameter_names, unknown
@@ -427,9 +428,8 @@ def figure(
                 ends = [min(row.value for row in members), max(row.value for row in members)]
                 fitted = Line(slope.per_unit, slope.at_zero, slope.r2)
                 below.plot(ends, [fitted.at(x) for x in ends], color=look[slope.algo].colour, lw=0.8, alpha=0.7)
-    put_legend(
-        drawn, handles, [*further, *company_note(max(beside_others.values(), default=0))], _others(axis, members[0])
-    )
+    title = _others(axis, members[0]).replace("meta-batch ", "meta-batch\u00a0")  # on one line
+    put_legend(drawn, handles, [*further, *company_note(max(beside_others.values(), default=0))], title)
     return drawn
 
 

@@ -27,6 +27,7 @@ from bench.armstudy import (
     differences,
     machine,
     missing,
+    page_head,
     refuse,
     run_line,
     score_cells,
@@ -47,7 +48,8 @@ from bench.panels import (
     styles,
     thousands,
 )
-from bench.plots import mean_curve, write_pictures
+from bench.pictures import write_pictures
+from bench.plots import mean_curve
 from bench.records import MODES, CurvePoint, Run
 from bench.registry import unknown
 from bench.study import Request, Study, register_study
@@ -236,11 +238,13 @@ def markdown(
         machine(rows, runs),
     ]
     parts = [
-        "# Combinations of inner-loop gradients",
-        "After section 6.2 of Nichol et al. 2018, arXiv:1803.02999.",
-        "\n".join(f"- {line}" for line in fixed if line),
-        f"![accuracy along the run and on meta-test](plots/{NAME}.png)",
-        missing(rows),
+        *page_head(
+            "Combinations of inner-loop gradients",
+            "After section 6.2 of Nichol et al. 2018, arXiv:1803.02999.",
+            fixed,
+            ("accuracy along the run and on meta-test", NAME),
+            rows,
+        ),
         *("## Accuracy on meta-test", HOW_TO_READ, result_table(rows)),
         *("## What the theory says", THEORY, GENERAL, f"For these arms, a = {hyper['inner_lr']}:", theory_table(rows)),
         *("## Differences", HOW_TO_COMPARE, difference_table(pairs, "plain")),
@@ -300,5 +304,5 @@ def figure(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     fraction_axis(tested, reach, "test accuracy", "x")
     tested.xaxis.set_major_locator(MaxNLocator(5))
     finish(tested, "", "", any(arm.ok for arm in arms))
-    tested.set_title("● plain, ◆ transductive;\nbar: 95% interval over tasks", fontsize=TEXT)
+    tested.set_title("● plain, ◆ transductive;\nbar: 95% interval\nover tasks", fontsize=TEXT)
     return drawn

@@ -26,6 +26,7 @@ from bench.armstudy import (
     differences,
     machine,
     missing,
+    page_head,
     refuse,
     run_line,
 )
@@ -47,7 +48,7 @@ from bench.panels import (
     put_legend,
     styles_of,
 )
-from bench.plots import write_pictures
+from bench.pictures import write_pictures
 from bench.records import Run
 from bench.registry import unknown
 from bench.study import Request, Study, register_study
@@ -231,11 +232,13 @@ def markdown(wanted: Sequence[Cell], rows: Sequence[CellRow], pairs: Pairs, runs
         machine(rows, runs),
     ]
     parts = [
-        "# Minibatch overlap in first-order MAML",
-        "After section 6.3 of Nichol et al. 2018, arXiv:1803.02999.",
-        "\n".join(f"- {line}" for line in fixed if line),
-        f"![test accuracy by inner steps, minibatch and outer step](plots/{NAME}.png)",
-        missing(rows),
+        *page_head(
+            "Minibatch overlap in first-order MAML",
+            "After section 6.3 of Nichol et al. 2018, arXiv:1803.02999.",
+            fixed,
+            ("test accuracy by inner steps, minibatch and outer step", NAME),
+            rows,
+        ),
         f"{MODES} FOML: first-order MAML on minibatches. Plain accuracy on meta-test, a fraction: mean over seeds ± "
         "half-width of the 95% interval over test tasks; overlap.csv has the other mode and the spread over seeds.",
     ]

@@ -41,7 +41,7 @@ from bench.panels import (
     styles_of,
     wrapped,
 )
-from bench.plots import write_pictures
+from bench.pictures import write_pictures
 from bench.protocols import Protocol, read_presets, resolve
 from bench.records import Run, add_tables
 from bench.registry import create_algorithm

@@ -11,7 +11,7 @@ from algorithms.fomaml import FirstOrderMAML
 from algorithms.maml import MAML
 from bench.api import Adapted, Backbone, Dataset, Examples, MetaAlgorithm, MetaGrad, TaskBatch
 from bench.checks.problem import one_task
-from bench.images import ImagePool, ImageSet
+from bench.images import Classification, ImagePool, ImageSet
 from bench.layers import BatchNormShift2d
 from tests.conftest import TOY
 
@@ -228,6 +228,13 @@ class SharesAtTest(FirstOrderMAML):
             yield lambda x, p=predictor: p(x) - p(x).mean(dim=0)
 
 
+@caught(ALGORITHMS, "predicts", "a predictor's scores are not finite")
+class DividesByZeroAtTest(FirstOrderMAML):
+    def predictors(self, task_loss, slow, support, steps, carry):
+        for predictor in super().predictors(task_loss, slow, support, steps, carry):
+            yield lambda x, p=predictor: p(x) / (support.x[:1, :1] * 0).sum()
+
+
 @caught(ALGORITHMS, "adapts", "four small inner steps take the support loss from")
 class ClimbsInside(FirstOrderMAML):
     def inner_step(self, loss, fast, carry):
@@ -293,6 +300,17 @@ class TakesAList(FirstOrderMAML):
 @caught(ALGORITHMS, "declared", "order is 'third'")
 class ThirdOrder(FirstOrderMAML):
     order: ClassVar = "third"
+
+
+class SumsSecondOrder(MAML):
+    def meta_grad(self, task_loss, slow, tasks):
+        return changed(super().meta_grad(task_loss, slow, tasks), lambda n, g: g * tasks.support.n_tasks)
+
+
+class ForgetsZeros(FirstOrderMAML):
+    def inner_step(self, loss, fast, carry):
+        grads = torch.autograd.grad(loss.sum(), list(fast.values()))
+        return {n: (w - self.inner_lr * g).requires_grad_() for (n, w), g in zip(fast.items(), grads)}, carry
 
 
 class LoopsOverTasks(FirstOrderMAML):
@@ -421,6 +439,19 @@ pooled("examples", "labels are not 0 to 4, 1 of each", SameLabelPool)
 pooled("captures", "examples() reads a value back to the host", WaitingPool)
 
 
+def measured(words, **wrong):
+    """File a data set whose objective has another loss or score."""
+    objective = type("Measured", (Classification,), {n: staticmethod(f) for n, f in wrong.items()})()
+    source = type("OddlyMeasured", (ImageSet,), {"objective": objective})
+    DATASETS[type("Measures", (Wrong,), {"load": lambda self, root, cache: toy(cls=source)})] = "measures", words
+
+
+CLASSES = Classification()
+measured("loss returns ()", loss=lambda outputs, y: CLASSES.loss(outputs, y).mean())
+measured("loss returns values without a gradient", loss=lambda outputs, y: CLASSES.loss(outputs, y).detach())
+measured("score returns torch.float32 (3, 10)", score=lambda outputs, y: CLASSES.score(outputs, y).float())
+
+
 class AcceptsAll(ImageSet):
     def check(self, split, rotation, episode):
         pass
@@ -534,3 +565,33 @@ class Squares(nn.Module):
 class FirstOrderOnly(Linear):
     def build(self, input_shape, output_size):
         return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), Squares(), nn.Linear(8, output_size))
+
+
+class DetachedSquare(OnceOnly):
+    """Right for one set of weights; its rule for several gives the same numbers, and no gradient."""
+
+    generate_vmap_rule = False
+
+    @staticmethod
+    def vmap(info, in_dims, x):
+        return (x * x).detach(), in_dims[0]
+
+
+class DoubledSquare(DetachedSquare):
+    @staticmethod
+    def vmap(info, in_dims, x):
+        return 2 * x * x, in_dims[0]
+
+
+def squared(words, rule):
+    """File a backbone with a square that has a rule of its own for several weights."""
+    layer = type("Square", (nn.Module,), {"forward": lambda self, x: rule.apply(x)})
+
+    def build(self, input_shape, output_size):
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), layer(), nn.Linear(8, output_size))
+
+    BACKBONES[type(f"With{rule.__name__}", (Linear,), {"build": build})] = "stacked", words
+
+
+squared("gradients of several weights at once are not those of each alone", DetachedSquare)
+squared("networks of several weights at once do not give what each gives alone", DoubledSquare)
