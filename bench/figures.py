@@ -23,6 +23,7 @@ from bench.text import number
 GREY = "#888888"
 PAIRS = 24  # rows of a figure of differences; of more only those with the best arm are drawn
 _ROW = 34  # pixels that a row of a figure takes
+_LINE = 16  # and a line of its name
 _FRAME = 96  # pixels that axis and margins take
 
 
@@ -167,7 +168,7 @@ def _bars(
         return None
     rows = [(arm.label, f"{number(arm.mean(columns[0]))} {unit}") for arm in shown]
     x_axis = _axis(label) | {"rangemode": "tozero"}
-    layout = {"xaxis": x_axis, "yaxis": _rows(rows), "height": _FRAME + (_ROW + 10) * len(rows), "bargap": 0.3}
+    layout = {"xaxis": x_axis, **_in_rows(rows, _ROW + 10), "bargap": 0.3}
     return FigureSpec(columns[0], title, "", place, data, layout)
 
 
@@ -251,7 +252,7 @@ def _differences(place: int, arms: list[Arm], pairs: list[Comparison], look: dic
             )
     rows = [(f"{a} - {b}", "") for a, b in names]
     x_axis = _axis("accuracy of A - accuracy of B") | {"zeroline": True, "zerolinewidth": 2, "rangemode": "tozero"}
-    layout = {"xaxis": x_axis, "yaxis": _rows(rows), "height": _FRAME + (_ROW + 14) * len(rows)}
+    layout = {"xaxis": x_axis, **_in_rows(rows, _ROW + 14)}
     note = "Circle: plain, diamond: transductive; line: 95% interval over test tasks, not corrected. " + note
     return FigureSpec("differences", "Paired differences", note, place, data, layout)
 
@@ -333,7 +334,7 @@ def _published(lines: Sequence[Beside], look: dict[str, str]) -> FigureSpec | No
         )
     theirs |= {"hovertemplate": "%{text}<extra></extra>", "error_x": spread}
     theirs["marker"] = {"color": GREY, "symbol": "diamond-open", "size": 10, "line": {"width": 2}}
-    layout = {"xaxis": _axis("test accuracy"), "yaxis": _rows(rows), "height": _FRAME + (_ROW + 10) * len(rows)}
+    layout = {"xaxis": _axis("test accuracy"), **_in_rows(rows, _ROW + 10)}
     note = "Hollow: published, with its ±; filled: ours, with the 95% interval over test tasks. Only hollow: not run."
     return FigureSpec("published", "Published values beside ours", note, None, [theirs, *ours], layout)
 
@@ -375,14 +376,16 @@ def _axis(title: str, ends: Sequence[float] = ()) -> dict[str, Any]:
     return axis
 
 
-def _rows(rows: Sequence[tuple[str, str]]) -> dict[str, Any]:
-    """Return a vertical axis with names instead of numbers, the first on top."""
+def _in_rows(rows: Sequence[tuple[str, str]], pixels: int) -> dict[str, Any]:
+    """Return a vertical axis with names instead of numbers, the first on top, and room for the longest of them."""
     texts = []
     for name, value in rows:
         lines = [_literal(line) for line in textwrap.wrap(name.replace("_", "_\0 "), 24)] or [""]
         texts.append("<br>".join(lines).replace("\0 ", "").replace("\0", "") + (f"<br><i>{value}</i>" if value else ""))
     axis: dict[str, Any] = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": texts}
-    return {**axis, "range": [len(rows) - 0.5, -0.5], "automargin": True, "showgrid": False, "zeroline": False}
+    axis |= {"range": [len(rows) - 0.5, -0.5], "automargin": True, "showgrid": False, "zeroline": False}
+    most = max(text.count("<br>") + 1 for text in texts)
+    return {"yaxis": axis, "height": _FRAME + max(pixels, _LINE * most + 8) * len(rows)}
 
 
 def _literal(text: object) -> str:

@@ -87,6 +87,20 @@ def test_plotly_knows_every_word_of_the_figures(tmp_path):
     assert all("&lt;c&gt;" in t["name"] for spec in specs for t in spec.data if t.get("meta") == "<c>")
 
 
+def test_rows_have_room_for_their_names(tmp_path):
+    drawn = {}
+    for algo in ("a", "an algorithm with a rather long name"):
+        for steps in (1, 60_000):
+            make_run(tmp_path / algo, algo, 0, 0.8, meta_steps=steps, run_id=f"a{steps}")
+        grouped, comparisons = compared(tmp_path / algo)
+        specs = figures(grouped, comparisons, [], colours(arm.label for arm in grouped))
+        (drawn[algo],) = [spec.layout for spec in specs if spec.kind == "step_ms_median"]
+    short, long = drawn.values()
+    more = [max(name.count("<br>") for name in layout["yaxis"]["ticktext"]) for layout in (short, long)]
+    assert more[1] >= more[0] + 2
+    assert long["height"] >= short["height"] + 2 * 12 * (more[1] - more[0] - 1)  # two rows, characters of 12 pixels
+
+
 def test_every_colour_that_is_drawn_has_one_for_dark_pages(tmp_path):
     for i, algo in enumerate(("a", "b", "c")):
         make_run(tmp_path, algo, 0, 0.7 + 0.1 * i, 50, cost=20**i)
