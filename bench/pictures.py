@@ -10,6 +10,7 @@ from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from bench.files import write_atomic
 from bench.panels import COLUMN, SLIDE, Page
@@ -34,8 +35,20 @@ def _saved(figure: Figure, form: str, **options: Any) -> bytes:
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # a name in a script that the font lacks
+        _settle(figure)
         figure.savefig(buffer, format=form, **options)
     return buffer.getvalue()
+
+
+def _settle(figure: Figure) -> None:
+    """Lay the figure out once for all and round that: the solver's last bits depend on where its variables lie."""
+    if figure.get_layout_engine() is None:
+        return
+    figure.set_dpi(DPI)  # letters are a little wider or narrower at another
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        axes.set_position(Bbox(axes.get_position(original=True).get_points().round(4)))
 
 
 def write_pictures(folder: Path, name: str, draw: Callable[[Page], Figure]) -> Path:
