@@ -6,6 +6,7 @@ Groups are in ``mutation.toml``, results in ``mutation.md``. Mutants are made an
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import json
 import math
@@ -48,6 +49,17 @@ def results(where: Path) -> dict[str, int | None]:
     return found
 
 
+def with_plain_classes(source: str) -> str:
+    """Return ``source`` with its classes' decorators called below them: mutmut leaves alone what is decorated."""
+    lines = source.splitlines()
+    for node in reversed(ast.parse(source).body):
+        if isinstance(node, ast.ClassDef) and node.decorator_list:
+            calls = [f"{node.name} = ({ast.unparse(x)})({node.name})" for x in reversed(node.decorator_list)]
+            lines[node.end_lineno : node.end_lineno] = ["", *calls]
+            del lines[node.decorator_list[0].lineno - 1 : node.lineno - 1]
+    return "\n".join([*lines, ""])
+
+
 def wilson(k: int, n: int) -> tuple[float, float]:
     """Return Wilson's 95% interval of a share."""
     z, p = 1.96, k / n
@@ -83,6 +95,8 @@ def main() -> None:
     args = p.parse_args()
     with copied(args.keep) as where:
         (where / "pyproject.toml").write_text(settings(groups[args.group]))
+        for path in (path for pattern in groups[args.group]["mutate"] for path in where.glob(pattern)):
+            path.write_text(with_plain_classes(path.read_text()))
         mutmut = [sys.executable, "-c", "from mutmut.__main__ import cli; cli()"]
         # The first call makes the mutants and finds which tests run them; it stops at a name that matches none.
         subprocess.run([*mutmut, "run", "--max-children", "1", NOTHING], cwd=where, capture_output=True, check=False)
