@@ -21,16 +21,19 @@ from made_runs import make_row, make_run
 
 import bench
 from bench import files
-from bench.files import remove_leftovers
+from bench.files import plain, remove_leftovers
 from bench.records import (
     STATUS,
     AdaptationPoint,
     CurvePoint,
     SummaryRow,
     TestTask,
+    add_tables,
     load_run,
     load_runs,
+    measured,
     read_rows,
+    rewrite_status,
     write_atomic,
     write_csv,
     write_run,
@@ -184,6 +187,41 @@ def test_written_files_have_the_users_usual_permissions(tmp_path):
     assert (tmp_path / "deep" / "x").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
+@pytest.mark.parametrize("place", ["", "cache", "plots", "plots/slides", "runs/a"])
+def test_leftovers_go_from_every_folder_that_files_are_written_to(tmp_path, place):
+    folder = tmp_path / place
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ".x.12-0123abcd.tmp").touch()
+    os.utime(folder / ".x.12-0123abcd.tmp", (0, 0))
+    remove_leftovers(tmp_path)
+    assert [path for path in folder.iterdir() if path.is_file()] == []
+
+
+def test_an_error_of_writing_names_the_file_that_was_asked_for(tmp_path, monkeypatch):
+    def full(fd: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        write_atomic(tmp_path / "x", "new")
+    assert caught.value.filename == str(tmp_path / "x")
+
+
+def test_whole_numbers_stay_whole_beside_empty_cells_and_a_return_is_quoted(tmp_path):
+    write_csv(tmp_path / "x.csv", [{"a": 2**62 + 1, "b": "x\ry"}, {"a": None, "b": None}], "ab")
+    assert (tmp_path / "x.csv").read_bytes() == b'"a","b"\n"%d","x\ry"\n"",""\n' % (2**62 + 1)
+
+
+def test_sets_have_one_order_in_json_and_lists_keep_theirs():
+    assert plain({"b", "a", 3, "c", 20}) == plain(frozenset([20, 3, "c", "b", "a"])) == [20, 3, "a", "b", "c"]
+    assert plain(["b", "a"]) == plain(("b", "a")) == ["b", "a"]
+    assert plain({1: np.bool_(True), "x": math.nan, "y": [np.float32(0.5), Path("z")]}) == {
+        "1": True,
+        "x": "nan",
+        "y": [0.5, "z"],
+    }
+
+
 WRITER = """
 import sys, pathlib
 from bench.files import write_atomic
@@ -211,6 +249,87 @@ def test_threads_may_write_one_file_too(tmp_path):
         list(pool.map(lambda i: write_atomic(tmp_path / "x", f"{i}\n" * 1000), range(200)))
     assert len(set((tmp_path / "x").read_text().split())) == 1
     assert [p.name for p in tmp_path.iterdir()] == ["x"]
+
+
+def test_examples_are_kept_with_the_run_and_sealed(tmp_path):
+    write_run(tmp_path, make_row(test_tasks=2), {}, CURVE, TASKS, ADAPTATION, b"images")
+    assert (tmp_path / "examples.npz").read_bytes() == load_run(tmp_path).examples == b"images"
+    (tmp_path / "examples.npz").write_bytes(b"others")
+    warnings: list[str] = []
+    assert load_run(tmp_path, warnings.append).examples is None
+    assert "not what was written" in warnings[0]
+    (tmp_path / "examples.npz").unlink()
+    assert load_run(tmp_path, warnings.append).examples is None
+    assert len(warnings) == 1
+
+
+def test_further_tables_are_written_and_sealed_with_the_run(tmp_path):
+    write_run(tmp_path, make_row(test_tasks=2), {"command": "c"}, CURVE, TASKS, ADAPTATION)
+    run = add_tables(load_run(tmp_path), {"more.csv": (CurvePoint, CURVE)})
+    assert run.table("more.csv", CurvePoint) == tuple(CURVE)
+    again = load_run(tmp_path)
+    assert (again.row, again.details) == (run.row, run.details)
+    assert sorted(again.details["files"]) == ["adaptation.csv", "curve.csv", "more.csv", "test_tasks.csv"]
+    assert again.curve == tuple(CURVE)
+    (tmp_path / "more.csv").write_text((tmp_path / "more.csv").read_text().replace("10", "11"))
+    warnings: list[str] = []
+    assert load_run(tmp_path, warnings.append).table("more.csv", CurvePoint) == ()
+    assert len(warnings) == 1
+
+
+def test_a_run_without_hashes_gets_further_tables_and_keeps_its_record(tmp_path):
+    write_run(tmp_path, make_row(test_tasks=2), {}, CURVE, TASKS, ADAPTATION)
+    unseal(tmp_path)
+    before = (tmp_path / "run.json").read_text()
+    run = add_tables(load_run(tmp_path), {"more.csv": (CurvePoint, CURVE)})
+    assert run.table("more.csv", CurvePoint) == tuple(CURVE)
+    assert (tmp_path / "run.json").read_text() == before
+
+
+def test_another_status_leaves_all_else_of_a_run(tmp_path):
+    write_run(tmp_path, make_row(status="interrupted", train_s=7.0), {"command": "c"}, CURVE, [], [])
+    old = load_run(tmp_path)
+    run = rewrite_status(old, "failed", "too late")
+    again = load_run(tmp_path)
+    assert (again.row, again.details, again.curve) == (run.row, old.details, tuple(CURVE))
+    assert (run.row.status, run.row.error, run.row.train_s) == ("failed", "too late", 7.0)
+
+
+def test_a_measure_has_its_columns_and_those_of_an_accuracy_are_always_there():
+    assert measured("acc", 0.5, 0.1) == {"acc": 0.5, "acc_ci95": 0.1}
+    assert measured("error", 2.0, 0.1, "val_") == {
+        "val_acc": None,
+        "val_acc_ci95": None,
+        "val_error": 2.0,
+        "val_error_ci95": 0.1,
+    }
+
+
+def test_text_is_readable_in_run_json(tmp_path):
+    write_run(tmp_path, make_row(error="größer"), {}, [], [], [])
+    assert "größer" in (tmp_path / "run.json").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("record", "line"),
+    [
+        ("[1]", "holds no row"),
+        ('{"row": []}', "holds no row"),
+        ('{"row": {}}', "schema is None; this version reads 1 and 2"),
+        ('{"schema": 3, "row": {}}', "schema is 3; this version reads 1 and 2"),
+        ('{"schema": 2, "row": {}}', "altered after it was written: its seal is not that of its contents"),
+        ('{"schema": 1, "row": {}}', "column 'algo' is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_said(tmp_path, record, line):
+    (tmp_path / "run.json").write_text(record)
+    with pytest.raises(ValueError, match=f"^{re.escape(line)}$"):
+        load_run(tmp_path)
+
+
+def test_an_unknown_status_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match=f"^status is 'fine'; accepted: {', '.join(STATUS)}$"):
+        make_row(status="fine")
 
 
 def test_run_json_comes_last(tmp_path, monkeypatch):
