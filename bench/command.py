@@ -104,6 +104,8 @@ def _fields(args: argparse.Namespace) -> dict[str, str]:
 def _main(argv: Sequence[str], console: Console) -> int:
     args = arguments(argv)
     out, data_root = folder("--out", args.out), folder("--data-root", args.data_root)
+    if data_root.exists() and not data_root.is_dir():
+        raise BenchError(f"--data-root {str(args.data_root)!r} is not a folder; accepted: the one that holds the data")
     jobs = given("--jobs", args.jobs, int)
     timeout_s = given("--run-timeout", args.run_timeout, float | None)
     log_file = None if args.log_file is None else folder("--log-file", args.log_file)

@@ -25,12 +25,22 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
 }
 """The share of meta_lr by the share of the meta-steps that is done."""
 AUTO = "auto"
+LARGEST_INT = 2**31 - 1
+"""Of any whole number but a seed: beyond it tables and file formats would have to give up digits or fail."""
 
 
 def _option(
-    default: Any, text: str, *, least: float | None = None, choices: tuple[str, ...] | None = None, none: str = "none"
+    default: Any,
+    text: str,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    choices: tuple[str, ...] | None = None,
+    none: str = "none",
 ) -> Any:
-    return field(default=default, metadata={"help": text, "least": least, "choices": choices, "none": none})
+    return field(
+        default=default, metadata={"help": text, "least": least, "most": most, "choices": choices, "none": none}
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +61,7 @@ class RunConfig:
     train_k_shot: int | None = _option(
         None, "support images per class in training; k_shot counts at test alone then", least=1, none="k_shot"
     )
-    seed: int = _option(0, "decides initial weights and tasks", least=0)
+    seed: int = _option(0, "decides initial weights and tasks", least=0, most=2**32 - 1)
     backbone: str = _option("conv4", "network")
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     meta_steps: int = _option(1000, "meta-steps", least=1)
@@ -94,19 +104,20 @@ class RunConfig:
         choices=(AUTO, "compiled", "eager"),
     )
     device: str = _option(AUTO, "auto takes the GPU if there is one", choices=(AUTO, "cpu", "cuda"))
-    threads: int | None = _option(None, "CPU threads; none: OMP_NUM_THREADS, else one per core", least=1)
+    threads: int | None = _option(None, "CPU threads; none: OMP_NUM_THREADS, else one per core", least=1, most=1024)
     code: str | None = None
     """Hash over the file that defines the algorithm: edited code is another run."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
-            check_range(f.name, getattr(self, f.name), **{k: f.metadata.get(k) for k in ("least", "choices")})
-        check_range("seed", self.seed, most=2**32 - 1)
+            check_range(f.name, getattr(self, f.name), **{k: f.metadata.get(k) for k in ("least", "most", "choices")})
         if self.precision == "tf32" and self.device == "cpu":
             raise BenchError("precision 'tf32' is something only a GPU has; accepted on a CPU: float32, bf16")
         for name, value in self.hyperparameters.items():
             least = 1 if name.endswith(("_steps", "_batch")) else 0 if name.endswith("_lr") else None
             check_range(f"{self.algo}.{name}", value, least=least)
+        for name, value in self.backbone_options.items():
+            check_range(f"{self.backbone}.{name}", value)
 
     @property
     def network(self) -> str:
@@ -135,7 +146,7 @@ class RunConfig:
 def check_range(
     name: str, value: Any, *, least: float | None = None, most: float | None = None, choices: Any = None
 ) -> None:
-    """Refuse a value out of its range.
+    """Refuse a value out of its range; that of a whole number ends at ``LARGEST_INT`` unless ``most`` says otherwise.
 
     Raises:
         BenchError: names the value and what is accepted.
@@ -144,7 +155,9 @@ def check_range(
         raise BenchError(f"{name} {value!r}; accepted: {', '.join(choices)}")
     if isinstance(value, bool) or not isinstance(value, int | float):
         return
-    if not math.isfinite(value):
+    if most is None and isinstance(value, int):
+        most = LARGEST_INT
+    if isinstance(value, float) and not math.isfinite(value):
         raise BenchError(f"{name} {value!r}; accepted: finite numbers")
     if least is not None and value < least:
         raise BenchError(f"{name} {value!r}; accepted: {least} or more")

@@ -75,6 +75,7 @@ def request(args: argparse.Namespace, place: Place) -> Request:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if single.get("kernels", AUTO) == AUTO:
         single["kernels"] = available(device)
+    threads = single.pop("threads", None)
     if "backbone" in single:
         BACKBONES.get(single["backbone"])
     _check_writable(place.out)
@@ -82,7 +83,7 @@ def request(args: argparse.Namespace, place: Place) -> Request:
         algos=algos,
         dataset=args.dataset,
         device=device,
-        threads=single.pop("threads", None) or max(1, _default_threads() // place.jobs),
+        threads=max(1, _default_threads() // place.jobs) if threads is None else threads,
         flags=single,
         grid={name: values for name, values in given.items() if name in GRID},
         sets=sets,

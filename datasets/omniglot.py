@@ -135,7 +135,19 @@ def _download(root: Path) -> None:
 
 
 def _missing(root: Path, reason: str) -> DataMissing:
+    below = _folder_below(root)
+    instead = f"it is in {below}, give that as --data-root" if below else ""
     return DataMissing(
-        f"Omniglot is not under {root} and could not be downloaded ({reason}); put images_background.zip and "
-        f"images_evaluation.zip from {SOURCE} there, or use --dataset glyphs"
+        f"Omniglot is not under {root} and could not be downloaded ({reason}); "
+        + (instead or f"put images_background.zip and images_evaluation.zip from {SOURCE} there")
+        + ", or use --dataset glyphs"
     )
+
+
+def _folder_below(root: Path) -> Path | None:
+    """Return a folder in ``root`` that holds what is missing from ``root`` itself."""
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir())
+    except OSError:
+        return None
+    return next((path for path in folders if any(find(path, half) for half in HALVES)), None)

@@ -276,6 +276,11 @@ WRONG = [
     (["--n-way", "121"], "toy/meta_train has 120 classes"),
     (["--k-shot", "15"], "20 images per class"),
     (["--seeds", "-1"], "seed -1; accepted: 0 or more"),
+    (["--seeds", "4294967296"], "seed 4294967296; accepted: 4294967295 or less"),
+    (["--meta-steps", "2147483648"], "meta_steps 2147483648; accepted: 2147483647 or less"),
+    (["--threads", "0"], "threads 0; accepted: 1 or more"),
+    (["--threads", "1025"], "threads 1025; accepted: 1024 or less"),
+    (["--data-root", "run_bench.py"], "--data-root 'run_bench.py' is not a folder"),
     (["--meta-steps", "2.5"], "--meta-steps '2.5'; accepted: a whole number"),
     (["--meta-lr", "inf"], "accepted: finite numbers"),
     (["--set", "reptile.inner_lrr=1"], "Did you mean 'inner_lr'?"),
@@ -309,6 +314,7 @@ def test_wrong_usage_is_one_line_and_status_2_before_anything_is_trained(args, w
     from bench import command as module
 
     monkeypatch.chdir(tmp_path)
+    Path("run_bench.py").touch()
     try:
         status = module.main([*SMALL, "--out", "out", *args])
     except SystemExit as leaving:

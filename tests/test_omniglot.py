@@ -531,3 +531,10 @@ def test_one_flipped_byte_of_the_real_archive_is_named(omniglot_root, tmp_path):
     with pytest.raises(DataError, match=r"images_background\.zip: "):
         Omniglot().load(root, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_what_lies_a_folder_deeper_is_named(network):
+    (network.root.parent / "server" / "images_evaluation.zip").unlink()
+    network.archives("deeper")
+    with pytest.raises(DataMissing, match=r"it is in .*/deeper, give that as --data-root, or use --dataset glyphs$"):
+        network.load()
