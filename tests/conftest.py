@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.files import write_atomic
 from bench.registry import load_plugin
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes get in each other's way
@@ -32,3 +33,15 @@ def omniglot_root():
 @pytest.fixture(scope="session")
 def toy_images():
     return load_plugin(TOY).toy_images()
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch):
+    """A report whose pictures are files of the right names: drawing them takes most of the time of one."""
+
+    def write(folder, name, draw):
+        for path in (folder / f"{name}.png", folder / f"{name}.svg", folder / "slides" / f"{name}.png"):
+            write_atomic(path, b"\x89PNG")
+        return folder / f"{name}.png"
+
+    monkeypatch.setattr("bench.report.write_pictures", write)

@@ -237,6 +237,7 @@ def test_every_cell_is_listed_and_a_missing_one_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("change", [{"dataset": "glyphs"}, {"protocol": "matched"}])
+@pytest.mark.usefixtures("blank_pictures")
 def test_other_data_and_other_protocols_have_no_published_value(tmp_path, change):
     make_run(tmp_path, "maml", tasks=3, **({"dataset": "omniglot", "protocol": "paper"} | change))
     files = write_report(tmp_path)
@@ -244,6 +245,7 @@ def test_other_data_and_other_protocols_have_no_published_value(tmp_path, change
     assert "## Published values" not in files.summary_md.read_text()
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_file_and_the_page_say_the_same(tmp_path):
     for seed, accuracy in enumerate((0.981, 0.983)):
         paper_run(tmp_path, seed=seed, accuracy=accuracy, meta_steps=20_000)

@@ -82,6 +82,7 @@ def test_the_guides_algorithm_equals_a_loop_over_tasks_written_from_the_paper(pl
     assert relative_error(got, expected) < 1e-12
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_guides_comparisons_run_as_printed(plugins, monkeypatch):
     """Two commands: the algorithm alone on glyphs, and all three plugins together; nothing of the repository edited."""
     assert len(COMMANDS) == 2

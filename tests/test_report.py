@@ -30,6 +30,16 @@ def compared(out):
     return compare(arms(load_runs(out)))
 
 
+DRAWN = ("test_reports_repeat_to_the_byte", "test_it_works_without_runs_with_one_and_with_failures_only")
+
+
+@pytest.fixture(autouse=True)
+def _pictures(request):
+    """Have pictures drawn only where a test is about them."""
+    if request.function.__name__ not in DRAWN:
+        request.getfixturevalue("blank_pictures")
+
+
 @pytest.fixture
 def grid(tmp_path):
     """Three algorithms, three seeds, two settings, and a run that failed."""

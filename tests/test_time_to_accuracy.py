@@ -87,6 +87,7 @@ def test_different_devices_are_told_apart(tmp_path):
     assert "beta (device=cuda)" in text
 
 
+@pytest.mark.usefixtures("blank_pictures")
 def test_the_file_has_a_row_per_run_and_threshold(tmp_path):
     curved(tmp_path, 0, [0.2, 0.96])
     curved(tmp_path, 1, [0.2, 0.80])
