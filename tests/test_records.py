@@ -85,6 +85,13 @@ def test_a_run_reads_back_as_it_was_written(tmp_path):
     assert read_rows(run.folder / "test_tasks.csv", TestTask)[0] == TASKS[0]
 
 
+def test_a_later_column_may_be_missing_before_one_that_is_there():
+    """A file of the version between the two has the second and not the first."""
+    row = make_row(train_k_shot=10, beside=2)
+    cells = {name: getattr(row, name) for name in SummaryRow.columns() if name != "train_k_shot"}
+    assert SummaryRow.parse(cells) == make_row(beside=2)
+
+
 def test_run_json_is_standard_json_and_names_its_schema(tmp_path):
     write_run(tmp_path, make_row(test_acc=math.nan), {"config": {"x": [math.inf]}}, [], [], [])
 
