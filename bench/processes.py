@@ -118,7 +118,10 @@ def forwarding_signals() -> Iterator[Forwarding]:
 def verdict(code: int) -> tuple[str, str]:
     """Return status and error of a run whose process ended with ``code`` and left no record."""
     if code == INTERRUPTED:
-        return "interrupted", "stopped before it had anything to save, or at once by a second signal"
+        return (
+            "interrupted",
+            "stopped before it had anything to save, or at once: by a second signal or for not answering the first",
+        )
     if code == UNWRITABLE:
         return "failed", "its results could not be written: disk full, read-only or without permission"
     if code == -signal.SIGKILL:

@@ -26,6 +26,7 @@ from bench.worker import INTERRUPTED, Job
 POLL_S = 0.05  # how often workers are looked after
 LOOK_S = 1.0  # how often runs of other processes are
 GRACE_S = 10.0  # for a worker that was told to leave
+INTERRUPT_S = 30.0  # for one that a signal told so: schedulers kill all of us not much later
 
 FINISHED = ("ok", "leaking")
 """Statuses after which nothing is left to do."""
@@ -189,6 +190,7 @@ class _Comparison:
         self.began = _now()
         self.failed = False
         self._next_look = 0.0
+        self._stopped: float | None = None  # when a signal was first seen
 
     def run(self) -> int:
         """Return the exit status."""
@@ -302,14 +304,18 @@ class _Comparison:
         )  # fmt: skip
 
     def _attend(self) -> None:
-        """See which workers have ended, and tell those to leave whose time is up."""
+        """See which workers have ended, tell those to leave whose time is up, and end those that do not."""
         limit = self.place.run_timeout_s
+        if self.signals.stopped and self._stopped is None:
+            self._stopped = time.monotonic()
         for task in list(self.active):
             code = task.process.poll()
             if code is not None:
                 self.active.remove(task)
                 self.signals.remove(task.process)
                 self._after(task, code)
+            elif self._stopped is not None and time.monotonic() > self._stopped + INTERRUPT_S:
+                task.process.kill()  # what its last checkpoint holds is kept
             elif task.told is not None:
                 if time.monotonic() > task.told + GRACE_S:
                     task.process.kill()

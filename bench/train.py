@@ -29,7 +29,18 @@ from bench.tasks import TaskStream
 log = logging.getLogger("bench")
 
 CHECKPOINT_EVERY_S = 60.0
-_COUNTERS = ("chunk", "oom_retries", "meta_step", "train_s", "eval_s", "parts", "step_ms", "losses", "beside")
+_COUNTERS = (
+    "chunk",
+    "oom_retries",
+    "meta_step",
+    "train_s",
+    "eval_s",
+    "setup_s",
+    "parts",
+    "step_ms",
+    "losses",
+    "beside",
+)
 
 T = TypeVar("T")
 
@@ -49,6 +60,7 @@ class Progress:
     meta_step: int = 0
     train_s: float = 0.0
     eval_s: float = 0.0
+    setup_s: float = 0.0
     parts: int = 1
     step_ms: list[float] = field(default_factory=list)
     curve: list[CurvePoint] = field(default_factory=list)
@@ -147,7 +159,7 @@ class Training:
                 if progress.meta_step < point:
                     self.save()
             if point not in {seen.meta_step for seen in progress.curve}:
-                self._validate()
+                self._validate(advance)
                 self.save()
         self._replay = None  # whose memory the test may need
         assert self.memory is not None, "warm_up() has made it"
@@ -235,12 +247,14 @@ class Training:
         p.chunk = self.step.chunk = p.chunk // 2
         return work()
 
-    def _validate(self) -> None:
+    def _validate(self, advance: Callable[[int], object]) -> None:
+        """Add a point to the curve; one that ``advance`` stops is begun anew by the run that goes on."""
         config, progress = self.config, self.progress
         began = now(self.device)
         result = evaluate(
             self.algorithm, self.task_loss, {n: w.detach() for n, w in progress.slow.items()}, progress.carry,
             self.val_stream, config.val_tasks, config.eval_inner_steps, modes=(TRANSDUCTIVE,), at=(),
+            advance=lambda tasks: advance(0),
         )  # fmt: skip
         mean, ci95 = mean_ci95(result.final(TRANSDUCTIVE))
         kind = self.val_stream.objective.kind

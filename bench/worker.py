@@ -175,8 +175,8 @@ def main(text: str) -> int:
     return {"ok": 0, "interrupted": INTERRUPTED}.get(status, 1)
 
 
-def set_up(job: Job, outcome: Outcome, checkpoint: Path) -> tuple[Training, TaskStream]:
-    """Return the training of a run before its first step, and the tasks to test it on."""
+def set_up(job: Job, outcome: Outcome, checkpoint: Path, stop: Stop | None = None) -> tuple[Training, TaskStream]:
+    """Return the training of a run before its first step, and the tasks to test it on; ``stop`` may end it."""
     config, facts = job.config, outcome.facts
     device = torch.device(config.device)
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
@@ -189,6 +189,8 @@ def set_up(job: Job, outcome: Outcome, checkpoint: Path) -> tuple[Training, Task
     facts.update(data_sha256=source.sha256, data_pipeline=source.pipeline, measure=source.objective.measure)
     outcome.details["data"] = {"name": source.name, "pipeline": source.pipeline, "sha256": source.sha256}
     outcome.details["data"]["shape"] = list(source.shape)
+    if stop is not None:
+        stop.check()  # data may have taken a while
     streams = {
         split: TaskStream(source.pool(split, rotation, device), episode, config.seed)
         for split, (rotation, episode) in stream_plan(config).items()
@@ -207,11 +209,12 @@ def set_up(job: Job, outcome: Outcome, checkpoint: Path) -> tuple[Training, Task
 def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
     """Set up, train and test one run, noting in ``outcome`` whatever becomes known."""
     config, facts = job.config, outcome.facts
-    training, test_stream = set_up(job, outcome, job.folder / "checkpoint.pt")
+    training, test_stream = set_up(job, outcome, job.folder / "checkpoint.pt", stop)
     outcome.training, device = training, training.device
+    stop.check()
     training.warm_up()
     outcome.details["meta_step"] = {"mode": training.mode, "reason": training.reason}
-    facts["setup_s"] = now_monotonic(device) - job.launched
+    training.progress.setup_s += now_monotonic(device) - job.launched
 
     quiet = not (job.bars and sys.stderr.isatty())
     company = Company(job.presence, training.progress.beside)
@@ -247,10 +250,12 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
             )  # fmt: skip
 
         began = now(device)
-        outcome.test = finite(test(config.test_tasks, config.eval_inner_steps, at=(0,)))
-        if followed:
-            outcome.adaptation = test(followed, max(ADAPTATION_STEPS), at=ADAPTATION_STEPS)
-        training.progress.eval_s += now(device) - began
+        try:
+            outcome.test = finite(test(config.test_tasks, config.eval_inner_steps, at=(0,)))
+            if followed:
+                outcome.adaptation = test(followed, max(ADAPTATION_STEPS), at=ADAPTATION_STEPS)
+        finally:
+            training.progress.eval_s += now(device) - began
         p = training.progress  # after the clock has stopped: examples are for the reader, not for the record
         outcome.examples = example_tasks(
             training.algorithm, training.task_loss, p.slow, p.carry, test_stream, config.eval_inner_steps
@@ -345,6 +350,7 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
             images_seen=seen * config.n_way * (config.train_shots + config.k_query),
             train_s=progress.train_s,
             eval_s=progress.eval_s,
+            setup_s=progress.setup_s or None,
             step_ms_median=_finite(steps.quantile(0.5)),
             step_ms_p95=_finite(steps.quantile(0.95)),
             tasks_per_s=seen / progress.train_s if progress.train_s else None,

@@ -224,6 +224,17 @@ def test_a_run_that_hangs_and_hears_nothing_is_killed_while_others_go_on(compare
     assert compare.row("quick", 1).status == "ok"
 
 
+def test_a_worker_that_hears_no_signal_does_not_keep_the_command_from_leaving(compare, monkeypatch):
+    """A scheduler sends one signal, and kills all of us some time later."""
+    monkeypatch.setattr(runner, "INTERRUPT_S", 0.3)
+    signalled = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGTERM))
+    signalled.start()
+    assert compare("deaf") == 130
+    signalled.join()
+    row = compare.row("deaf")
+    assert (row.status, "for not answering" in row.error) == ("interrupted", True)
+
+
 def test_a_crash_is_named_and_the_others_finish(compare):
     assert compare("crashes", "unwritable", "quick") == 1
     assert (compare.row("crashes").status, compare.row("crashes").error) == (

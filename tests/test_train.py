@@ -110,6 +110,30 @@ def test_validating_more_often_changes_neither_tasks_nor_weights(toy_images, tmp
     assert often.stream_sha256() == seldom.stream_sha256()
 
 
+def test_a_validation_that_is_stopped_is_begun_anew(toy_images, tmp_path):
+    """Stopped in the middle of the second: after four calls with no step done in it, each with 66 of 200 tasks."""
+    whole = make_training(toy_images, tmp_path / "a", val_points=2, val_tasks=200)
+    whole.run()
+    training, calls = make_training(toy_images, tmp_path / "b", val_points=2, val_tasks=200), []
+
+    def advance(steps):
+        calls.append(steps)
+        if training.progress.meta_step == 3 and calls[-2:] == [0, 0]:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        training.run(advance)
+    assert [point.meta_step for point in training.progress.curve] == [0]
+    training.progress.setup_s = 1.5
+    training.save()
+    again = make_training(toy_images, tmp_path / "b", val_points=2, val_tasks=200)
+    assert again.progress.setup_s == 1.5
+    again.run()
+    curves = [[(p.meta_step, p.val_acc, p.query_loss) for p in t.progress.curve] for t in (whole, again)]
+    assert curves[0] == curves[1]
+    assert all(torch.equal(again.progress.slow[n], w) for n, w in whole.progress.slow.items())
+
+
 def test_the_stream_hash_is_that_of_the_tasks_that_were_trained_on(toy_images, tmp_path, monkeypatch):
     training = make_training(toy_images, tmp_path, task_chunk=2)
     used, consumed = [], []
