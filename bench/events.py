@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -32,7 +31,7 @@ def writer(out: Path) -> Callable[[Run], None]:
         raise BenchError(
             f"--tensorboard: the package tensorboard cannot be imported ({error}); pip install tensorboard"
         ) from error
-    return lambda run: write_events(run, out / FOLDER / run.row.run_id)
+    return lambda run: write_events(run, out / FOLDER / run.folder.name)
 
 
 def write_events(run: Run, folder: Path) -> None:
@@ -48,7 +47,8 @@ def write_events(run: Run, folder: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in there:
+        path.unlink(missing_ok=True)
     began = _timestamp(run.row.started_at)
     with SummaryWriter(str(folder)) as events:
         for tag, value, step, seconds in _scalars(run):
