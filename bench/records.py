@@ -302,7 +302,7 @@ def load_run(folder: Path, warn: Warn = log.warning) -> Run:
 
     Raises:
         OSError: no run.json that can be read.
-        ValueError, RecursionError: run.json is damaged, altered, lacks a column or is of a newer schema.
+        ValueError, RecursionError: run.json is damaged, altered, another run's, lacks a column or is of a newer schema.
     """
     record = json.loads((folder / RUN_FILE).read_bytes())
     if not isinstance(record, dict) or not isinstance(record.get("row"), dict):
@@ -311,7 +311,10 @@ def load_run(folder: Path, warn: Warn = log.warning) -> Run:
         raise ValueError(f"schema is {record.get('schema')!r}; this version reads {UNSEALED} and {SCHEMA}")
     if record.pop("seal", None) != _seal(record) and record["schema"] == SCHEMA:
         raise ValueError("altered after it was written: its seal is not that of its contents")
-    return Run(SummaryRow.parse(record.pop("row")), record, folder, warn)
+    row = SummaryRow.parse(record.pop("row"))
+    if row.run_id != folder.absolute().name:  # a copy under another name would count as that other run
+        raise ValueError(f"is the record of run {row.run_id[:120]!r}, which its folder is not named after")
+    return Run(row, record, folder, warn)
 
 
 def load_runs(out: Path, warn: Warn = log.warning) -> list[Run]:
