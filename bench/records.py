@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from bench.files import Columns, later_column, plain, read_rows, read_table, used_columns, write_atomic, write_csv
+from bench.untrusted import read_regular
 
 T = TypeVar("T", bound=Columns)
 Warn = Callable[[str], None]
@@ -205,7 +206,7 @@ class Run:
         """What ``bench.examples`` keeps of the first test tasks; None where there is nothing."""
         path = self.folder / EXAMPLES_FILE
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
             self._check_unaltered(path)
         except FileNotFoundError:  # not damage: images that must not be copied are left out of copies
             return None
@@ -227,7 +228,7 @@ class Run:
     def _check_unaltered(self, path: Path) -> None:
         """Refuse a table that is not what was written with the record; runs of schema 1 do not know."""
         files = self.details.get("files")
-        if isinstance(files, Mapping) and files.get(path.name) != _sha256(path.read_bytes()):
+        if isinstance(files, Mapping) and files.get(path.name) != _sha256(read_regular(path)):
             raise ValueError(f"not what was written: its sha256 is not the one in {RUN_FILE}")
 
 
@@ -304,7 +305,7 @@ def load_run(folder: Path, warn: Warn = log.warning) -> Run:
         OSError: no run.json that can be read.
         ValueError, RecursionError: run.json is damaged, altered, another run's, lacks a column or is of a newer schema.
     """
-    record = json.loads((folder / RUN_FILE).read_bytes())
+    record = json.loads(read_regular(folder / RUN_FILE))
     if not isinstance(record, dict) or not isinstance(record.get("row"), dict):
         raise ValueError("holds no row")
     if record.get("schema") not in (UNSEALED, SCHEMA):
