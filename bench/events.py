@@ -11,6 +11,7 @@ from typing import Any
 
 from bench.api import BenchError
 from bench.records import RUN_FILE, Run
+from bench.untrusted import check_inside
 
 FOLDER = "tensorboard"
 _METRICS = ("test_acc", "test_acc_transductive", "test_error", "test_error_transductive")
@@ -31,7 +32,13 @@ def writer(out: Path) -> Callable[[Run], None]:
         raise BenchError(
             f"--tensorboard: the package tensorboard cannot be imported ({error}); pip install tensorboard"
         ) from error
-    return lambda run: write_events(run, out / FOLDER / run.folder.name)
+
+    def write(run: Run) -> None:
+        folder = Path(FOLDER, run.folder.name)
+        check_inside(out, (FOLDER, folder))
+        write_events(run, out / folder)
+
+    return write
 
 
 def write_events(run: Run, folder: Path) -> None:

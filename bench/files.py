@@ -134,6 +134,8 @@ def remove_leftovers(out: Path) -> None:
     Only files that have not been touched for an hour: others may be in the making, on another machine too.
     """
     for folder in (out, out / "cache", out / "plots", out / "plots" / "slides", *out.glob("runs/*/")):
+        if folder.is_symlink():
+            continue
         with contextlib.suppress(OSError):  # not there, or not ours: nothing depends on it
             for path in folder.iterdir():
                 if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime > 3600:

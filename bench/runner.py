@@ -21,6 +21,7 @@ from bench.locks import Lock, Owner, run_lock
 from bench.processes import Forwarding, forwarding_signals, verdict
 from bench.profile import PROFILE_SUMMARY
 from bench.records import RUN_FILE, Run, load_run, rewrite_status, write_run
+from bench.untrusted import check_inside
 from bench.worker import INTERRUPTED, Job
 
 POLL_S = 0.05  # how often workers are looked after
@@ -225,6 +226,7 @@ class _Comparison:
         if not self.fresh and (kept := finished(item.folder)) is not None and not self._wants_profile(item, kept):
             self._ended(item, kept, kept=True)
             return True
+        check_inside(self.place.out, (folder := Path("runs", item.config.run_id), folder / PROFILE_SUMMARY.parent))
         lock = run_lock(self.place.out, item.config.run_id)
         if not lock.take():
             self._leave_for_later(item, lock)

@@ -5,10 +5,26 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 
+FOLDERS = ("cache", "locks", "plots", "plots/slides", "runs", "set-aside", "tensorboard")  # in --out, runs' own apart
 MIB = 2**20
 LARGEST_TABLE = 1024 * MIB  # of a record or a table; a million test tasks have 50 MiB
+
+
+def check_inside(out: Path, folders: Iterable[Path | str] = FOLDERS) -> None:
+    """Refuse folders under ``out`` that are links, or in one: what is written there would land elsewhere.
+
+    ``out`` itself may be a link, and folders need not be there.
+
+    Raises:
+        OSError: names the first.
+    """
+    home = Path(os.path.realpath(out))  # which Path.resolve() would be, but for links that go round in a circle
+    for folder in folders:
+        if Path(os.path.realpath(out / folder)) != home / folder:
+            raise OSError(errno.ELOOP, "A folder of results may not be a symbolic link", str(out / folder))
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:

@@ -7,9 +7,11 @@ import pytest
 from bench.api import DataError
 from bench.checkpoint import read_checkpoint
 from bench.command import main
+from bench.config import RunConfig
 from bench.records import load_runs
-from bench.untrusted import read_regular
+from bench.untrusted import check_inside, read_regular
 from datasets.omniglot_files import HALVES, find, read
+from tests.conftest import TOY
 from tests.made_runs import make_run
 
 
@@ -63,3 +65,44 @@ def test_a_checkpoint_or_an_archive_that_is_a_pipe_is_one_line(tmp_path):
     assert find(tmp_path, HALVES[0]) == archive
     with pytest.raises(DataError, match=r"not a whole zip archive .*Not a regular file"):
         read(archive, HALVES[0], lambda picture: picture)
+
+
+def test_folders_of_results_that_are_links_are_refused_and_the_folder_of_all_may_be_one(tmp_path):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (out / "plots").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(out)
+    check_inside(tmp_path / "link")
+    for name in ("runs", "plots/slides", "cache"):
+        (out / name).symlink_to(elsewhere)
+        with pytest.raises(OSError, match="A folder of results may not be a symbolic link") as error:
+            check_inside(tmp_path / "link")
+        assert error.value.filename == str(tmp_path / "link" / name)
+        (out / name).unlink()
+
+
+TOY_RUN = ["--plugin", str(TOY), "--dataset", "toy", "--backbone", "one-layer", "--algos", "maml", "--device", "cpu"]
+LINKS = {
+    "cache": [],
+    "plots/slides": ["--report"],
+    "tensorboard/a": ["--report", "--tensorboard"],
+    "study-cost": ["--study", "cost"],
+    "runs/RUN_ID": TOY_RUN,
+    "runs/RUN_ID/profile": [*TOY_RUN, "--profile"],
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_nothing_is_written_where_a_link_in_the_folder_leads(tmp_path, name, monkeypatch, capsys):
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    make_run(out, run_id="a", tasks=3)
+    monkeypatch.setattr("bench.report.FIGURES", {})
+    monkeypatch.setattr(RunConfig, "run_id", "RUN_ID")
+    (out / name).parent.mkdir(parents=True, exist_ok=True)
+    (out / name).symlink_to(elsewhere)
+    assert main([*LINKS[name], "--out", str(out)]) == (1 if name.startswith("runs/") else 2)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "busy" not in line]
+    assert line.startswith("run_bench.py: A folder of results may not be a symbolic link: ")
+    assert line.split("; ")[0].endswith(f"/out/{name}")
+    assert not list(elsewhere.iterdir())
