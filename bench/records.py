@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -250,9 +250,12 @@ def write_run(
     Returns:
         False, with nothing written, if the folder already holds a run with status ok: nothing finished is overwritten.
     """
-    with contextlib.suppress(OSError, ValueError, RecursionError):  # no record, or a damaged one
-        if load_run(folder).ok:
-            return False
+    if why := unusable(folder):  # of a newer version, perhaps
+        aside = folder / f"{RUN_FILE}.unusable-{secrets.token_hex(4)}"
+        (folder / RUN_FILE).rename(aside)
+        log.warning("%s: cannot be used (%s); it is now %s", folder / RUN_FILE, why, aside)
+    elif (folder / RUN_FILE).exists() and load_run(folder).ok:
+        return False
     tables: dict[str, tuple[type[Columns], list[Any]]] = {
         CURVE_FILE: (CurvePoint, list(curve)),
         TEST_TASKS_FILE: (TestTask, list(test_tasks)),
@@ -316,6 +319,17 @@ def load_run(folder: Path, warn: Warn = log.warning) -> Run:
     if row.run_id != folder.absolute().name:  # a copy under another name would count as that other run
         raise ValueError(f"is the record of run {row.run_id[:120]!r}, which its folder is not named after")
     return Run(row, record, folder, warn)
+
+
+def unusable(folder: Path) -> str:
+    """Return why the record in ``folder`` cannot be used, in one line; empty if it can, or if there is none."""
+    try:
+        load_run(folder)
+    except FileNotFoundError:
+        return f"{RUN_FILE} leads nowhere" if (folder / RUN_FILE).is_symlink() else ""
+    except (OSError, ValueError, RecursionError) as error:
+        return _one_line(error)
+    return ""
 
 
 def load_runs(out: Path, warn: Warn = log.warning) -> list[Run]:

@@ -363,6 +363,17 @@ def test_only_an_ok_run_is_never_overwritten(tmp_path, status):
     assert (load_run(tmp_path).curve == tuple(CURVE)) == (status == "ok")
 
 
+def test_a_record_that_cannot_be_used_is_not_written_over(tmp_path, caplog):
+    (tmp_path / "run.json").write_text('{"schema": 3, "row": {}}')
+    assert write_run(tmp_path, row_in(tmp_path), {}, CURVE, TASKS, ADAPTATION)
+    (aside,) = tmp_path.glob("run.json.unusable-*")
+    assert aside.read_text() == '{"schema": 3, "row": {}}'
+    (line,) = caplog.messages
+    assert "schema is 3" in line
+    assert str(aside) in line
+    assert load_run(tmp_path).ok
+
+
 def test_runs_come_by_start_time_and_unfinished_ones_are_passed_over(tmp_path):
     for name, start in (("b", "2026-01-02"), ("c", "2026-01-01"), ("a", "2026-01-02")):
         make_run(tmp_path, run_id=name, started_at=start, tasks=3)
