@@ -126,6 +126,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a full disk names no file, and nobody knows the temporary one
         raise
+    with contextlib.suppress(OSError):  # where folders cannot be synced, the new name may be lost with the power
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def remove_leftovers(out: Path) -> None:

@@ -146,6 +146,21 @@ def test_a_broken_character_does_not_cost_the_record(tmp_path):
     assert r"no file \udcff" in (tmp_path / "x.csv").read_text()
 
 
+def test_a_file_and_then_the_folder_that_names_it_reach_the_disk(tmp_path, monkeypatch):
+    synced = []
+
+    def noted(fd: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        if len(synced) == 2:
+            raise OSError("a file system that syncs no folders")
+
+    monkeypatch.setattr(files.os, "fsync", noted)
+    write_atomic(tmp_path / "new" / "x", "content")
+    assert synced[0].endswith(".tmp")
+    assert synced[1:] == [str((tmp_path / "new").resolve())]
+    assert (tmp_path / "new" / "x").read_text() == "content"
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     write_atomic(tmp_path / "x", "old")
 
