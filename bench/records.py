@@ -177,6 +177,11 @@ class Run:
         """Say whether the run's numbers may be compared."""
         return self.row.status == "ok"
 
+    @property
+    def sealed(self) -> bool:
+        """Say whether the record would show that it was altered; those of the first schema do not."""
+        return self.details.get("schema") != UNSEALED
+
     @cached_property
     def curve(self) -> tuple[CurvePoint, ...]:
         """Validation along the run, by meta-step."""

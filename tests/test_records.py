@@ -22,6 +22,7 @@ from made_runs import make_row, make_run
 
 import bench
 from bench import files
+from bench.comparison import arms
 from bench.files import plain, remove_leftovers
 from bench.records import (
     STATUS,
@@ -41,6 +42,7 @@ from bench.records import (
 )
 from bench.report import write_report
 from bench.runner import finished
+from bench.summary import summary
 
 SPEC_COLUMNS = """algo, dataset, protocol, n_way, k_shot, k_query, seed, backbone, device, device_name, meta_batch,
 meta_steps, inner_steps, inner_lr, inner_optimizer, eval_inner_steps, meta_optimizer, meta_lr, tasks_seen, images_seen,
@@ -150,7 +152,7 @@ def test_a_file_and_then_the_folder_that_names_it_reach_the_disk(tmp_path, monke
     synced = []
 
     def noted(fd: int) -> None:
-        synced.append(os.readlink(f"/proc/self/fd/{fd}"))
+        synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
         if len(synced) == 2:
             raise OSError("a file system that syncs no folders")
 
@@ -405,6 +407,16 @@ def unseal(folder):
     record = json.loads((folder / "run.json").read_text())
     del record["seal"], record["files"]
     (folder / "run.json").write_text(json.dumps({**record, "schema": 1}))
+
+
+def test_the_summary_names_runs_whose_records_are_not_sealed(tmp_path):
+    for name in ("old", "new"):
+        make_run(tmp_path, run_id=name, status="failed")
+    unseal(tmp_path / "runs" / "old")
+    runs = load_runs(tmp_path)
+    text = summary(runs, arms(runs), [], [], [], [])
+    assert "Runs: 2. From an earlier version, not sealed, so that nothing tells if they were altered: old." in text
+    assert "not sealed" not in summary([run for run in runs if run.sealed], [], [], [], [], [])
 
 
 def _edit_row(**changes: object):
