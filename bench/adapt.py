@@ -6,6 +6,7 @@ FOLDER holds a subfolder per class with some images to adapt on, and beside thes
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -26,6 +27,7 @@ from bench.evaluate import PLAIN, TRANSDUCTIVE, outputs_of
 from bench.model import Classifier
 from bench.records import load_run
 from bench.registry import create_algorithm, load_plugin
+from bench.untrusted import read_regular
 from bench.weights import WEIGHTS_FILE, plain_network
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
@@ -86,7 +88,8 @@ def adapt(run: Path, folder: Path, steps: int | None = None, mode: str = PLAIN) 
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     network = plain_network(config, algorithm, shape)
     try:
-        network.load_state_dict(torch.load(run / WEIGHTS_FILE, weights_only=True, map_location="cpu"))
+        data = io.BytesIO(read_regular(run / WEIGHTS_FILE, None))
+        network.load_state_dict(torch.load(data, weights_only=True, map_location="cpu"))
     except Exception as error:  # foreign bytes make torch raise anything
         raise BenchError(
             f"{run / WEIGHTS_FILE}: {' '.join(str(error).split())[:200]}; accepted: what a run that finished left"

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.files import write_atomic
+from bench.untrusted import read_regular
 
 SEAL = "sha256"
 
@@ -38,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         OSError: the file cannot be read.
         ValueError: it is cut, altered, or not a checkpoint.
     """
-    data = path.read_bytes()
+    data = read_regular(path, None)
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # foreign bytes make torch, zip and pickle raise anything

@@ -37,6 +37,7 @@ from bench.report import write_report
 from bench.runner import Halted, Place, run_all
 from bench.study import STUDIES
 from bench.terminal import comparison_table
+from bench.untrusted import check_inside
 from bench.worker import INTERRUPTED
 
 FAILED = 1
@@ -157,6 +158,7 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
         raise BenchError(f"--dataset {args.dataset!r}: study {args.study} is about {chosen.dataset}; leave it out")
     if chosen.measures_time and place.jobs > 1:
         raise BenchError(f"--jobs {place.jobs}: study {args.study!r} measures time; accepted: 1")
+    check_inside(place.out, [f"study-{args.study}"])
     place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
     after_run = events.writer(place.out) if args.tensorboard else None
     asked = request(args, place)

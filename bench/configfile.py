@@ -22,6 +22,7 @@ from bench.protocols import IDENTITY
 from bench.registry import unknown
 from bench.runner import Place
 from bench.study import Request
+from bench.untrusted import MIB, read_regular
 
 FILE = "config.toml"
 VERSION = 1
@@ -53,7 +54,7 @@ def arguments(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     where, known = f"--config {str(path)!r}", keys(parser)
     try:
         path = path.expanduser()
-        content = tomllib.loads(path.read_bytes().decode())
+        content = tomllib.loads(read_regular(path, MIB).decode())
     except (OSError, RuntimeError) as error:
         raise BenchError(f"{where}: {getattr(error, 'strerror', error)}; accepted: a TOML file") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:

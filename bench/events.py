@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from bench.api import BenchError
 from bench.records import RUN_FILE, Run
+from bench.untrusted import check_inside
 
 FOLDER = "tensorboard"
 _METRICS = ("test_acc", "test_acc_transductive", "test_error", "test_error_transductive")
@@ -32,7 +32,13 @@ def writer(out: Path) -> Callable[[Run], None]:
         raise BenchError(
             f"--tensorboard: the package tensorboard cannot be imported ({error}); pip install tensorboard"
         ) from error
-    return lambda run: write_events(run, out / FOLDER / run.row.run_id)
+
+    def write(run: Run) -> None:
+        folder = Path(FOLDER, run.folder.name)
+        check_inside(out, (FOLDER, folder))
+        write_events(run, out / folder)
+
+    return write
 
 
 def write_events(run: Run, folder: Path) -> None:
@@ -48,7 +54,8 @@ def write_events(run: Run, folder: Path) -> None:
     from torch.utils.tensorboard import SummaryWriter
     from torch.utils.tensorboard.summary import hparams
 
-    shutil.rmtree(folder, ignore_errors=True)
+    for path in there:
+        path.unlink(missing_ok=True)
     began = _timestamp(run.row.started_at)
     with SummaryWriter(str(folder)) as events:
         for tag, value, step, seconds in _scalars(run):

@@ -21,6 +21,8 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from bench.untrusted import read_regular
+
 T = TypeVar("T", bound="Columns")
 
 # A spreadsheet runs cells that begin like this; with more apostrophes in front, so that reading can undo it.
@@ -124,6 +126,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             error.filename = str(path)  # a full disk names no file, and nobody knows the temporary one
         raise
+    with contextlib.suppress(OSError):  # where folders cannot be synced, the new name may be lost with the power
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
 
 def remove_leftovers(out: Path) -> None:
@@ -132,6 +140,8 @@ def remove_leftovers(out: Path) -> None:
     Only files that have not been touched for an hour: others may be in the making, on another machine too.
     """
     for folder in (out, out / "cache", out / "plots", out / "plots" / "slides", *out.glob("runs/*/")):
+        if folder.is_symlink():
+            continue
         with contextlib.suppress(OSError):  # not there, or not ours: nothing depends on it
             for path in folder.iterdir():
                 if _TEMPORARY.fullmatch(path.name) and time.time() - path.lstat().st_mtime > 3600:
@@ -205,7 +215,7 @@ def read_table(path: Path, kind: type[Columns]) -> pd.DataFrame:
 
 
 def _whole(path: Path) -> io.BytesIO:
-    data = path.read_bytes()
+    data = read_regular(path)
     if not data.endswith(b"\n"):
         raise ValueError("cut short: no newline at the end" if data else "empty")
     return io.BytesIO(data)

@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.files import write_atomic
+from bench.untrusted import open_regular
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,14 @@ def _packed(prepared: Prepared, pipeline: str) -> bytes:
 def _read(path: Path, pipeline: str) -> Prepared | None:
     """Return what the file holds if it is whole and of this pipeline, else None."""
     try:
-        if not path.is_file():  # a pipe would never end
-            return None
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as fields:
-            prepared = prepare(fields["images"], fields["class_names"].tolist())
-            return prepared if fields["seal"] == _seal(prepared, pipeline) else None
+        with os.fdopen(open_regular(path), "rb") as file:
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+            if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members):
+                return None  # ours are stored; others could fill the memory once they are unpacked
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as fields:
+                prepared = prepare(fields["images"], fields["class_names"].tolist())
+                return prepared if fields["seal"] == _seal(prepared, pipeline) else None
     except Exception:  # foreign bytes make numpy and zipfile raise anything; whatever it is, the file is not ours
         return None

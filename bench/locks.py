@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from bench.untrusted import MIB, open_regular, read_regular
+
 LOOK_S = 0.05  # how often a process that waits for its turn looks
 PATIENCE_S = 10.0  # after which it says for whom it waits
 
@@ -59,10 +61,12 @@ class Lock:
         Where the file system has no locks, this warns and goes on as if it had.
 
         Raises:
-            OSError: the file cannot be opened for writing.
+            OSError: the file cannot be opened for writing, or is a link or no regular file.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        if self.path.is_symlink():  # for its own words; the flag is what makes sure
+            raise OSError(errno.ELOOP, "A lock may not be a symbolic link", str(self.path))
+        file = open_regular(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW)  # signing empties what it opens
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -86,7 +90,7 @@ class Lock:
     def owner(self) -> Owner | None:
         """Return who holds the lock, as far as the file says: None if it is free, or its holder has not written yet."""
         try:
-            return Owner(**json.loads(self.path.read_bytes()))
+            return Owner(**json.loads(read_regular(self.path, MIB)))
         except (OSError, ValueError, TypeError):
             return None
 

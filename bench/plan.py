@@ -21,6 +21,7 @@ from bench.protocols import IDENTITY, Override, check_overrides, check_taken, lo
 from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, unknown
 from bench.runner import Place
 from bench.study import Request
+from bench.untrusted import check_inside
 from bench.worker import build, stream_plan
 
 
@@ -79,6 +80,7 @@ def request(args: argparse.Namespace, place: Place) -> Request:
     if "backbone" in single:
         BACKBONES.get(single["backbone"])
     _check_writable(place.out)
+    check_inside(place.out)
     return Request(
         algos=algos,
         dataset=args.dataset,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from bench.files import Columns, later_column, plain, read_rows, read_table, used_columns, write_atomic, write_csv
+from bench.untrusted import read_regular
 
 T = TypeVar("T", bound=Columns)
 Warn = Callable[[str], None]
@@ -176,6 +177,11 @@ class Run:
         """Say whether the run's numbers may be compared."""
         return self.row.status == "ok"
 
+    @property
+    def sealed(self) -> bool:
+        """Say whether the record would show that it was altered; those of the first schema do not."""
+        return self.details.get("schema") != UNSEALED
+
     @cached_property
     def curve(self) -> tuple[CurvePoint, ...]:
         """Validation along the run, by meta-step."""
@@ -205,7 +211,7 @@ class Run:
         """What ``bench.examples`` keeps of the first test tasks; None where there is nothing."""
         path = self.folder / EXAMPLES_FILE
         try:
-            data = path.read_bytes()
+            data = read_regular(path)
             self._check_unaltered(path)
         except FileNotFoundError:  # not damage: images that must not be copied are left out of copies
             return None
@@ -227,7 +233,7 @@ class Run:
     def _check_unaltered(self, path: Path) -> None:
         """Refuse a table that is not what was written with the record; runs of schema 1 do not know."""
         files = self.details.get("files")
-        if isinstance(files, Mapping) and files.get(path.name) != _sha256(path.read_bytes()):
+        if isinstance(files, Mapping) and files.get(path.name) != _sha256(read_regular(path)):
             raise ValueError(f"not what was written: its sha256 is not the one in {RUN_FILE}")
 
 
@@ -249,9 +255,12 @@ def write_run(
     Returns:
         False, with nothing written, if the folder already holds a run with status ok: nothing finished is overwritten.
     """
-    with contextlib.suppress(OSError, ValueError, RecursionError):  # no record, or a damaged one
-        if load_run(folder).ok:
-            return False
+    if why := unusable(folder):  # of a newer version, perhaps
+        aside = folder / f"{RUN_FILE}.unusable-{secrets.token_hex(4)}"
+        (folder / RUN_FILE).rename(aside)
+        log.warning("%s: cannot be used (%s); it is now %s", folder / RUN_FILE, why, aside)
+    elif (folder / RUN_FILE).exists() and load_run(folder).ok:
+        return False
     tables: dict[str, tuple[type[Columns], list[Any]]] = {
         CURVE_FILE: (CurvePoint, list(curve)),
         TEST_TASKS_FILE: (TestTask, list(test_tasks)),
@@ -302,16 +311,30 @@ def load_run(folder: Path, warn: Warn = log.warning) -> Run:
 
     Raises:
         OSError: no run.json that can be read.
-        ValueError, RecursionError: run.json is damaged, altered, lacks a column or is of a newer schema.
+        ValueError, RecursionError: run.json is damaged, altered, another run's, lacks a column or is of a newer schema.
     """
-    record = json.loads((folder / RUN_FILE).read_bytes())
+    record = json.loads(read_regular(folder / RUN_FILE))
     if not isinstance(record, dict) or not isinstance(record.get("row"), dict):
         raise ValueError("holds no row")
     if record.get("schema") not in (UNSEALED, SCHEMA):
         raise ValueError(f"schema is {record.get('schema')!r}; this version reads {UNSEALED} and {SCHEMA}")
     if record.pop("seal", None) != _seal(record) and record["schema"] == SCHEMA:
         raise ValueError("altered after it was written: its seal is not that of its contents")
-    return Run(SummaryRow.parse(record.pop("row")), record, folder, warn)
+    row = SummaryRow.parse(record.pop("row"))
+    if row.run_id != folder.absolute().name:  # a copy under another name would count as that other run
+        raise ValueError(f"is the record of run {row.run_id[:120]!r}, which its folder is not named after")
+    return Run(row, record, folder, warn)
+
+
+def unusable(folder: Path) -> str:
+    """Return why the record in ``folder`` cannot be used, in one line; empty if it can, or if there is none."""
+    try:
+        load_run(folder)
+    except FileNotFoundError:
+        return f"{RUN_FILE} leads nowhere" if (folder / RUN_FILE).is_symlink() else ""
+    except (OSError, ValueError, RecursionError) as error:
+        return _one_line(error)
+    return ""
 
 
 def load_runs(out: Path, warn: Warn = log.warning) -> list[Run]:

@@ -17,6 +17,7 @@ from bench.plots import FIGURES, shown_in
 from bench.records import CurvePoint, SummaryRow, load_runs, log
 from bench.summary import summary
 from bench.time_to_accuracy import Reached, time_to_accuracy
+from bench.untrusted import check_inside
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def write_report(out: Path) -> ReportFiles:
     all runs.
 
     Raises:
-        OSError: a file cannot be written.
+        OSError: a file cannot be written, or its folder is a link.
     """
+    check_inside(out, ("locks", "plots", "plots/slides"))
     with tables_turn(out):
         return _write_report(out)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import signal
@@ -16,12 +17,13 @@ from pathlib import Path
 from bench import presence
 from bench.config import RunConfig
 from bench.console import duration
-from bench.files import remove_leftovers
+from bench.files import remove_leftovers, write_atomic
 from bench.locks import Lock, Owner, run_lock
 from bench.processes import Forwarding, forwarding_signals, verdict
 from bench.profile import PROFILE_SUMMARY
-from bench.records import RUN_FILE, Run, load_run, rewrite_status, write_run
-from bench.worker import INTERRUPTED, Job
+from bench.records import RUN_FILE, Run, load_run, log, rewrite_status, unusable, write_run
+from bench.untrusted import check_inside, read_regular
+from bench.worker import CHECKPOINT_FILE, INTERRUPTED, Job
 
 POLL_S = 0.05  # how often workers are looked after
 LOOK_S = 1.0  # how often runs of other processes are
@@ -227,14 +229,15 @@ class _Comparison:
         if not self.fresh and (kept := finished(item.folder)) is not None and not self._wants_profile(item, kept):
             self._ended(item, kept, kept=True)
             return True
+        check_inside(self.place.out, (folder := Path("runs", item.config.run_id), folder / PROFILE_SUMMARY.parent))
         lock = run_lock(self.place.out, item.config.run_id)
         if not lock.take():
             self._leave_for_later(item, lock)
             return False
         try:
             kept = self._usable(item)
-            if self.fresh and kept is None and item.folder.exists():
-                set_aside(item.folder, self.place.out / "set-aside")
+            if kept is None and item.folder.exists():
+                self._clear(item.folder)
             if kept is not None:
                 self._ended(item, kept, kept=True)
             if kept is None or self._wants_profile(item, kept):
@@ -270,6 +273,20 @@ class _Comparison:
             return run if not self.fresh or (since and not run.row.resumed) else None
         others = since or (item.waited and run.row.started_at != item.before)
         return run if others and run.row.status != "interrupted" else None
+
+    def _clear(self, folder: Path) -> None:
+        """Set aside what is not to be written over: with ``--fresh`` all, else a record that cannot be used.
+
+        Of the latter's folder the checkpoint stays usable, which has a seal of its own.
+        """
+        why = "" if self.fresh else unusable(folder)
+        if not (self.fresh or why):
+            return
+        aside = set_aside(folder, self.place.out / "set-aside")
+        if why:
+            log.warning("%s: cannot be used (%s); its folder is now %s", folder / RUN_FILE, why, aside)
+            with contextlib.suppress(OSError):  # there is none, or it is no file
+                write_atomic(folder / CHECKPOINT_FILE, read_regular(aside / CHECKPOINT_FILE, None))
 
     def _launch(self, item: _Item, lock: Lock, profiles: bool) -> None:
         held = presence.announce()

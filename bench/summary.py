@@ -301,7 +301,12 @@ def _environment(runs: Sequence[Run]) -> str:
             if value is not None:
                 found.setdefault(name, {})[_flat(value)] = None
     order = [name for name in names if name in found] + [name for name in found if name not in names]
-    return markdown_table(["", "value"], ([name, "; ".join(found[name])] for name in order)) + f"\n\nRuns: {len(runs)}."
+    counted = f"Runs: {len(runs)}."
+    if unsealed := [escape(run.row.run_id) for run in runs if not run.sealed]:
+        counted += (
+            f" From an earlier version, not sealed, so that nothing tells if they were altered: {', '.join(unsealed)}."
+        )
+    return markdown_table(["", "value"], ([name, "; ".join(found[name])] for name in order)) + f"\n\n{counted}"
 
 
 def _flat(value: Any) -> str:

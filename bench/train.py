@@ -280,9 +280,19 @@ class Training:
             state = read_checkpoint(self.checkpoint)
             if state["run_id"] != self.config.run_id:
                 return False
-            curve = [CurvePoint(**point) for point in state["curve"]]
+            for part, tensors in (("slow", self.progress.slow), ("carry", self.step.carry)):
+                if odd := [name for name in tensors if not isinstance(state[part][name], Tensor)]:
+                    raise ValueError(f"{odd[0]} is no tensor")
+            curve = [CurvePoint.parse(point) for point in state["curve"]]
             carry = {name: state["carry"][name].reshape(c.shape) for name, c in self.step.carry.items()}
             progress = Progress(self.progress.slow, self.step.carry, curve=curve, **state["counters"])
+            if not 0 <= progress.meta_step <= self.config.meta_steps or len(progress.step_ms) != progress.meta_step:
+                raise ValueError(f"{len(progress.step_ms)} times of {progress.meta_step} meta-steps")
+            if not 1 <= progress.chunk <= self.config.meta_batch:
+                raise ValueError(f"chunk is {progress.chunk}")
+            numbers = (progress.train_s, progress.eval_s, progress.parts, *progress.step_ms, *progress.losses)
+            if not all(isinstance(number, int | float) for number in numbers):
+                raise ValueError("a counter is no number")
             memory = dict(state["memory"])
             weights = [state["slow"][name].reshape(w.shape) for name, w in self.progress.slow.items()]
             self.step.optimizer.load(state["optimizer"])

@@ -41,6 +41,7 @@ from bench.weights import WEIGHTS_FILE, write_weights
 
 log = logging.getLogger("bench")
 
+CHECKPOINT_FILE = "checkpoint.pt"
 INTERRUPTED = 130  # exit status, as a shell reports SIGINT
 BAR = "{desc} {percentage:3.0f}% |{bar}| {rate_fmt}, {remaining} left{postfix}"
 UNWRITABLE = 74  # exit status of a worker that cannot write its record (EX_IOERR)
@@ -209,7 +210,7 @@ def set_up(job: Job, outcome: Outcome, checkpoint: Path, stop: Stop | None = Non
 def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
     """Set up, train and test one run, noting in ``outcome`` whatever becomes known."""
     config, facts = job.config, outcome.facts
-    training, test_stream = set_up(job, outcome, job.folder / "checkpoint.pt", stop)
+    training, test_stream = set_up(job, outcome, job.folder / CHECKPOINT_FILE, stop)
     outcome.training, device = training, training.device
     stop.check()
     training.warm_up()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from bench.api import DataError
+from bench.untrusted import open_regular, read_regular
 
 DRAWERS = 20
 SIZE = 105
@@ -112,11 +115,12 @@ _IMAGE = re.compile(r"(?!\.\.?/)[^/\\]+/character\d\d/\d{4}_\d\d\.png")  # ALPHA
 @contextmanager
 def _archive(source: Path, half: Half) -> Iterator[dict[str, Picture]]:
     """Give the pictures of a zip file by 'ALPHABET/characterNN/NNNN_DD.png'; other members do not count."""
-    try:
-        archive = zipfile.ZipFile(source)
-    except Exception as error:  # besides BadZipFile, damaged directories raise ValueError, struct.error and others
-        raise DataError(f"{source}: not a whole zip archive ({_reason(error)})") from error
-    with archive:
+    with ExitStack() as held:
+        try:
+            file = held.enter_context(os.fdopen(open_regular(source), "rb"))
+            archive = held.enter_context(zipfile.ZipFile(file))
+        except Exception as error:  # besides BadZipFile, damaged directories raise ValueError, struct.error and others
+            raise DataError(f"{source}: not a whole zip archive ({_reason(error)})") from error
         pictures: dict[str, Picture] = {}
         for member in archive.infolist():
             prefix, _, path = member.filename.partition("/")
@@ -150,7 +154,7 @@ def _folder(source: Path, half: Half) -> Iterator[dict[str, Picture]]:
                 continue
             if path.stat().st_size > _LARGEST:
                 raise DataError(f"{path}: has {path.stat().st_size} bytes; {_LIMIT}")
-            pictures[name] = path.read_bytes
+            pictures[name] = partial(read_regular, path, _LARGEST)
     except OSError as error:
         raise DataError(f"{source}: {_reason(error)}") from error
     yield pictures

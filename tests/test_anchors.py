@@ -216,7 +216,7 @@ def test_what_cannot_be_checked_says_so(tmp_path):
     (line,) = lines_of(tmp_path)
     assert line.verdict == "below; 1 seed; preset not known"  # its configuration names hardly anything
     row = load_runs(tmp_path)[0].row
-    write_run(tmp_path / "bare" / "runs" / "a", row, {}, [], [], [])
+    write_run(tmp_path / "bare" / "runs" / row.run_id, row, {}, [], [], [])
     assert [line.verdict for line in lines_of(tmp_path / "bare")] == ["below; 1 seed; settings not recorded"]
 
 

@@ -189,7 +189,7 @@ def test_a_report_finds_runs_of_older_code_with_the_same_settings_and_no_others(
     (config,) = GradientCombination().configs(wanted(vary={"arm": ["g2"]}))
     runs = made([config], tmp_path)
     assert run_of(config, runs) is runs[config.run_id]
-    folder = tmp_path / "runs" / config.run_id
+    folder = (tmp_path / "runs" / config.run_id).rename(tmp_path / "runs" / "of-old")
     record = json.loads((folder / "run.json").read_text()) | {"schema": 1}  # which had no seal
 
     def found(**changes):

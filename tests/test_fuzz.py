@@ -22,6 +22,7 @@ from bench import command
 from bench.api import BenchError, DataError
 from bench.checkpoint import read_checkpoint, seal, write_checkpoint
 from bench.config import RunConfig
+from bench.examples import ExampleTasks
 from bench.flags import parser
 from bench.imagecache import cached, prepare
 from bench.records import load_runs
@@ -165,6 +166,20 @@ def test_any_damage_to_a_record_costs_what_was_hit_and_changes_no_number(recorde
         hit = parts.index(name)
         assert [text for i, text in enumerate(found[0]) if i != hit] == [t for i, t in enumerate(expected) if i != hit]
         assert found[0][hit] == ""
+
+
+DRAWN = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 8, 8), dtype=np.uint8)
+EXAMPLE_TASKS = ExampleTasks(*DRAWN, *np.tile(np.arange(5, dtype=np.uint16), (2, 3, 1)))
+
+
+@FUZZ
+@given(MUTATIONS)
+@pytest.mark.filterwarnings("ignore")  # zipfile's, of names that are there twice
+def test_any_damage_to_example_tasks_is_refused_in_one_line_or_changes_nothing(mutation):
+    """As in a record without hashes, of an earlier version, or one that was made up."""
+    data = mutated(EXAMPLE_TASKS.to_bytes(), mutation)
+    found, line = said_of(lambda: ExampleTasks.from_bytes(data), ValueError)
+    assert found.to_bytes() == EXAMPLE_TASKS.to_bytes() if line is None else line
 
 
 STATE = {

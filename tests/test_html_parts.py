@@ -12,7 +12,7 @@ import pytest
 import torch
 from made_runs import make_row, make_run
 
-from bench import flags, plan
+from bench import examples, flags, plan
 from bench.api import Episode
 from bench.colours import colours
 from bench.comparison import arms, compare
@@ -169,6 +169,13 @@ def make_examples():
 @pytest.mark.parametrize("data", [b"", b"PK no", ExampleTasks(*make_examples().__dict__.values()).to_bytes()[:-30]])
 def test_damaged_examples_are_no_examples(data):
     with pytest.raises(ValueError, match="no example tasks"):
+        ExampleTasks.from_bytes(data)
+
+
+def test_examples_that_would_fill_the_memory_are_not_unpacked(monkeypatch):
+    data = make_examples().to_bytes()
+    monkeypatch.setattr(examples, "_LARGEST", 1000)
+    with pytest.raises(ValueError, match=r"^no example tasks: .* bytes unpacked$"):
         ExampleTasks.from_bytes(data)
 
 

@@ -97,6 +97,18 @@ def test_an_altered_file_with_good_check_sums_is_replaced(tmp_path, change):
     assert again.class_names == ("first", "second")
 
 
+def test_a_file_whose_members_are_compressed_is_not_unpacked_but_replaced(tmp_path):
+    """Ours are stored; a small file could otherwise fill the memory."""
+    cached("toy", "steps", (tmp_path,), make)
+    whole = the_file(tmp_path).read_bytes()
+    with np.load(the_file(tmp_path)) as fields:
+        np.savez_compressed(the_file(tmp_path), **fields)
+    made = []
+    cached("toy", "steps", (tmp_path,), lambda: made.append(1) or make())
+    assert made
+    assert the_file(tmp_path).read_bytes() == whole
+
+
 def test_a_file_that_is_whole_but_not_the_known_data_is_replaced(tmp_path):
     cached("toy", "steps", (tmp_path,), lambda: prepare(np.zeros((1, 1, 2, 2), np.uint8), ["forged"]))
     assert cached("toy", "steps", (tmp_path,), make, sha256=make().sha256).class_names == ("first", "second")

@@ -180,6 +180,18 @@ def test_who_waits_long_for_the_tables_says_for_whom(tmp_path, monkeypatch, capl
     assert line.startswith(f"waiting for the tables, which are being written by pid {os.getpid()} on ")
 
 
+def test_a_lock_that_is_a_link_or_a_pipe_is_refused_and_no_file_elsewhere_is_emptied(tmp_path):
+    (tmp_path / "mine").write_text("kept")
+    (tmp_path / "a.lock").symlink_to(tmp_path / "mine")
+    os.mkfifo(tmp_path / "b.lock")
+    for name, words in (("a.lock", "A lock may not be a symbolic link"), ("b.lock", "Not a regular file")):
+        with pytest.raises(OSError, match=words) as error:
+            Lock(tmp_path / name).take()
+        assert error.value.filename == str(tmp_path / name)
+        assert Lock(tmp_path / name).owner() is None
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[1]", b'{"host": "h"}', b"\xff"])
 def test_an_owner_that_cannot_be_read_is_none(tmp_path, content):
     (tmp_path / "x.lock").write_bytes(content)

@@ -1,6 +1,7 @@
 """One command from a configuration file, and what it leaves for other tools: log, events, weights, JSON, LaTeX."""
 
 import csv
+import dataclasses
 import json
 import os
 import re
@@ -112,6 +113,21 @@ def test_events_of_a_kept_run_are_written_once(tmp_path):
     write(run)
     (second,) = first.parent.iterdir()
     assert second.stat().st_mtime > 1
+
+
+def test_no_text_of_a_record_says_which_folder_gets_events_and_other_files_there_stay(tmp_path):
+    make_run(tmp_path)
+    (run,) = load_runs(tmp_path)
+    for run_id in (str(tmp_path / "mine"), "../mine", "alpha-5w1s-s0"):
+        for folder in (tmp_path / "mine", tmp_path / "tensorboard" / run.folder.name):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "notes.txt").write_text("of the user")
+        edited = dataclasses.replace(run, row=dataclasses.replace(run.row, run_id=run_id))
+        os.utime(run.folder / "run.json")
+        events.writer(tmp_path)(edited)
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+        kept, written = sorted(path.name for path in (tmp_path / "tensorboard" / run.folder.name).iterdir())[::-1]
+        assert (kept, written[:7]) == ("notes.txt", "events.")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,7 @@ from made_runs import make_row, make_run
 
 import bench
 from bench import files
+from bench.comparison import arms
 from bench.files import plain, remove_leftovers
 from bench.records import (
     STATUS,
@@ -39,6 +41,8 @@ from bench.records import (
     write_run,
 )
 from bench.report import write_report
+from bench.runner import finished
+from bench.summary import summary
 
 SPEC_COLUMNS = """algo, dataset, protocol, n_way, k_shot, k_query, seed, backbone, device, device_name, meta_batch,
 meta_steps, inner_steps, inner_lr, inner_optimizer, eval_inner_steps, meta_optimizer, meta_lr, tasks_seen, images_seen,
@@ -48,6 +52,11 @@ torch_version, git_commit, started_at"""
 CURVE = [CurvePoint(0, 0, 0.0, 0.2, 0.01, 1.6), CurvePoint(10, 80, 1 / 3, 0.1 + 0.2, None, math.inf)]
 TASKS = [TestTask(0, 1 / 3, 2 / 3), TestTask(1, 0.1 + 0.2, math.nan)]
 ADAPTATION = [AdaptationPoint("plain", 0, 0.2, 0.01), AdaptationPoint("transductive", 5, 0.9, None)]
+
+
+def row_in(folder, **changes):
+    """The row of a run whose folder this is."""
+    return make_row(run_id=folder.name, **changes)
 
 
 def test_summary_columns_are_those_of_the_spec_and_more_may_follow():
@@ -64,7 +73,9 @@ def test_summary_columns_are_those_of_the_spec_and_more_may_follow():
 
 
 def test_a_run_reads_back_as_it_was_written(tmp_path):
-    row = make_row(test_acc=0.1 + 0.2, train_s=math.nan, error="a,b\n\"c\" | 'd' é", test_tasks=2, inner_lr=None)
+    row = make_row(
+        run_id="a", test_acc=0.1 + 0.2, train_s=math.nan, error="a,b\n\"c\" | 'd' é", test_tasks=2, inner_lr=None
+    )
     details = {
         "config": {"lr": math.inf, "path": Path("x")},
         "command": "run_bench.py",
@@ -93,7 +104,7 @@ def test_a_later_column_may_be_missing_before_one_that_is_there():
 
 
 def test_run_json_is_standard_json_and_names_its_schema(tmp_path):
-    write_run(tmp_path, make_row(test_acc=math.nan), {"config": {"x": [math.inf]}}, [], [], [])
+    write_run(tmp_path, row_in(tmp_path, test_acc=math.nan), {"config": {"x": [math.inf]}}, [], [], [])
 
     def refuse(name: str) -> None:
         raise AssertionError(f"{name} is no JSON")
@@ -137,11 +148,26 @@ def test_negative_numbers_are_not_taken_for_formulas(tmp_path):
 
 
 def test_a_broken_character_does_not_cost_the_record(tmp_path):
-    write_run(tmp_path, make_row(error="no file \udcff"), {}, [], [], [])
+    write_run(tmp_path, row_in(tmp_path, error="no file \udcff"), {}, [], [], [])
     run = load_run(tmp_path)
     assert run.row.error == "no file \udcff"
     write_csv(tmp_path / "x.csv", [run.row], SummaryRow.columns())
     assert r"no file \udcff" in (tmp_path / "x.csv").read_text()
+
+
+def test_a_file_and_then_the_folder_that_names_it_reach_the_disk(tmp_path, monkeypatch):
+    synced = []
+
+    def noted(fd: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{fd}").readlink()))
+        if len(synced) == 2:
+            raise OSError("a file system that syncs no folders")
+
+    monkeypatch.setattr(files.os, "fsync", noted)
+    write_atomic(tmp_path / "new" / "x", "content")
+    assert synced[0].endswith(".tmp")
+    assert synced[1:] == [str((tmp_path / "new").resolve())]
+    assert (tmp_path / "new" / "x").read_text() == "content"
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -259,7 +285,7 @@ def test_threads_may_write_one_file_too(tmp_path):
 
 
 def test_examples_are_kept_with_the_run_and_sealed(tmp_path):
-    write_run(tmp_path, make_row(test_tasks=2), {}, CURVE, TASKS, ADAPTATION, b"images")
+    write_run(tmp_path, row_in(tmp_path, test_tasks=2), {}, CURVE, TASKS, ADAPTATION, b"images")
     assert (tmp_path / "examples.npz").read_bytes() == load_run(tmp_path).examples == b"images"
     (tmp_path / "examples.npz").write_bytes(b"others")
     warnings: list[str] = []
@@ -271,7 +297,7 @@ def test_examples_are_kept_with_the_run_and_sealed(tmp_path):
 
 
 def test_further_tables_are_written_and_sealed_with_the_run(tmp_path):
-    write_run(tmp_path, make_row(test_tasks=2), {"command": "c"}, CURVE, TASKS, ADAPTATION)
+    write_run(tmp_path, row_in(tmp_path, test_tasks=2), {"command": "c"}, CURVE, TASKS, ADAPTATION)
     run = add_tables(load_run(tmp_path), {"more.csv": (CurvePoint, CURVE)})
     assert run.table("more.csv", CurvePoint) == tuple(CURVE)
     again = load_run(tmp_path)
@@ -285,7 +311,7 @@ def test_further_tables_are_written_and_sealed_with_the_run(tmp_path):
 
 
 def test_a_run_without_hashes_gets_further_tables_and_keeps_its_record(tmp_path):
-    write_run(tmp_path, make_row(test_tasks=2), {}, CURVE, TASKS, ADAPTATION)
+    write_run(tmp_path, row_in(tmp_path, test_tasks=2), {}, CURVE, TASKS, ADAPTATION)
     unseal(tmp_path)
     before = (tmp_path / "run.json").read_text()
     run = add_tables(load_run(tmp_path), {"more.csv": (CurvePoint, CURVE)})
@@ -294,7 +320,7 @@ def test_a_run_without_hashes_gets_further_tables_and_keeps_its_record(tmp_path)
 
 
 def test_another_status_leaves_all_else_of_a_run(tmp_path):
-    write_run(tmp_path, make_row(status="interrupted", train_s=7.0), {"command": "c"}, CURVE, [], [])
+    write_run(tmp_path, row_in(tmp_path, status="interrupted", train_s=7.0), {"command": "c"}, CURVE, [], [])
     old = load_run(tmp_path)
     run = rewrite_status(old, "failed", "too late")
     again = load_run(tmp_path)
@@ -313,7 +339,7 @@ def test_a_measure_has_its_columns_and_those_of_an_accuracy_are_always_there():
 
 
 def test_text_is_readable_in_run_json(tmp_path):
-    write_run(tmp_path, make_row(error="größer"), {}, [], [], [])
+    write_run(tmp_path, row_in(tmp_path, error="größer"), {}, [], [], [])
     assert "größer" in (tmp_path / "run.json").read_text("utf-8")
 
 
@@ -348,17 +374,28 @@ def test_run_json_comes_last(tmp_path, monkeypatch):
         return replace(self, target)
 
     monkeypatch.setattr(files.Path, "replace", noted)
-    write_run(tmp_path, make_row(), {}, CURVE, TASKS, ADAPTATION)
+    write_run(tmp_path, row_in(tmp_path), {}, CURVE, TASKS, ADAPTATION)
     assert sorted(written) == ["adaptation.csv", "curve.csv", "run.json", "test_tasks.csv"]
     assert written[-1] == "run.json"
 
 
 @pytest.mark.parametrize("status", STATUS)
 def test_only_an_ok_run_is_never_overwritten(tmp_path, status):
-    write_run(tmp_path, make_row(status=status, test_tasks=2), {}, CURVE, TASKS, ADAPTATION)
-    assert write_run(tmp_path, make_row(train_s=7.0), {}, [], [], []) == (status != "ok")
+    write_run(tmp_path, row_in(tmp_path, status=status, test_tasks=2), {}, CURVE, TASKS, ADAPTATION)
+    assert write_run(tmp_path, row_in(tmp_path, train_s=7.0), {}, [], [], []) == (status != "ok")
     assert (load_run(tmp_path).row.train_s == 7.0) == (status != "ok")
     assert (load_run(tmp_path).curve == tuple(CURVE)) == (status == "ok")
+
+
+def test_a_record_that_cannot_be_used_is_not_written_over(tmp_path, caplog):
+    (tmp_path / "run.json").write_text('{"schema": 3, "row": {}}')
+    assert write_run(tmp_path, row_in(tmp_path), {}, CURVE, TASKS, ADAPTATION)
+    (aside,) = tmp_path.glob("run.json.unusable-*")
+    assert aside.read_text() == '{"schema": 3, "row": {}}'
+    (line,) = caplog.messages
+    assert "schema is 3" in line
+    assert str(aside) in line
+    assert load_run(tmp_path).ok
 
 
 def test_runs_come_by_start_time_and_unfinished_ones_are_passed_over(tmp_path):
@@ -377,6 +414,16 @@ def unseal(folder):
     record = json.loads((folder / "run.json").read_text())
     del record["seal"], record["files"]
     (folder / "run.json").write_text(json.dumps({**record, "schema": 1}))
+
+
+def test_the_summary_names_runs_whose_records_are_not_sealed(tmp_path):
+    for name in ("old", "new"):
+        make_run(tmp_path, run_id=name, status="failed")
+    unseal(tmp_path / "runs" / "old")
+    runs = load_runs(tmp_path)
+    text = summary(runs, arms(runs), [], [], [], [])
+    assert "Runs: 2. From an earlier version, not sealed, so that nothing tells if they were altered: old." in text
+    assert "not sealed" not in summary([run for run in runs if run.sealed], [], [], [], [], [])
 
 
 def _edit_row(**changes: object):
@@ -421,6 +468,25 @@ def test_a_damaged_run_json_costs_one_warning_and_one_run(tmp_path, damage, seal
     (line,) = warnings
     assert str(path) in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_folder_copied_to_another_name_is_no_second_run(tmp_path, sealed):
+    make_run(tmp_path, run_id="a", tasks=3)
+    if not sealed:
+        unseal(tmp_path / "runs" / "a")
+    shutil.copytree(tmp_path / "runs" / "a", tmp_path / "runs" / "b")
+    warnings: list[str] = []
+    assert [run.row.run_id for run in load_runs(tmp_path, warnings.append)] == ["a"]
+    (line,) = warnings
+    assert line.endswith("b/run.json: ignored (is the record of run 'a', which its folder is not named after)")
+    assert finished(tmp_path / "runs" / "b") is None
+
+
+def test_a_run_is_found_from_within_its_folder(tmp_path, monkeypatch):
+    make_run(tmp_path, run_id="a", tasks=3)
+    monkeypatch.chdir(tmp_path / "runs" / "a")
+    assert load_run(Path()).row.run_id == "a"
 
 
 DAMAGED_CSV = {

@@ -328,7 +328,7 @@ def test_numbers_and_names_as_people_read_them():
 
 
 def test_commands_cannot_leave_their_code_block(tmp_path):
-    row = make_row()
+    row = make_row(run_id="a")
     write_run(tmp_path / "runs" / "a", row, {"command": ["run_bench.py", "--out", "a b```"]}, [], [], [])
     text = write_report(tmp_path).summary_md.read_text()
     assert "````\nrun_bench.py --out 'a b```'\n````" in text

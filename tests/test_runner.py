@@ -336,6 +336,27 @@ def test_fresh_keeps_what_another_process_began_since_this_command_was(compare, 
     assert compare.said[0].endswith("(run by another process meanwhile)")
 
 
+@pytest.mark.parametrize("fresh", [False, True])
+@pytest.mark.parametrize("record", [b"half a rec", b'{"schema": 3, "row": {}}'])
+def test_a_record_that_cannot_be_used_is_set_aside_whole_and_said(compare, caplog, record, fresh):
+    """Of a newer version, perhaps; what the checkpoint holds need not be trained again."""
+    folder = compare.out / "runs" / compare.config("quick").run_id
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_bytes(record)
+    (folder / "checkpoint.pt").write_bytes(b"trained")
+    assert compare("quick", fresh=fresh) == 0
+    (aside,) = (compare.out / "set-aside").iterdir()
+    assert {path.name: path.read_bytes() for path in aside.iterdir()} == {
+        "run.json": record,
+        "checkpoint.pt": b"trained",
+    }
+    assert (folder / "checkpoint.pt").exists() is not fresh
+    assert load_run(folder).ok
+    lines = [line for line in caplog.messages if "cannot be used" in line]
+    assert len(lines) == (not fresh)
+    assert all(str(folder) in line and str(aside) in line for line in lines)
+
+
 def test_locks_are_free_and_empty_when_the_runs_have_ended(compare):
     compare("quick", "fails", "crashes")
     for path in (compare.out / "locks").iterdir():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bench.api import Episode, MetaGrad
+from bench.checkpoint import read_checkpoint, write_checkpoint
 from bench.config import SCHEDULES, RunConfig
 from bench.images import ImagePool
 from bench.measure import LEAK_SAMPLES, MIB, Memory, StepTimes, now
@@ -98,6 +99,36 @@ def test_a_damaged_checkpoint_is_not_continued(content, toy_images, tmp_path, ca
     assert "starts anew" in caplog.text
     training.run()
     assert training.progress.meta_step == 6
+
+
+def test_a_checkpoint_that_does_not_fit_the_configuration_is_not_continued(toy_images, tmp_path, caplog):
+    """It is whole and its seal is right, but this run cannot have written it."""
+    first = make_training(toy_images, tmp_path, "reptile", ADAM)
+    first.save()
+    path = tmp_path / "checkpoint.pt"
+    state = read_checkpoint(path)
+    weight, carried = next(iter(state["slow"])), next(iter(state["carry"]))
+    for part, odd in (
+        ("counters", {"meta_step": 7, "step_ms": [1.0] * 7}),
+        ("counters", {"meta_step": -1}),
+        ("counters", {"meta_step": 4}),
+        ("counters", {"meta_step": "0"}),
+        ("counters", {"step_ms": ["x"], "meta_step": 1}),
+        ("counters", {"train_s": "x"}),
+        ("counters", {"chunk": 0}),
+        ("counters", {"chunk": 6}),
+        ("slow", {weight: "text"}),
+        ("slow", {weight: [1.0]}),
+        ("carry", {carried: 3}),
+    ):
+        write_checkpoint(path, {**state, part: {**state[part], **odd}})
+        caplog.clear()
+        training = make_training(toy_images, tmp_path, "reptile", ADAM)
+        assert not training.resumed, odd
+        assert training.progress.chunk == 5
+        assert "starts anew" in caplog.text
+    write_checkpoint(path, state)
+    assert make_training(toy_images, tmp_path, "reptile", ADAM).resumed
 
 
 def test_validating_more_often_changes_neither_tasks_nor_weights(toy_images, tmp_path):
