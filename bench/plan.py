@@ -18,8 +18,9 @@ from bench.data import load_data
 from bench.flags import DEFAULT_PROTOCOL, GRID, default_algorithms, flag_names, names_in, values_of, varied
 from bench.kernels import available
 from bench.protocols import IDENTITY, Override, check_overrides, check_taken, load_protocol, resolve
-from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, unknown
-from bench.runner import Place
+from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, blaming, create_algorithm, said, unknown
+from bench.rehearsal import rehearse
+from bench.runner import Place, finished
 from bench.study import Request
 from bench.worker import build, stream_plan
 
@@ -49,7 +50,7 @@ def plan(
     check_taken(asked.sets, configs)
     source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
     configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
-    check(configs, source)
+    check(configs, source, unfinished(args, place.out))
     return asked, list({config.run_id: config for config in configs}.values())
 
 
@@ -91,23 +92,34 @@ def request(args: argparse.Namespace, place: Place) -> Request:
     )
 
 
-def check(configs: Sequence[RunConfig], source: TaskSource) -> None:
-    """Build every run's network and look whether the data can fill its tasks, before anything is trained.
+def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> None:
+    """Build every run's network, look whether the data can fill its tasks, and rehearse the runs that are ``due``.
 
     Raises:
         BenchError: says which cannot.
     """
+    if source.name not in DATASETS.names():  # by which every run looks for it
+        raise BenchError(unknown("name of what a dataset has loaded", source.name, DATASETS.names()))
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         for split, (rotation, episode) in stream_plan(config).items():
-            source.check(split, rotation, episode)
+            with blaming(f"dataset {source.name!r}"):
+                source.check(split, rotation, episode)
         try:
             build(config, algorithm, source.shape, torch.device("cpu"))
-        except (TypeError, ValueError, RuntimeError) as error:  # from a plugin's or the user's values
+        except BenchError:
+            raise
+        except RAISED as error:  # from a plugin's or the user's values
             raise BenchError(
                 f"{config.algo} on backbone {config.backbone} cannot be built for {source.name}, whose inputs have the"
-                f" shape {tuple(source.shape)}: {error}"
+                f" shape {tuple(source.shape)}: {said(error)}"
             ) from error
+    rehearse(configs, source, due)
+
+
+def unfinished(args: argparse.Namespace, out: Path) -> Callable[[RunConfig], bool]:
+    """Return what says whether the command will make a run under ``out``, and not only keep or read it."""
+    return lambda c: not args.report and (args.fresh or finished(out / "runs" / c.run_id) is None)
 
 
 def _default_threads() -> int:
