@@ -43,6 +43,11 @@ def unstyled(text: str) -> str:
     return re.sub(r"\033\[[\d;]*m", "", text)
 
 
+def one_line(text: str) -> str:
+    """Return text of others, a plugin's error say, as one line that does nothing to a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+
+
 class Console:
     """Where lines go: stdout, unless it is to be quiet, and the log file, if there is one, with the time in front."""
 
@@ -97,6 +102,7 @@ class Console:
 
     def warn(self, line: str) -> None:
         """Print a warning that cannot be missed, even if all else is quiet."""
+        line = one_line(line)
         self.log(f"WARNING: {line}")
         rule = "!" * width()
         text = f"{rule}\n{textwrap.fill(f'WARNING: {line}', width())}\n{rule}"
@@ -104,6 +110,7 @@ class Console:
 
     def complain(self, line: str) -> None:
         """Print the one line that says why the command ends."""
+        line = one_line(line)
         self.log(line)
         print(f"run_bench.py: {line}", file=sys.stderr, flush=True)
 
