@@ -22,7 +22,7 @@ from bench.console import Console, in_colour, width
 from bench.data import load_data
 from bench.flags import USAGE, flag_names, folder, given, parser
 from bench.locks import tables_turn
-from bench.plan import check, plan, request, unfinished
+from bench.plan import check, plan, read, request, unfinished
 from bench.protocols import Override, check_contradictions, load_protocol, protocol_names
 from bench.records import Run, load_runs
 from bench.registry import (
@@ -115,6 +115,8 @@ def _main(argv: Sequence[str], console: Console) -> int:
     log_file = None if args.log_file is None else folder("--log-file", args.log_file)
     for path in args.plugin:
         load_plugin(path)
+    if args.list or args.report:
+        read(args)
     if args.list:
         print(listing())
         return 0

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -60,16 +61,9 @@ def request(args: argparse.Namespace, place: Place) -> Request:
     Raises:
         BenchError: an unknown name, a value of the wrong kind, no GPU where one is asked for.
     """
-    algos = None if args.algos is None else tuple(names_in("--algos", args.algos))
-    for name in algos or ():
-        ALGORITHMS.get(name)
-    sets = [Override.parse(text) for text in args.set]
-    check_overrides(sets, algos or (ALGORITHMS.names() if args.study else default_algorithms()))
-    given = {name: values_of(name, text) for name in flag_names() if (text := getattr(args, name)) is not None}
+    algos, sets, given = read(args)
     single = {name: values[0] for name, values in given.items() if name not in GRID}
     device = single.pop("device", AUTO)
-    if device not in (AUTO, "cpu", "cuda"):
-        raise BenchError(unknown("device", device, [AUTO, "cpu", "cuda"]))
     if device == "cuda" and not torch.cuda.is_available():
         raise BenchError("--device cuda: torch finds no GPU here; accepted here: auto, cpu")
     if device == AUTO:
@@ -77,8 +71,6 @@ def request(args: argparse.Namespace, place: Place) -> Request:
     if single.get("kernels", AUTO) == AUTO:
         single["kernels"] = available(device)
     threads = single.pop("threads", None)
-    if "backbone" in single:
-        BACKBONES.get(single["backbone"])
     _check_writable(place.out)
     return Request(
         algos=algos,
@@ -90,6 +82,30 @@ def request(args: argparse.Namespace, place: Place) -> Request:
         sets=sets,
         vary=dict(varied(text) for text in args.vary),
     )
+
+
+def read(args: argparse.Namespace) -> tuple[tuple[str, ...] | None, list[Override], dict[str, list[Any]]]:
+    """Return algorithms, overrides and further fields of RunConfig as given, whatever data and machine there are.
+
+    Raises:
+        BenchError: an unknown name, a value of the wrong kind.
+    """
+    algos = None if args.algos is None else tuple(names_in("--algos", args.algos))
+    for name in algos or ():
+        ALGORITHMS.get(name)
+    if args.protocol is not None:
+        load_protocol(args.protocol)
+    if args.dataset not in (AUTO, *DATASETS.names()):
+        raise BenchError(unknown("dataset", args.dataset, [AUTO, *DATASETS.names()]))
+    sets = [Override.parse(text) for text in args.set]
+    check_overrides(sets, algos or (ALGORITHMS.names() if args.study else default_algorithms()))
+    given = {name: values_of(name, text) for name in flag_names() if (text := getattr(args, name)) is not None}
+    for device in given.get("device", []):
+        if device not in (AUTO, "cpu", "cuda"):
+            raise BenchError(unknown("device", device, [AUTO, "cpu", "cuda"]))
+    for backbone in given.get("backbone", []):
+        BACKBONES.get(backbone)
+    return algos, sets, given
 
 
 def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> None:

@@ -12,6 +12,7 @@ from bench.api import BenchError, MetaAlgorithm
 from bench.console import Console
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, Registry, load_plugin
 from tests.conftest import TOY
+from tests.made_runs import make_run
 from tests.test_cli import SMALL
 from tests.test_registry import Something
 
@@ -145,3 +146,28 @@ def test_a_network_with_too_many_outputs_is_found_before_any_run(refused):
     code = "def build(self, shape, size): return nn.Sequential(nn.Flatten(), nn.Linear(784, size + 1))"
     words = "backbone 'odd': outputs have the shape (2, 5, 6); they must have (2, 5, 5)"
     assert words in refused(BACKBONE + code, "--algos", "fomaml", "--backbone", "odd")
+
+
+@pytest.mark.parametrize("instead", ["--report", "--list"])
+@pytest.mark.parametrize(
+    ("flag", "value", "words"),
+    [
+        ("--algos", "mamll", "Did you mean 'maml'?"),
+        ("--n-way", "x", "--n-way 'x'; accepted: a whole number"),
+        ("--device", "gpu", "unknown device 'gpu'"),
+        ("--dataset", "omniglott", "unknown dataset 'omniglott'"),
+    ],
+)
+def test_flags_are_read_where_nothing_is_run_too(instead, flag, value, words, tmp_path, capsys):
+    make_run(tmp_path)
+    assert command.main([instead, flag, value, "--out", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    assert words in err
+    assert not out
+
+
+def test_the_format_of_a_configuration_file_is_a_number(tmp_path, capsys):
+    path = tmp_path / "c.toml"
+    path.write_text("format = true\n")
+    assert command.main(["--config", str(path)]) == 2
+    assert "has format True" in capsys.readouterr().err
