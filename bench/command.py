@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import io
 import os
 import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from tabulate import tabulate
 
@@ -21,9 +22,9 @@ from bench.console import Console, in_colour, width
 from bench.data import load_data
 from bench.flags import USAGE, flag_names, folder, given, parser
 from bench.locks import tables_turn
-from bench.plan import check, plan, request
+from bench.plan import check, plan, read, request, unfinished
 from bench.protocols import Override, check_contradictions, load_protocol, protocol_names
-from bench.records import load_runs
+from bench.records import Run, load_runs
 from bench.registry import (
     ALGORITHMS,
     BACKBONES,
@@ -48,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else list(argv)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs have handlers of their own
     console = Console()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown costs no result
     try:
         return _main(argv, console)
     except BenchError as error:
@@ -62,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 0
     except OSError as error:
-        console.complain(f"{error.strerror}: {error.filename}")
+        console.complain(str(error) if error.strerror is None else f"{error.strerror}: {error.filename}")
         return USAGE
     except KeyboardInterrupt:
         console.complain("interrupted; the same command continues")
@@ -112,12 +116,14 @@ def _main(argv: Sequence[str], console: Console) -> int:
     log_file = None if args.log_file is None else folder("--log-file", args.log_file)
     for path in args.plugin:
         load_plugin(path)
+    if args.list or args.report:
+        read(args)
     if args.list:
         print(listing())
         return 0
     console.open(args.quiet, log_file)
     after_run = events.writer(out) if args.tensorboard else None
-    status = 0
+    status, configs = 0, list[RunConfig]()
     if not args.report or args.study is not None:
         plugins = tuple(path.resolve() for path in args.plugin)
         shown = not args.quiet
@@ -129,6 +135,8 @@ def _main(argv: Sequence[str], console: Console) -> int:
         say_how(configs, place, console)
         status = run_all(configs, place, args.fresh, console.say, None, begun(console, place), after_run)
     runs = load_runs(out)
+    if not args.report:
+        status = _with_lost(status, configs, runs, console)
     if args.report and not runs:
         raise BenchError(f"--report: no finished run under {str(out)!r}; --out takes the folder of earlier runs")
     with _tables(after_runs=not args.report):
@@ -166,7 +174,7 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn)
     asked = dataclasses.replace(asked, dataset=source.name)
     configs = chosen.configs(asked)
-    check(configs, source)
+    check(configs, source, unfinished(args, place.out))
     status = 0
     if not args.report:
         configfile.save(args, place, configfile.as_given(args, asked))
@@ -174,9 +182,20 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
         status = run_all(configs, place, args.fresh, console.say, chosen.line, begun(console, place), after_run)
     with _tables(after_runs=not args.report), tables_turn(place.out):
         runs = {run.row.run_id: run for run in load_runs(place.out)}
+        if not args.report:
+            status = _with_lost(status, configs, runs.values(), console)
         text = chosen.report(asked, runs, place.out)
     console.say(f"\n{text}")
     return status
+
+
+def _with_lost(status: int, configs: Iterable[RunConfig], runs: Iterable[Run], console: Console) -> int:
+    """Return the status, that of a failure if a run that was made is not among those read again, and say which."""
+    lost = {config.run_id for config in configs} - {run.row.run_id for run in runs}
+    if not lost or status == INTERRUPTED:
+        return status
+    console.complain(f"{len(lost)} of the runs made cannot be read again and miss in all tables, as {min(lost)}")
+    return FAILED
 
 
 def say_how(configs: Sequence[RunConfig], place: Place, console: Console) -> None:

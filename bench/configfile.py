@@ -54,12 +54,15 @@ def arguments(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     where, known = f"--config {str(path)!r}", keys(parser)
     try:
         path = path.expanduser()
-        content = tomllib.loads(read_regular(path, MIB).decode())
-    except (OSError, RuntimeError) as error:
+        data = read_regular(path, MIB)
+    except (OSError, RuntimeError, ValueError) as error:
         raise BenchError(f"{where}: {getattr(error, 'strerror', error)}; accepted: a TOML file") from error
+    try:
+        content = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BenchError(f"{where} is not TOML: {' '.join(str(error).split())}") from error
-    if (version := content.pop(_FORMAT, VERSION)) != VERSION:
+    version = content.pop(_FORMAT, VERSION)
+    if isinstance(version, bool) or version != VERSION:
         raise BenchError(f"{where} has format {version!r}; this version of run_bench.py reads format {VERSION}")
     words: list[str] = []
     for key, value in content.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import logging
 import os
@@ -9,6 +10,7 @@ import re
 import shutil
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
@@ -41,6 +43,11 @@ def unstyled(text: str) -> str:
     return re.sub(r"\033\[[\d;]*m", "", text)
 
 
+def one_line(text: str) -> str:
+    """Return text of others, a plugin's error say, as one line that does nothing to a terminal."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+
+
 class Console:
     """Where lines go: stdout, unless it is to be quiet, and the log file, if there is one, with the time in front."""
 
@@ -65,7 +72,7 @@ class Console:
                 f"--log-file {str(log_file)!r} cannot be written ({error.strerror}); accepted: a file in a folder"
                 " that exists"
             ) from error
-        handler = logging.StreamHandler(self._log)
+        handler = _LogHandler(self._log, self._give_up)
         handler.setFormatter(_Stamped())
         self._handlers = [handler, *([logging.lastResort] if logging.lastResort else [])]  # the latter is stderr's
         for one in self._handlers:
@@ -77,7 +84,8 @@ class Console:
             logging.getLogger("bench").removeHandler(handler)
         self._handlers = []
         if self._log is not None:
-            self._log.close()
+            with contextlib.suppress(OSError):  # of a full disk, of which has been spoken
+                self._log.close()
             self._log = None
 
     def say(self, line: str) -> None:
@@ -94,6 +102,7 @@ class Console:
 
     def warn(self, line: str) -> None:
         """Print a warning that cannot be missed, even if all else is quiet."""
+        line = one_line(line)
         self.log(f"WARNING: {line}")
         rule = "!" * width()
         text = f"{rule}\n{textwrap.fill(f'WARNING: {line}', width())}\n{rule}"
@@ -101,14 +110,34 @@ class Console:
 
     def complain(self, line: str) -> None:
         """Print the one line that says why the command ends."""
+        line = one_line(line)
         self.log(line)
         print(f"run_bench.py: {line}", file=sys.stderr, flush=True)
 
     def log(self, text: str) -> None:
         """Write lines to the log file alone."""
         if self._log is not None:
-            self._log.write(stamped(text))
-            self._log.flush()
+            try:
+                self._log.write(stamped(text))
+                self._log.flush()
+            except OSError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: BaseException | None) -> None:
+        """Go on without the log file: what is being made is worth more."""
+        self.close()
+        self.warn(f"--log-file cannot be written any more, going on without it ({error})")
+
+
+class _LogHandler(logging.StreamHandler[TextIO]):
+    """Writes a log, and speaks up once if that fails."""
+
+    def __init__(self, stream: TextIO, failed: Callable[[BaseException | None], None]) -> None:
+        super().__init__(stream)
+        self._failed = failed
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        self._failed(sys.exc_info()[1])
 
 
 class _Stamped(logging.Formatter):

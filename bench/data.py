@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bench.api import BenchError, DataMissing, TaskSource
 from bench.config import AUTO
-from bench.registry import DATASETS, unknown
+from bench.registry import DATASETS, blaming, unknown
 
 
 def load_data(name: str, root: Path, cache: Path, warn: Callable[[str], None] = lambda line: None) -> TaskSource:
@@ -20,18 +20,18 @@ def load_data(name: str, root: Path, cache: Path, warn: Callable[[str], None] = 
     Raises:
         DataError: the data is damaged; ``auto`` does not hide that behind another data set.
         DataMissing: nothing to be had.
-        BenchError: no such data set.
+        BenchError: no such data set, or one that fails or breaks the contract; the message names it.
     """
     if name != AUTO:
         if name not in DATASETS.names():
             raise BenchError(unknown("dataset", name, [AUTO, *DATASETS.names()]))
-        return DATASETS.get(name)().load(root, cache)
+        return _load(name, root, cache)
     ranks = {name: DATASETS.get(name).auto_rank for name in DATASETS.names()}
     ranked = sorted((rank, name) for name, rank in ranks.items() if rank is not None)
     missing: list[str] = []
     for _, candidate in ranked:
         try:
-            source = DATASETS.get(candidate)().load(root, cache)
+            source = _load(candidate, root, cache)
         except DataMissing as error:
             missing.append(str(error))
             continue
@@ -40,3 +40,11 @@ def load_data(name: str, root: Path, cache: Path, warn: Callable[[str], None] = 
                  f"Reason: {missing[0]}")  # fmt: skip
         return source
     raise DataMissing("; ".join(missing) or "no data set takes part in --dataset auto")
+
+
+def _load(name: str, root: Path, cache: Path) -> TaskSource:
+    with blaming(f"dataset {name!r}"):
+        source = DATASETS.get(name)().load(root, cache)
+        if not isinstance(source, TaskSource):
+            raise BenchError(f"dataset {name!r}: load returned {type(source).__name__}; it must return a TaskSource")
+    return source

@@ -256,5 +256,5 @@ def folder(flag: str, path: Path) -> Path:
     """
     try:
         return path.expanduser().resolve()
-    except (RuntimeError, OSError) as error:  # ~nobody, or links in a circle
+    except (RuntimeError, OSError, ValueError) as error:  # ~nobody, links in a circle, a NUL
         raise BenchError(f"{flag} {str(path)!r}: {error}; accepted: a folder") from error

@@ -105,7 +105,10 @@ def build_network(backbone: Backbone, input_shape: tuple[int, ...], output_size:
     """Build a network whose initial weights depend on ``seed`` alone, leaving torch's global generator as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return backbone.build(input_shape, output_size)
+        network = backbone.build(input_shape, output_size)
+    if not isinstance(network, nn.Module):
+        raise TypeError(f"build returned {type(network).__name__}; it must return a torch.nn.Module")
+    return network
 
 
 def _compile(network: nn.Module) -> tuple[list[Stage] | None, int]:

@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,8 +19,9 @@ from bench.data import load_data
 from bench.flags import DEFAULT_PROTOCOL, GRID, default_algorithms, flag_names, names_in, values_of, varied
 from bench.kernels import available
 from bench.protocols import IDENTITY, Override, check_overrides, check_taken, load_protocol, resolve
-from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, unknown
-from bench.runner import Place
+from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, blaming, create_algorithm, said, unknown
+from bench.rehearsal import rehearse
+from bench.runner import Place, finished
 from bench.study import Request
 from bench.untrusted import check_inside
 from bench.worker import build, stream_plan
@@ -50,7 +52,7 @@ def plan(
     check_taken(asked.sets, configs)
     source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
     configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
-    check(configs, source)
+    check(configs, source, unfinished(args, place.out))
     return asked, list({config.run_id: config for config in configs}.values())
 
 
@@ -60,16 +62,9 @@ def request(args: argparse.Namespace, place: Place) -> Request:
     Raises:
         BenchError: an unknown name, a value of the wrong kind, no GPU where one is asked for.
     """
-    algos = None if args.algos is None else tuple(names_in("--algos", args.algos))
-    for name in algos or ():
-        ALGORITHMS.get(name)
-    sets = [Override.parse(text) for text in args.set]
-    check_overrides(sets, algos or (ALGORITHMS.names() if args.study else default_algorithms()))
-    given = {name: values_of(name, text) for name in flag_names() if (text := getattr(args, name)) is not None}
+    algos, sets, given = read(args)
     single = {name: values[0] for name, values in given.items() if name not in GRID}
     device = single.pop("device", AUTO)
-    if device not in (AUTO, "cpu", "cuda"):
-        raise BenchError(unknown("device", device, [AUTO, "cpu", "cuda"]))
     if device == "cuda" and not torch.cuda.is_available():
         raise BenchError("--device cuda: torch finds no GPU here; accepted here: auto, cpu")
     if device == AUTO:
@@ -77,8 +72,6 @@ def request(args: argparse.Namespace, place: Place) -> Request:
     if single.get("kernels", AUTO) == AUTO:
         single["kernels"] = available(device)
     threads = single.pop("threads", None)
-    if "backbone" in single:
-        BACKBONES.get(single["backbone"])
     _check_writable(place.out)
     check_inside(place.out)
     return Request(
@@ -93,23 +86,58 @@ def request(args: argparse.Namespace, place: Place) -> Request:
     )
 
 
-def check(configs: Sequence[RunConfig], source: TaskSource) -> None:
-    """Build every run's network and look whether the data can fill its tasks, before anything is trained.
+def read(args: argparse.Namespace) -> tuple[tuple[str, ...] | None, list[Override], dict[str, list[Any]]]:
+    """Return algorithms, overrides and further fields of RunConfig as given, whatever data and machine there are.
+
+    Raises:
+        BenchError: an unknown name, a value of the wrong kind.
+    """
+    algos = None if args.algos is None else tuple(names_in("--algos", args.algos))
+    for name in algos or ():
+        ALGORITHMS.get(name)
+    if args.protocol is not None:
+        load_protocol(args.protocol)
+    if args.dataset not in (AUTO, *DATASETS.names()):
+        raise BenchError(unknown("dataset", args.dataset, [AUTO, *DATASETS.names()]))
+    sets = [Override.parse(text) for text in args.set]
+    check_overrides(sets, algos or (ALGORITHMS.names() if args.study else default_algorithms()))
+    given = {name: values_of(name, text) for name in flag_names() if (text := getattr(args, name)) is not None}
+    for device in given.get("device", []):
+        if device not in (AUTO, "cpu", "cuda"):
+            raise BenchError(unknown("device", device, [AUTO, "cpu", "cuda"]))
+    for backbone in given.get("backbone", []):
+        BACKBONES.get(backbone)
+    return algos, sets, given
+
+
+def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> None:
+    """Build every run's network, look whether the data can fill its tasks, and rehearse the runs that are ``due``.
 
     Raises:
         BenchError: says which cannot.
     """
+    if source.name not in DATASETS.names():  # by which every run looks for it
+        raise BenchError(unknown("name of what a dataset has loaded", source.name, DATASETS.names()))
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         for split, (rotation, episode) in stream_plan(config).items():
-            source.check(split, rotation, episode)
+            with blaming(f"dataset {source.name!r}"):
+                source.check(split, rotation, episode)
         try:
             build(config, algorithm, source.shape, torch.device("cpu"))
-        except (TypeError, ValueError, RuntimeError) as error:  # from a plugin's or the user's values
+        except BenchError:
+            raise
+        except RAISED as error:  # from a plugin's or the user's values
             raise BenchError(
                 f"{config.algo} on backbone {config.backbone} cannot be built for {source.name}, whose inputs have the"
-                f" shape {tuple(source.shape)}: {error}"
+                f" shape {tuple(source.shape)}: {said(error)}"
             ) from error
+    rehearse(configs, source, due)
+
+
+def unfinished(args: argparse.Namespace, out: Path) -> Callable[[RunConfig], bool]:
+    """Return what says whether the command will make a run under ``out``, and not only keep or read it."""
+    return lambda c: not args.report and (args.fresh or finished(out / "runs" / c.run_id) is None)
 
 
 def _default_threads() -> int:

@@ -117,6 +117,8 @@ def resolve(
     """
     algo = identity["algo"]
     cls = ALGORITHMS.get(algo)
+    if not isinstance(cls.run_defaults, Mapping):
+        raise BenchError(f"algorithm {algo!r}: run_defaults is {cls.run_defaults!r}; it must map fields to values")
     settings = [(f"run_defaults of {algo}", name, value) for name, value in cls.run_defaults.items()]
     presets_of_algo = f"protocol {protocol.name}, {algo}"
     for preset in protocol.presets:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
 import hashlib
@@ -10,9 +11,10 @@ import importlib.util
 import inspect
 import os
 import pkgutil
+import re
 import sys
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,7 +27,32 @@ T = TypeVar("T")
 
 BUILT_IN = ("algorithms", "datasets", "bench.backbones")
 ENTRY_POINTS = ("metabench.algorithms", "metabench.datasets", "metabench.backbones")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}")
+"""What a plugin may be called: names become parts of folders' names, flags and columns."""
 _SAID = "BENCH_PLUGIN_WARNINGS"
+
+RAISED = (Exception, SystemExit)
+"""What a plugin's code may raise that is its own failure and not the user's wish to stop."""
+
+
+def said(error: BaseException) -> str:
+    """Return what an error of a plugin says, with its type unless it was made for the user to read."""
+    return str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+
+
+@contextlib.contextmanager
+def blaming(whom: str) -> Iterator[None]:
+    """Make one line that names the plugin of whatever its code raises.
+
+    Raises:
+        BenchError: as the plugin raised it, or in place of another error.
+    """
+    try:
+        yield
+    except BenchError:
+        raise
+    except RAISED as error:
+        raise BenchError(f"{whom}: {said(error)}") from error
 
 
 def unknown(what: str, name: str, accepted: Iterable[str]) -> str:
@@ -44,9 +71,14 @@ class Registry(Generic[T]):
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
-        """Return a class decorator that files the class under ``name``; a name taken already is refused."""
+        """Return a class decorator that files the class under ``name``; one taken already, or no name, is refused."""
 
         def add(cls: type[T]) -> type[T]:
+            if not (isinstance(name, str) and NAME.fullmatch(name)):
+                raise BenchError(
+                    f"{self.kind} {name!r} cannot be called that; accepted: 1 to 64 letters, digits and any of _ . + -,"
+                    " the first a letter or digit"
+                )
             if not (isinstance(cls, type) and issubclass(cls, self.base)):
                 raise BenchError(f"{self.kind} {name!r} must be a class derived from {self.base.__name__}, not {cls!r}")
             if name in self._classes:
@@ -121,10 +153,11 @@ def _create(registry: Registry[T], what: str, name: str, values: Mapping[str, ob
     for key in values:
         if key not in known:
             raise BenchError(unknown(f"{what} of {name}", key, known))
-    try:
-        return cls(**values)
-    except (TypeError, ValueError) as error:
-        raise BenchError(f"{registry.kind} {name!r}: {error}") from error
+    with blaming(f"{registry.kind} {name!r}"):
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:  # which speak of the values, for people to read
+            raise BenchError(f"{registry.kind} {name!r}: {error}") from error
 
 
 def hyperparameter_names(cls: type) -> list[str]:
@@ -133,8 +166,13 @@ def hyperparameter_names(cls: type) -> list[str]:
 
 
 def hyperparameter_types(cls: type) -> dict[str, Any]:
-    """Return the annotations of these fields by name."""
-    hints = typing.get_type_hints(cls)
+    """Return the annotations of these fields by name.
+
+    Raises:
+        BenchError: one names something that is not there.
+    """
+    with blaming(f"annotations of {cls.__name__} in {_where(cls)}"):
+        hints = typing.get_type_hints(cls)
     return {name: hints[name] for name in hyperparameter_names(cls)}
 
 
@@ -150,9 +188,8 @@ def load_built_in() -> None:
         for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
             try:
                 point.load()
-            except (Exception, SystemExit) as error:  # a plugin may raise anything; the user needs to know which one
-                text = error if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-                _warn_once(f"installed plugin {point.value!r} ({group}) is left out, its import failed: {text}")
+            except RAISED as error:  # a plugin may raise anything; the user needs to know which one
+                _warn_once(f"installed plugin {point.value!r} ({group}) is left out, its import failed: {said(error)}")
 
 
 def _warn_once(text: str) -> None:
@@ -178,8 +215,8 @@ def load_package(package_name: str) -> None:
             importlib.import_module(name)
         except BenchError:
             raise
-        except Exception as error:  # somebody's file dropped in may raise anything
-            raise BenchError(f"module {name} failed on import: {type(error).__name__}: {error}") from error
+        except RAISED as error:  # somebody's file dropped in may raise anything
+            raise BenchError(f"module {name} failed on import: {said(error)}") from error
 
 
 def load_plugin(path: Path) -> ModuleType:
@@ -189,7 +226,10 @@ def load_plugin(path: Path) -> ModuleType:
         BenchError: no such file, or it raised on import.
     """
     load_built_in()
-    path = path.resolve()
+    try:
+        path = path.resolve()
+    except (RuntimeError, OSError, ValueError) as error:  # links in a circle, a NUL
+        raise BenchError(f"plugin {str(path)!r}: {error}; --plugin takes the path of a Python file") from error
     if not path.is_file():
         raise BenchError(f"plugin {str(path)!r} is not a file; --plugin takes the path of a Python file")
     name = f"bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
@@ -205,7 +245,7 @@ def load_plugin(path: Path) -> ModuleType:
     except BenchError:
         del sys.modules[name]
         raise
-    except Exception as error:  # a plugin may raise anything; the user needs its own words, in one line
+    except RAISED as error:  # a plugin may raise anything; the user needs its own words, in one line
         del sys.modules[name]
-        raise BenchError(f"plugin {str(path)!r} failed on import: {type(error).__name__}: {error}") from error
+        raise BenchError(f"plugin {str(path)!r} failed on import: {said(error)}") from error
     return module

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench import presence
 from bench.config import RunConfig
-from bench.console import duration
+from bench.console import duration, one_line
 from bench.files import remove_leftovers, write_atomic
 from bench.locks import Lock, Owner, run_lock
 from bench.processes import Forwarding, forwarding_signals, verdict
@@ -446,7 +446,7 @@ def _line(run: Run) -> str:
         tested = (row.test_error, row.test_error_transductive)
     if not run.ok or None in tested:
         where = f" (traceback in {run.folder / RUN_FILE})" if "traceback" in run.details else ""
-        return f"{what}: {row.status}: {row.error}{where}"
+        return f"{what}: {row.status}: {one_line(str(row.error))}{where}"
     cost = f"{row.train_s:.1f} s training, {row.step_ms_median:.1f} ms a step"
     memory = "" if row.peak_mem_mib is None else f", {row.peak_mem_mib:.0f} MiB"
     name = "" if row.measure in (None, "accuracy") else f"{row.measure} "

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bench.config import RunConfig
+from bench.console import one_line
 from bench.files import plain
 from bench.protocols import Override
 from bench.records import Run
@@ -68,7 +69,7 @@ class Study(ABC):
         row = run.row
         what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot, {row.inner_steps} inner steps, {row.backbone}"
         if not run.ok:
-            return f"{what}, meta-batch {row.meta_batch}: {row.status}: {row.error}"
+            return f"{what}, meta-batch {row.meta_batch}: {row.status}: {one_line(str(row.error))}"
         chunk = "" if row.task_chunk == row.meta_batch else f" in chunks of {row.task_chunk}"
         cost = f"{number(row.step_ms_median)} ms a step, {number(row.peak_mem_mib)} MiB"
         return f"{what}, meta-batch {row.meta_batch}{chunk}: {cost}"

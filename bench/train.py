@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -321,8 +321,15 @@ def check_contract(algo: str, slow: Weights, carry: Weights, meta_batch: int, re
     """
     if not isinstance(result, MetaGrad):
         raise BenchError(f"algorithm {algo!r}: meta_grad returned {type(result).__name__}; it must return a MetaGrad")
+    for name, held in {"grads": result.grads, "carry": result.carry}.items():
+        if not isinstance(held, Mapping):
+            raise BenchError(f"algorithm {algo!r}: {name} is {type(held).__name__}; it must map names to tensors")
+    values = {"query_loss": result.query_loss, **{f"carry {name}": c for name, c in result.carry.items()}}
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            raise BenchError(f"algorithm {algo!r}: {name} is {type(value).__name__}; it must be a tensor")
     if set(result.grads) != set(slow):
-        odd = sorted(set(result.grads) ^ set(slow))
+        odd = sorted(set(result.grads) ^ set(slow), key=str)
         raise BenchError(f"algorithm {algo!r}: gradients must be named like the slow weights; these differ: {odd}")
     for name, w in slow.items():
         grad = result.grads[name]

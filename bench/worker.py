@@ -163,7 +163,7 @@ def main(text: str) -> int:
                 error = f"stopped by a signal; its checkpoint could not be written ({problem})"
     except Diverged as problem:
         status, error = "diverged", str(problem)
-    except Exception as problem:  # a plugin may raise anything; the row says what, the details where
+    except (Exception, SystemExit, KeyboardInterrupt) as problem:  # whatever a plugin raises: signals only tell Stop
         status = "oom" if is_out_of_memory(problem) else "failed"
         error = str(problem) if isinstance(problem, BenchError) else f"{type(problem).__name__}: {problem}"
         if status == "oom":

@@ -76,6 +76,15 @@ def test_quiet_leaves_warnings_and_the_log_gets_all_of_it(tmp_path, capsys):
     assert said == ["table", "line", "started", "WARNING: careful", "WARNING: from a module", "ended"]
 
 
+def test_text_of_plugins_forges_no_line_and_moves_no_cursor(capsys):
+    console = Console()
+    console.complain("odd\n[1/1] maml: 0.99\r\x1b[2J")
+    console.warn("odd\x1b[1A\nmore")
+    err = capsys.readouterr().err
+    assert err.startswith("run_bench.py: odd [1/1] maml: 0.99 \ufffd[2J\n")
+    assert "\x1b" not in err
+
+
 def test_a_log_file_that_cannot_be_written_is_refused(tmp_path):
     with pytest.raises(BenchError, match=r"--log-file .* cannot be written"):
         Console().open(False, tmp_path / "nowhere" / "log")

@@ -45,6 +45,18 @@ def test_an_interrupted_run_is_recorded_though_its_checkpoint_has_no_room(job, m
     assert "No space left on device" in row.error
 
 
+@pytest.mark.parametrize("raised", [SystemExit(130), KeyboardInterrupt()])
+def test_a_plugin_that_leaves_fails_its_own_run_alone(raised, job, monkeypatch):
+    def leaves(*args):
+        raise raised
+
+    monkeypatch.setattr(worker, "_execute", leaves)
+    assert worker.main(job.to_json()) == 1
+    row = load_run(job.folder).row
+    assert row.status == "failed"
+    assert row.error.startswith(type(raised).__name__)
+
+
 def test_a_record_that_has_no_room_is_an_exit_status_and_no_traceback(job, monkeypatch, capfd):
     monkeypatch.setattr(worker, "_execute", no_room)
     monkeypatch.setattr(worker, "write_run", no_room)

@@ -119,11 +119,12 @@ class FillsDisk(Troubled):
 
 @register_algorithm("misnamed")
 @dataclass(frozen=True)
-class Misnamed(MetaAlgorithm):
-    inner_lr: float = 0.1
-    inner_steps: int = 1
+class Misnamed(FirstOrderMAML):
+    """Behaves on the two tasks of a rehearsal."""
 
     def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
+        if tasks.support.n_tasks <= 2:
+            return super().meta_grad(task_loss, slow, tasks)
         return MetaGrad({"w": torch.zeros(1)}, torch.zeros(tasks.support.n_tasks))
 
 
