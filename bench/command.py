@@ -131,6 +131,7 @@ def _main(argv: Sequence[str], console: Console) -> int:
         if args.study is not None:
             return study(args, place, console)
         asked, configs = plan(args, place, console.warn)
+        place = dataclasses.replace(place, data_sha256=asked.data_sha256)
         configfile.save(args, place, configfile.resolved(args, asked, configs))
         say_how(configs, place, console)
         status = run_all(configs, place, args.fresh, console.say, None, begun(console, place), after_run)
@@ -173,8 +174,9 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
     source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn)
     asked = dataclasses.replace(asked, dataset=source.name)
+    place = dataclasses.replace(place, data_sha256=source.sha256)
     configs = chosen.configs(asked)
-    check(configs, source, unfinished(args, place.out))
+    check(configs, source, unfinished(args, place.out, source))
     status = 0
     if not args.report:
         configfile.save(args, place, configfile.as_given(args, asked))

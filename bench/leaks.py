@@ -11,6 +11,9 @@ from bench.measure import LEAK_FLOOR, MIB
 OPEN_FILES = 8
 """Growth that is allowed; of memory it is ``bench.measure.LEAK_FLOOR``."""
 
+LEAK_SEGMENTS = 8
+"""Fewer tell growth along training from what the first segments take once."""
+
 
 def open_files() -> int | None:
     """Return how many files and sockets this process holds open; None where the system does not tell."""
@@ -38,6 +41,10 @@ class Held:
             "open_files": _course(self.files, OPEN_FILES),
             "warning": self.warning(device),
         }
+
+    def leak(self, device: str) -> str | None:
+        """Return the warning if there are segments enough to call it a leak, so that the first ones do not count."""
+        return self.warning(device) if len(self.memory) >= LEAK_SEGMENTS else None
 
     def warning(self, device: str) -> str | None:
         """Return one line that says what has grown beyond its allowance; None if nothing has."""

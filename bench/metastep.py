@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.config import RunConfig
+from bench.contract import check_form
 from bench.outer import MetaOptimizer
 from bench.tasks import TaskStream, TaskWindow
 
@@ -19,8 +21,8 @@ class MetaStep:
     """Tasks, meta-gradient, meta-optimizer, loss and carry of one meta-step after another.
 
     What a step reads and writes (``done``, the slow weights, the carry, the optimizer's state, the window of tasks,
-    ``losses``) is changed in place and never replaced. Before a step, ``hold`` must have seen to its tasks; the step
-    itself asks nothing of the host where ``captured`` is set.
+    ``losses``, since when gradients are bad) is changed in place and never replaced. Before a step, ``hold`` must have
+    seen to its tasks; the step itself asks nothing of the host where ``captured`` is set.
 
     Args:
         slow, carry: where the run begins; the slow weights are changed in place, the carry is copied.
@@ -46,6 +48,8 @@ class MetaStep:
         self.optimizer = MetaOptimizer(config, slow, captured)
         self.done = torch.zeros(1, dtype=torch.long, device=device)
         self.losses = torch.zeros(config.meta_steps, dtype=torch.float64, device=device)
+        self._names = [name for name, w in slow.items() if w.numel()]
+        self._bad_since = torch.zeros(len(self._names), dtype=torch.long, device=device)
         self.window = TaskWindow(stream, max(stream.block, PROBES * config.meta_batch))
         self._offsets = torch.arange(config.meta_batch, device=device)
 
@@ -84,13 +88,16 @@ class MetaStep:
         return whole
 
     def estimate_of(self, start: int, end: int) -> MetaGrad:
-        """Return the algorithm's estimate on the tasks start..end-1 of the next meta-batch."""
+        """Return the algorithm's estimate on the tasks start..end-1 of the next meta-batch, its form checked."""
         slow = {name: w.detach() for name, w in self.slow.items()}
         tasks = self.window.batch(self.done * self.config.meta_batch + self._offsets[start:end])
-        return self.algorithm.meta_grad(self.task_loss, slow, TaskBatch(tasks.support, tasks.query, self.carry))
+        result = self.algorithm.meta_grad(self.task_loss, slow, TaskBatch(tasks.support, tasks.query, self.carry))
+        check_form(self.config.algo, slow, self.carry, end - start, result)
+        return result
 
     def apply(self, result: MetaGrad) -> None:
-        """Move weights and carry to where ``result`` says, note the loss and count the step."""
+        """Move weights and carry to where ``result`` says, note loss and bad gradients and count the step."""
+        self._note_bad(result.grads)
         self.optimizer.step(result.grads, self.done)
         own = {c.untyped_storage().data_ptr() for c in self.carry.values()}
         new = {n: c.clone() if c.untyped_storage().data_ptr() in own else c for n, c in result.carry.items()}
@@ -98,6 +105,18 @@ class MetaStep:
             c.copy_(new[name])
         self.losses.index_copy_(0, self.done, result.query_loss.mean().to(self.losses.dtype).view(1))
         self.done += 1
+
+    def bad_gradients(self) -> tuple[int, list[str]]:
+        """Return the first meta-step with a gradient that was not finite, and whose they were; 0 if there is none."""
+        since = self._bad_since.tolist()
+        first = min(filter(None, since), default=0)
+        return first, [name for name, step in zip(self._names, since) if step == first != 0]
+
+    def _note_bad(self, grads: Weights) -> None:
+        # The largest absolute value, which is NaN if any is; the sum of squares would overflow where no gradient does.
+        largest = torch.stack(torch._foreach_norm([grads[name] for name in self._names], math.inf))
+        new = ~torch.isfinite(largest) & (self._bad_since == 0)
+        self._bad_since += new * (self.done + 1)
 
     def snapshot(self) -> dict[int, Tensor]:
         """Return copies of all that a step changes, for ``restore``."""
@@ -113,4 +132,11 @@ class MetaStep:
                 t.copy_(before)
 
     def _state(self) -> Iterator[Tensor]:
-        yield from (*self.slow.values(), *self.carry.values(), self.done, self.losses, *self.optimizer.tensors())
+        yield from (
+            *self.slow.values(),
+            *self.carry.values(),
+            self.done,
+            self.losses,
+            self._bad_since,
+            *self.optimizer.tensors(),
+        )

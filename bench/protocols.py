@@ -150,7 +150,7 @@ def resolve(
         protocol=protocol.name,
         hyperparameters={name: getattr(algorithm, name) for name in hyper_types},
         backbone_options={name: getattr(network, name) for name in option_types},
-        code=_code(cls),
+        code=code_of(cls),
     )
 
 
@@ -214,7 +214,7 @@ def accepted_names(cls: type[MetaAlgorithm], backbone: str) -> list[str]:
     return [*hyperparameter_names(cls), *fields, *hyperparameter_names(BACKBONES.get(backbone))]
 
 
-def _code(cls: type[MetaAlgorithm]) -> str | None:
+def code_of(cls: type[MetaAlgorithm]) -> str | None:
     """Return a hash over the file that defines an algorithm, None where there is no such file."""
     file = inspect.getsourcefile(cls)
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else None

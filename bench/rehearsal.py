@@ -11,10 +11,10 @@ import torch
 
 from bench.api import BenchError, Episode, Examples, MetaAlgorithm, TaskBatch, TaskSource, stack
 from bench.config import RunConfig
+from bench.contract import Diverged, check_contract
 from bench.measure import is_out_of_memory
 from bench.registry import blaming, create_algorithm
 from bench.tasks import TaskStream
-from bench.train import Diverged, check_contract
 from bench.worker import build
 
 _TASKS = 2

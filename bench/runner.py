@@ -63,6 +63,8 @@ class Place:
     """Whether a run may show its progress, where there is a terminal."""
     log_file: Path | None = None
     """What gets the warnings of runs, besides stderr."""
+    data_sha256: str = ""
+    """Of the data that the runs are made on: finished runs on other data of that name are not theirs."""
 
 
 def run_all(
@@ -93,13 +95,23 @@ def run_all(
         return _Comparison(configs, place, fresh, Reports(say, note, describe or _line, after_run), signals).run()
 
 
-def finished(folder: Path) -> Run | None:
-    """Return the run in ``folder`` if there is nothing left to do: it ended well, or what it measured is a leak."""
+def finished(folder: Path, data_sha256: str = "") -> Run | None:
+    """Return the run in ``folder`` if there is nothing left to do: it ended well, or what it measured is a leak.
+
+    A run that says that it was made on other data than ``data_sha256`` is not the one.
+    """
     try:
         run = load_run(folder)
     except (OSError, ValueError, RecursionError):
         return None
+    if on_other_data(run, data_sha256):
+        return None
     return run if run.row.status in FINISHED else None
+
+
+def on_other_data(run: Run, data_sha256: str) -> bool:
+    """Say whether a run was made on data that is not that of the hash; not where one of both is unknown."""
+    return bool(data_sha256 and run.row.data_sha256) and run.row.data_sha256 != data_sha256
 
 
 def set_aside(folder: Path, where: Path) -> Path:
@@ -226,7 +238,11 @@ class _Comparison:
 
     def _begin(self, item: _Item) -> bool:
         """Begin a run, or say that it has ended; False if another process is at work on it."""
-        if not self.fresh and (kept := finished(item.folder)) is not None and not self._wants_profile(item, kept):
+        if (
+            not self.fresh
+            and (kept := finished(item.folder, self.place.data_sha256)) is not None
+            and not self._wants_profile(item, kept)
+        ):
             self._ended(item, kept, kept=True)
             return True
         check_inside(self.place.out, (folder := Path("runs", item.config.run_id), folder / PROFILE_SUMMARY.parent))
@@ -268,6 +284,8 @@ class _Comparison:
             run = load_run(item.folder)
         except (OSError, ValueError, RecursionError):
             return None
+        if on_other_data(run, self.place.data_sha256):
+            return None
         since = run.row.started_at >= self.began
         if run.row.status in FINISHED:
             return run if not self.fresh or (since and not run.row.resumed) else None
@@ -279,7 +297,7 @@ class _Comparison:
 
         Of the latter's folder the checkpoint stays usable, which has a seal of its own.
         """
-        why = "" if self.fresh else unusable(folder)
+        why = "" if self.fresh else unusable(folder) or self._other_data(folder)
         if not (self.fresh or why):
             return
         aside = set_aside(folder, self.place.out / "set-aside")
@@ -287,6 +305,12 @@ class _Comparison:
             log.warning("%s: cannot be used (%s); its folder is now %s", folder / RUN_FILE, why, aside)
             with contextlib.suppress(OSError):  # there is none, or it is no file
                 write_atomic(folder / CHECKPOINT_FILE, read_regular(aside / CHECKPOINT_FILE, None))
+
+    def _other_data(self, folder: Path) -> str:
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            if on_other_data(load_run(folder), self.place.data_sha256):
+                return "it was made on other data of that name"
+        return ""
 
     def _launch(self, item: _Item, lock: Lock, profiles: bool) -> None:
         held = presence.announce()

@@ -33,6 +33,8 @@ class Request:
     sets: Sequence[Override] = ()
     vary: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """As given by ``--vary``: what a study varies, and over which values."""
+    data_sha256: str = ""
+    """Of the data set that was loaded; empty where none was."""
 
 
 class Study(ABC):

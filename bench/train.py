@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from bench.api import BenchError, MetaAlgorithm, MetaGrad, TaskLoss, Weights
+from bench.api import MetaAlgorithm, TaskLoss, Weights
 from bench.capture import CannotCapture, CudaRecorder, Recorder, Replay, capture
 from bench.checkpoint import read_checkpoint, write_checkpoint
 from bench.chunks import default_chunk, measured_chunk
 from bench.config import AUTO, RunConfig
+from bench.contract import Diverged, check_values
 from bench.evaluate import TRANSDUCTIVE, evaluate
 from bench.leaks import Held, open_files
 from bench.measure import Memory, StepTimes, is_out_of_memory, now, release
@@ -43,10 +44,6 @@ _COUNTERS = (
 )
 
 T = TypeVar("T")
-
-
-class Diverged(Exception):
-    """A loss or gradient is not finite."""
 
 
 @dataclass
@@ -124,10 +121,11 @@ class Training:
         return Held(self.memory.held if self.memory else (), self._files)
 
     def warm_up(self) -> None:
-        """Run meta-steps without keeping anything of them, hold the first against the contract, capture if possible.
+        """Run meta-steps without keeping anything of them, look at the values of the first, capture if possible.
 
         Raises:
-            BenchError: names, shapes or values are not what the contract asks for.
+            BenchError: names or shapes are not what the contract asks for.
+            Diverged: a gradient is not finite.
         """
         config, p = self.config, self.progress
         if config.task_chunk is None and self.device.type == "cuda" and not self.resumed:
@@ -135,7 +133,7 @@ class Training:
             p.chunk = self.step.chunk = measured_chunk(self.step)
         self.step.go_to(0)
         result = self._sparing(self.step.estimate)
-        check_contract(config.algo, p.slow, p.carry, config.meta_batch, result)
+        check_values(config.algo, result)
         del result  # of which a capture would count the memory twice
         if self.recorder is not None:
             self._capture(self.recorder)
@@ -170,6 +168,7 @@ class Training:
         p = self.progress
         state = {
             "run_id": self.config.run_id,
+            "data_sha256": self.stream.pool.source.sha256,
             "slow": p.slow,
             "carry": dict(p.carry),
             "optimizer": self.step.optimizer.torch.state_dict(),
@@ -267,9 +266,17 @@ class Training:
 
     def _check_finite(self) -> None:
         p = self.progress
-        for step, loss in enumerate(p.losses, start=p.meta_step - len(p.losses) + 1):
-            if not math.isfinite(loss):
-                raise Diverged(f"query loss is {loss} at meta-step {step}; try a lower inner_lr or meta_lr")
+        numbered = enumerate(p.losses, start=p.meta_step - len(p.losses) + 1)
+        step, loss = next(((step, loss) for step, loss in numbered if not math.isfinite(loss)), (math.inf, 0.0))
+        bad_step, names = self.step.bad_gradients()
+        if names and bad_step < step:
+            others = f" (nor of {len(names) - 1} others)" if len(names) > 1 else ""
+            raise Diverged(
+                f"algorithm {self.config.algo!r}: gradient of {names[0]}{others} is not finite at meta-step {bad_step};"
+                " try a lower inner_lr or meta_lr"
+            )
+        if step < math.inf:
+            raise Diverged(f"query loss is {loss} at meta-step {step}; try a lower inner_lr or meta_lr")
         for name, w in p.slow.items():
             if not torch.isfinite(w).all():
                 raise Diverged(f"weight {name} is not finite at meta-step {p.meta_step}; try a lower meta_lr")
@@ -280,6 +287,9 @@ class Training:
             state = read_checkpoint(self.checkpoint)
             if state["run_id"] != self.config.run_id:
                 return False
+            data = self.stream.pool.source.sha256
+            if state.get("data_sha256", data) != data:  # a checkpoint of an earlier version does not say
+                raise ValueError("it was trained on other data of that name")
             for part, tensors in (("slow", self.progress.slow), ("carry", self.step.carry)):
                 if odd := [name for name in tensors if not isinstance(state[part][name], Tensor)]:
                     raise ValueError(f"{odd[0]} is no tensor")
@@ -290,7 +300,14 @@ class Training:
                 raise ValueError(f"{len(progress.step_ms)} times of {progress.meta_step} meta-steps")
             if not 1 <= progress.chunk <= self.config.meta_batch:
                 raise ValueError(f"chunk is {progress.chunk}")
-            numbers = (progress.train_s, progress.eval_s, progress.parts, *progress.step_ms, *progress.losses)
+            numbers = (
+                progress.train_s,
+                progress.eval_s,
+                progress.setup_s,
+                progress.parts,
+                *progress.step_ms,
+                *progress.losses,
+            )
             if not all(isinstance(number, int | float) for number in numbers):
                 raise ValueError("a counter is no number")
             memory = dict(state["memory"])
@@ -310,43 +327,3 @@ class Training:
         self.progress, self._earlier_memory = progress, memory
         self.progress.parts += 1
         return True
-
-
-def check_contract(algo: str, slow: Weights, carry: Weights, meta_batch: int, result: MetaGrad) -> None:
-    """Hold one result of ``meta_grad`` against the contract.
-
-    Raises:
-        BenchError: names the algorithm, the tensor and what would be right.
-        Diverged: a value is not finite.
-    """
-    if not isinstance(result, MetaGrad):
-        raise BenchError(f"algorithm {algo!r}: meta_grad returned {type(result).__name__}; it must return a MetaGrad")
-    for name, held in {"grads": result.grads, "carry": result.carry}.items():
-        if not isinstance(held, Mapping):
-            raise BenchError(f"algorithm {algo!r}: {name} is {type(held).__name__}; it must map names to tensors")
-    values = {"query_loss": result.query_loss, **{f"carry {name}": c for name, c in result.carry.items()}}
-    for name, value in values.items():
-        if not isinstance(value, Tensor):
-            raise BenchError(f"algorithm {algo!r}: {name} is {type(value).__name__}; it must be a tensor")
-    if set(result.grads) != set(slow):
-        odd = sorted(set(result.grads) ^ set(slow), key=str)
-        raise BenchError(f"algorithm {algo!r}: gradients must be named like the slow weights; these differ: {odd}")
-    for name, w in slow.items():
-        grad = result.grads[name]
-        if not isinstance(grad, Tensor) or grad.shape != w.shape:
-            got = tuple(grad.shape) if isinstance(grad, Tensor) else grad
-            raise BenchError(f"algorithm {algo!r}: gradient of {name} is {got}; it must have shape {tuple(w.shape)}")
-        if not torch.isfinite(grad).all():
-            raise Diverged(f"algorithm {algo!r}: gradient of {name} is not finite at the first meta-step")
-    if result.query_loss.shape != (meta_batch,):
-        got = tuple(result.query_loss.shape)
-        raise BenchError(
-            f"algorithm {algo!r}: query_loss has shape {got}; it must hold one loss per task, ({meta_batch},)"
-        )
-    if {n: (c.shape, c.dtype) for n, c in result.carry.items()} != {n: (c.shape, c.dtype) for n, c in carry.items()}:
-        raise BenchError(
-            f"algorithm {algo!r}: carry must keep the names and shapes of initial_carry, and its types: {sorted(carry)}"
-        )
-    held = {"query_loss": result.query_loss, **result.grads, **result.carry}
-    if attached := [name for name, tensor in held.items() if tensor.requires_grad]:
-        raise BenchError(f"algorithm {algo!r}: {attached[0]} still holds its graph; return detached tensors")

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from bench.api import BenchError, Episode, MetaAlgorithm, Objective
 from bench.config import RunConfig
 from bench.console import Console
+from bench.contract import Diverged
 from bench.data import load_data
 from bench.evaluate import ADAPTATION_STEPS, PLAIN, TRANSDUCTIVE, Evaluation, evaluate
 from bench.examples import ExampleTasks, example_tasks
@@ -32,11 +33,12 @@ from bench.kernels import UNCOMPILED, Kernels, choose
 from bench.measure import device_name, environment, git_commit, is_out_of_memory, now
 from bench.model import Classifier, build_network
 from bench.presence import Company
+from bench.protocols import code_of
 from bench.records import AdaptationPoint, CurvePoint, SummaryRow, TestTask, measured, write_run
-from bench.registry import create_algorithm, create_backbone, load_plugin
+from bench.registry import ALGORITHMS, create_algorithm, create_backbone, load_plugin
 from bench.stats import mean_ci95
 from bench.tasks import TaskStream
-from bench.train import Diverged, Training
+from bench.train import Training
 from bench.weights import WEIGHTS_FILE, write_weights
 
 log = logging.getLogger("bench")
@@ -138,6 +140,7 @@ class Outcome:
     adaptation: Evaluation | None = None
     """Of the first test tasks, at ADAPTATION_STEPS."""
     examples: ExampleTasks | None = None
+    commit: str | None = None
 
 
 def main(text: str) -> int:
@@ -149,10 +152,12 @@ def main(text: str) -> int:
     try:
         for path in job.plugins:
             load_plugin(path)
+        check_code(job.config)
+        outcome.commit = git_commit()  # now: files may be edited while the run is under way
         _execute(job, stop, outcome)
         assert outcome.training is not None
         assert outcome.training.memory is not None
-        error = outcome.training.memory.leak()
+        error = outcome.training.memory.leak() or outcome.training.held.leak(outcome.training.device.type)
         status = "leaking" if error else "ok"
     except Interrupted:
         status, error = "interrupted", "stopped by a signal; the same command continues it"
@@ -174,6 +179,16 @@ def main(text: str) -> int:
     except OSError:  # the runner says so, once, when it cannot write a record either
         return UNWRITABLE
     return {"ok": 0, "interrupted": INTERRUPTED}.get(status, 1)
+
+
+def check_code(config: RunConfig) -> None:
+    """Refuse to run an algorithm whose file is not the one that the run was named after.
+
+    Raises:
+        BenchError: it was edited since.
+    """
+    if config.code is not None and config.code != code_of(ALGORITHMS.get(config.algo)):
+        raise BenchError(f"algorithm {config.algo!r} was edited after the command had begun; give the command again")
 
 
 def set_up(job: Job, outcome: Outcome, checkpoint: Path, stop: Stop | None = None) -> tuple[Training, TaskStream]:
@@ -379,6 +394,8 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
                 adaptation.append(AdaptationPoint(mode, step, tasks=len(found), **measured(kind, *mean_ci95(found))))
     details: Mapping[str, Any] = {"config": asdict(config), "command": job.command, **outcome.details}
     row = dataclasses.replace(job.base_row(status, error), **facts)
+    if outcome.commit is not None:
+        row = dataclasses.replace(row, git_commit=outcome.commit)
     examples = outcome.examples.to_bytes() if outcome.examples else None
     write_run(job.folder, row, details, curve, tasks, adaptation, examples)
 

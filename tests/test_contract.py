@@ -11,10 +11,10 @@ from bench.api import BenchError, MetaGrad, TaskBatch
 from bench.checks import backbone, dataset
 from bench.checks.algorithm import CHECKS, Algorithm
 from bench.checks.verdicts import Status, ask, ask_all
+from bench.contract import Diverged, check_contract
 from bench.images import ImageSet
 from bench.model import Classifier
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, algorithm_names, create_algorithm, load_plugin
-from bench.train import Diverged, check_contract
 from tests.helpers import image_tasks, small_classifier
 
 PLUGIN = Path(__file__).parent / "plugins" / "three_kinds.py"

@@ -52,6 +52,19 @@ def test_what_may_grow_is_recorded_and_what_may_not_is_warned_of():
     assert Held([], []).record("cpu") == {"memory_mib": None, "open_files": None, "warning": None}
 
 
+@pytest.mark.parametrize(
+    ("memory", "leaks"),
+    [
+        ([100 * MIB + 20 * MIB * n for n in range(61)], True),  # no three segments grow beyond the allowance
+        ([100 * MIB + 20 * MIB * n - 30 * MIB * (n % 3 == 0) for n in range(61)], True),  # a dip in three
+        ([100 * MIB + 20 * MIB * n for n in range(7)], False),  # too few to tell
+        ([700 * MIB, *[900 * MIB] * 60], False),  # what was taken once
+    ],
+)
+def test_memory_that_grows_steadily_is_a_leak(memory, leaks):
+    assert bool(Held(memory, [5] * len(memory)).leak("cpu")) is leaks
+
+
 def test_a_run_that_loses_a_file_at_every_step_says_so(toy_images, tmp_path, monkeypatch):
     training = make_training(toy_images, tmp_path, "fomaml", meta_steps=40, val_points=8, meta_batch=2)
     estimate, lost = training.step.estimate, []

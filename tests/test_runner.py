@@ -224,6 +224,21 @@ def test_a_run_that_hangs_and_hears_nothing_is_killed_while_others_go_on(compare
     assert compare.row("quick", 1).status == "ok"
 
 
+def test_a_finished_run_on_other_data_of_that_name_is_set_aside(compare, caplog):
+    assert compare("quick", data_sha256="ours") == 0
+    folder = compare.out / "runs" / compare.config("quick").run_id
+    run = load_run(folder)
+    assert run.row.data_sha256 not in (None, "ours")
+    assert compare("quick") == 0
+    assert "(kept" in compare.said[0], "nothing is known of the data"
+    assert compare("quick", data_sha256=run.row.data_sha256) == 0
+    assert "(kept" in compare.said[0]
+    assert compare("quick", data_sha256="other") == 0
+    assert "(kept" not in compare.said[0]
+    assert "it was made on other data of that name" in caplog.text
+    assert len(list((compare.out / "set-aside").iterdir())) == 1
+
+
 def test_a_worker_that_hears_no_signal_does_not_keep_the_command_from_leaving(compare, monkeypatch):
     """A scheduler sends one signal, and kills all of us some time later."""
     monkeypatch.setattr(runner, "INTERRUPT_S", 0.3)

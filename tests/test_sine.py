@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from bench.api import BenchError, Episode
+from bench.contract import Diverged
 from bench.evaluate import Evaluation
 from bench.model import Classifier, build_network
 from bench.records import load_runs
@@ -22,7 +23,6 @@ from bench.registry import DATASETS, create_algorithm, create_backbone
 from bench.studies import sine as study
 from bench.study import Request
 from bench.tasks import TaskStream
-from bench.train import Diverged
 from bench.worker import finite
 from run_bench import main
 from tests.helpers import relative_error

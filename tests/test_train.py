@@ -1,19 +1,21 @@
 """The life of a run: chunks, resume, schedules, clocks and memory."""
 
+import dataclasses
 import hashlib
 import math
 
 import pytest
 import torch
 
-from bench.api import Episode, MetaGrad
+from bench.api import BenchError, Episode, MetaGrad
 from bench.checkpoint import read_checkpoint, write_checkpoint
 from bench.config import SCHEDULES, RunConfig
+from bench.contract import Diverged
 from bench.images import ImagePool
 from bench.measure import LEAK_SAMPLES, MIB, Memory, StepTimes, now
 from bench.registry import create_algorithm
 from bench.tasks import TaskStream
-from bench.train import Diverged, Training
+from bench.train import Training
 from bench.worker import build
 
 CPU = torch.device("cpu")
@@ -141,6 +143,17 @@ def test_validating_more_often_changes_neither_tasks_nor_weights(toy_images, tmp
     assert often.stream_sha256() == seldom.stream_sha256()
 
 
+def test_a_run_is_not_continued_on_other_data(toy_images, tmp_path, caplog):
+    training = make_training(toy_images, tmp_path)
+    with pytest.raises(Stopped):
+        training.run(stop_after(3))
+    training.save()
+    other = dataclasses.replace(toy_images, sha256="of other pixels")
+    assert not make_training(other, tmp_path).resumed
+    assert caplog.records[-1].getMessage().endswith("the run starts anew (it was trained on other data of that name)")
+    assert make_training(toy_images, tmp_path).resumed
+
+
 def test_a_validation_that_is_stopped_is_begun_anew(toy_images, tmp_path):
     """Stopped in the middle of the second: after four calls with no step done in it, each with 66 of 200 tasks."""
     whole = make_training(toy_images, tmp_path / "a", val_points=2, val_tasks=200)
@@ -221,8 +234,8 @@ def test_schedules_start_at_one_and_fall_to_zero():
 def test_the_learning_rate_follows_its_schedule(toy_images, tmp_path):
     training = make_training(toy_images, tmp_path, meta_lr=0.6, meta_lr_schedule="linear", meta_optimizer="sgd")
     rates = []
-    training.run(lambda steps: rates.append(training.step.optimizer.torch.param_groups[0]["lr"]))
-    assert rates[1:] == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    training.run(lambda steps: rates.append(training.step.optimizer.torch.param_groups[0]["lr"]) if steps else None)
+    assert rates == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
 
 
 def test_divergence_ends_the_run_with_a_reason(toy_images, tmp_path):
@@ -240,8 +253,47 @@ def test_a_gradient_that_is_nan_in_the_last_step_is_caught(toy_images, tmp_path,
         return MetaGrad({n: g * math.nan for n, g in result.grads.items()}, result.query_loss)
 
     monkeypatch.setattr(training.step, "estimate", broken)
-    with pytest.raises(Diverged, match=r"weight 1\.weight is not finite at meta-step 1"):
+    with pytest.raises(Diverged, match=r"gradient of 1\.weight .*not finite at meta-step 1"):
         training.run()
+
+
+def changed_after(training, calls, change):
+    """Have ``meta_grad`` return ``change`` of its result from a later call on."""
+    algorithm, numbers = training.algorithm, iter(range(10**6))
+
+    class Later(type(algorithm)):
+        def meta_grad(self, task_loss, slow, tasks):
+            result = algorithm.meta_grad(task_loss, slow, tasks)
+            return change(result) if next(numbers) >= calls else result
+
+    training.step.algorithm = Later()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r: MetaGrad({**r.grads, "1.bias": None}, r.query_loss), "gradient of 1.bias is None"),
+        (lambda r: MetaGrad(r.grads, r.query_loss[:1]), r"query_loss has shape \(1,\)"),
+    ],
+)
+def test_a_later_breach_of_the_contract_is_named_too(change, words, toy_images, tmp_path):
+    training = make_training(toy_images, tmp_path, "fomaml", task_chunk=3)
+    changed_after(training, 6, change)
+    with pytest.raises(BenchError, match=words):
+        training.run()
+
+
+def test_a_gradient_that_turns_bad_is_named_with_its_meta_step(toy_images, tmp_path):
+    training = make_training(toy_images, tmp_path, "fomaml", val_points=1)
+    changed_after(training, 5, lambda r: MetaGrad({**r.grads, "1.bias": r.grads["1.bias"] * math.inf}, r.query_loss))
+    with pytest.raises(Diverged, match=r"'fomaml': gradient of 1.bias is not finite at meta-step 4; try a lower"):
+        training.run()
+
+
+def test_a_large_gradient_is_not_a_bad_one(toy_images, tmp_path):
+    training = make_training(toy_images, tmp_path, "fomaml")
+    training.step._note_bad({n: torch.full_like(w, 3e38) for n, w in training.step.slow.items()})
+    assert training.step.bad_gradients() == (0, [])
 
 
 def test_training_time_covers_the_steps_and_not_the_validation(toy_images, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """What a worker makes of a folder that cannot be written."""
 
+import dataclasses
 import errno
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,9 @@ import pytest
 from bench import worker
 from bench.config import RunConfig
 from bench.leaks import Held
+from bench.protocols import code_of
 from bench.records import load_run
+from bench.registry import ALGORITHMS
 from bench.train import Progress
 from bench.worker import UNWRITABLE, Interrupted, Job
 
@@ -63,3 +66,17 @@ def test_a_record_that_has_no_room_is_an_exit_status_and_no_traceback(job, monke
     assert worker.main(job.to_json()) == UNWRITABLE
     assert capfd.readouterr() == ("", "")
     assert not Path(job.folder).exists()
+
+
+def test_an_algorithm_edited_since_the_command_began_is_not_run(job, monkeypatch):
+    """Its results would stand under the hash of another text."""
+    as_it_is = code_of(ALGORITHMS.get("maml"))
+    ran = []
+    monkeypatch.setattr(worker, "_execute", lambda *args: ran.append(args) or no_room())
+    monkeypatch.setattr(worker, "git_commit", lambda: "commit")
+    for code, times in ((as_it_is, 1), ("0" * 12, 1)):
+        changed = dataclasses.replace(job, config=dataclasses.replace(job.config, code=code))
+        assert worker.main(changed.to_json()) == 1
+        assert len(ran) == times
+        row = load_run(changed.folder).row
+    assert row.error == "algorithm 'maml' was edited after the command had begun; give the command again"

@@ -11,7 +11,7 @@ from torch import Tensor
 from bench.api import BenchError, Examples, MetaGrad, TaskBatch
 from bench.checks.trial import Algorithm, copied, copied_tasks
 from bench.checks.verdicts import Broken
-from bench.train import check_contract
+from bench.contract import check_contract
 
 
 def returns(subject: Algorithm) -> str:
