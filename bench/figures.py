@@ -14,13 +14,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.anchors import Beside
-from bench.colours import Labels, colours
+from bench.colours import PALETTE, Labels, colours, places
 from bench.comparison import Arm, Comparison, by_setting
 from bench.records import MODES, CurvePoint
 from bench.stats import pareto_front
 from bench.text import number
 
 GREY = "#888888"
+DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot", "12px 3px", "3px 6px")
+SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 PAIRS = 24  # rows of a figure of differences; of more only those with the best arm are drawn
 _ROW = 34  # pixels that a row of a figure takes
 _LINE = 16  # and a line of its name
@@ -81,13 +83,15 @@ def _curves(
     for arm, points in found:
         if x_axis.get("type") == "log":  # which has no place for the point before training
             points = [point for point in points if point[0] > 0]
-        name, (x, y, low, high) = _literal(arm.label), zip(*points)
-        hover = f"<b>{name}</b><br>%{{x:,.6~r}} {unit}<br>{measure} %{{y:.4f}}<br>%{{customdata[0]:.4f}} to "
+        x, y, low, high = zip(*points)
+        hover = (
+            f"<b>{_short(arm.label)}</b><br>%{{x:,.6~r}} {unit}<br>{measure} %{{y:.4f}}<br>%{{customdata[0]:.4f}} to "
+        )
         if any(a < b for a, b in zip(low, high)):
             bands.add("lowest to highest seed" if len(arm.ok) > 1 else "95% interval over validation tasks")
             outline = {"x": [*x, *reversed(x)], "y": [*high, *reversed(low)], "fill": "toself", "mode": "none"}
             fill = {"fillcolor": _faint(look[arm.label]), "hoverinfo": "skip", "type": "scatter", "meta": arm.label}
-            data.append({**outline, **fill, "name": name})
+            data.append({**outline, **fill, "name": _literal(arm.label)})
         data.append(
             {
                 **_line(arm, look),
@@ -156,7 +160,7 @@ def _bars(
     for i, arm in enumerate(shown):
         value, end = arm.mean(columns[0]), arm.mean(columns[1])
         seeds = f"<br>mean of {len(arm.ok)} seeds" if len(arm.ok) > 1 else ""
-        hover = f"<b>{_literal(arm.label)}</b><br>{number(value, 4)} {unit}"
+        hover = f"<b>{_short(arm.label)}</b><br>{number(value, 4)} {unit}"
         hover += f"<br>line to {number(end, 4)} {unit}" if end > value else ""
         bar: dict[str, Any] = {"type": "bar", "orientation": "h", "x": [value], "y": [i], "width": 0.6}
         bar |= {"name": _literal(arm.label), "meta": arm.label, "marker": {"color": look[arm.label]}}
@@ -189,7 +193,7 @@ def _accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: di
     for cost, height, arm in points:
         half = arm.ci95(arm.tested["plain"])
         on_front = any(arm is other for *_, other in front)
-        hover = f"<b>{_literal(arm.label)}</b><br>{number(cost, 4)} s<br>{measure} {height:.4f}"
+        hover = f"<b>{_short(arm.label)}</b><br>{number(cost, 4)} s<br>{measure} {height:.4f}"
         hover += f" ± {half:.4f}" if math.isfinite(half) else ""
         hover += "<br>on the front" if on_front else "<br>another is at least as good for less time"
         point: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": [cost], "y": [height], "meta": arm.label}
@@ -205,11 +209,12 @@ def _accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: di
             each |= {"x": [s[0] for s in seeds], "y": [s[1] for s in seeds], "customdata": [s[2] for s in seeds]}
             each |= {"name": _literal(arm.label), "marker": {"color": look[arm.label], "size": 5}}
             each["hovertemplate"] = (
-                f"<b>{_literal(arm.label)}</b>, seed %{{customdata}}<br>%{{x:,.6~r}} s<br>%{{y:.4f}}<extra></extra>"
+                f"<b>{_short(arm.label)}</b>, seed %{{customdata}}<br>%{{x:,.6~r}} s<br>%{{y:.4f}}<extra></extra>"
             )
             data.append(each)
     several = any(len(arm.ok) > 1 for arm in arms)
-    note = "Dotted: the front, from whose arms no other is at least as good in both and better in one"
+    better_than = "more accurate" if measure == "accuracy" else "of lower error"
+    note = f"Dotted: the Pareto front, on which nobody is both slower and no {better_than} than another"
     note += "; large: mean over seeds, small: one seed" if several else ""
     x_axis = _axis("training time, meta-steps only (s)", [cost for cost, *_ in points])
     layout = {"xaxis": x_axis, "yaxis": _axis(f"test {measure}, plain"), "height": 340}
@@ -236,9 +241,9 @@ def _differences(place: int, arms: list[Arm], pairs: list[Comparison], look: dic
         mark = [symbols[mode] + ("" if clear else "-open") for clear in shown]
         y = [names.index((c.algo_a, c.algo_b)) + 0.36 * i - 0.18 for c in found]
         hover = [
-            f"<b>{_literal(c.algo_a)} - {_literal(c.algo_b)}</b>, {mode}<br>{c.diff:+.4f}"
+            f"<b>{_short(f'{c.algo_a} - {c.algo_b}')}</b><br>{mode}<br>{c.diff:+.4f}"
             f" ({c.ci95_low:+.4f} to {c.ci95_high:+.4f})<br>p (Holm) {c.p_value_holm:.2g}, {c.test_tasks:,} pairs<br>"
-            f"{_literal(c.verdict).replace('; ', ';<br>')}<extra></extra>"
+            f"{_short(c.verdict)}<extra></extra>"
             for c in found
         ]
         for c, place_of_pair, colour, symbol, text in zip(found, y, ink, mark, hover):
@@ -266,17 +271,19 @@ def _adapted(place: int, arms: list[Arm], mode: str, look: dict[str, str]) -> Fi
         if not points:
             continue
         x, y = list(points), list(points.values())
-        hover = f"<b>{_literal(arm.label)}</b>, {mode}<br>%{{x}} steps<br>{measure} %{{y:.4f}}<extra></extra>"
+        hover = f"<b>{_short(arm.label)}</b>, {mode}<br>%{{x}} steps<br>{measure} %{{y:.4f}}<extra></extra>"
         trace = _line(arm, look)
         if len(x) == 1:  # a method without adaptation steps, to be compared with every step of the others
             x, y, trace["mode"] = [0, longest], y * 2, "lines"
-            hover = f"<b>{_literal(arm.label)}</b>, {mode}<br>takes no steps<br>{measure} %{{y:.4f}}<extra></extra>"
+            hover = f"<b>{_short(arm.label)}</b>, {mode}<br>takes no steps<br>{measure} %{{y:.4f}}<extra></extra>"
         data.append(trace | {"x": x, "y": y, "hovertemplate": hover})
     if not data:
         return None
     layout = {"xaxis": _axis("adaptation steps"), "yaxis": _axis(f"test {measure}, {mode}"), "height": 340}
     several = any(len(arm.ok) > 1 for arm in arms)
-    note = "Mean over seeds." if several else "One seed."
+    tasks = sorted({point.tasks for arm in arms for run in arm.ok.values() for point in run.adaptation if point.tasks})
+    note = "Mean over seeds" if several else "One seed"
+    note += f", on the first {' or '.join(f'{n:,}' for n in tasks)} test tasks." if tasks else "."
     title = f"Test {measure} after adaptation steps, {mode}"
     return FigureSpec(f"adaptation-{mode}", title, note, place, data, layout, _drawn(data, arms))
 
@@ -315,16 +322,16 @@ def _published(lines: Sequence[Beside], look: dict[str, str]) -> FigureSpec | No
         a = line.anchor
         name = line.label or a.algo or a.system
         rows.append((f"{name}, {a.n_way}-way {a.k_shot}-shot", str(a.mode)))
-        where = f"<b>{_literal(name)}</b>, {a.n_way}-way {a.k_shot}-shot, {a.mode}"
+        where = f"<b>{_short(name)}</b><br>{a.n_way}-way {a.k_shot}-shot, {a.mode}"
         theirs["x"].append(a.published)
         theirs["y"].append(i + 0.15)
         spread["array"].append(a.published_pm or 0)
         pm = "" if a.published_pm is None else f" ± {a.published_pm:.4f}"
-        theirs["text"].append(f"{where}<br>published {a.published:.4f}{pm}<br>{_literal(a.paper or '')}")
+        theirs["text"].append(f"{where}<br>published {a.published:.4f}{pm}<br>{_short(a.paper or '')}")
         if line.test_acc is None:
             continue
         colour = look.get(name, look.get(str(a.algo), GREY))
-        verdict = textwrap.fill(_literal(str(line.verdict)), 48).replace("\n", "<br>")
+        verdict = _short(str(line.verdict))
         pm = "" if line.test_acc_ci95 is None else f" ± {line.test_acc_ci95:.4f}"
         hover = f"{where}<br>ours {line.test_acc:.4f}{pm}<br>{verdict}<extra></extra>"
         bar = {"type": "data", "array": [line.test_acc_ci95 or 0], "color": colour, "thickness": 1.5}
@@ -356,10 +363,12 @@ def _measure(arms: Sequence[Arm]) -> str:
 
 
 def _line(arm: Arm, look: dict[str, str]) -> dict[str, Any]:
-    colour = look[arm.label]
-    style = {"color": colour, "width": 2}
+    colour, (place, variant) = look[arm.label], places(look)[arm.label]
+    turn = place // len(PALETTE)  # as in the pictures: after a whole turn, colours meet other dashes and symbols
+    style = {"color": colour, "width": 2, "dash": DASHES[(place + turn + 3 * variant) % len(DASHES)]}
+    symbol = SYMBOLS[(place + 3 * turn + 5 * variant) % len(SYMBOLS)]
     trace = {"type": "scatter", "mode": "lines+markers", "name": _literal(arm.label), "meta": arm.label}
-    return {**trace, "line": style, "marker": {"color": colour, "size": 6}}
+    return {**trace, "line": style, "marker": {"color": colour, "size": 7, "symbol": symbol}}
 
 
 def _drawn(data: Iterable[dict[str, Any]], arms: Sequence[Arm]) -> list[str]:
@@ -380,8 +389,8 @@ def _in_rows(rows: Sequence[tuple[str, str]], pixels: int) -> dict[str, Any]:
     """Return a vertical axis with names instead of numbers, the first on top, and room for the longest of them."""
     texts = []
     for name, value in rows:
-        lines = [_literal(line) for line in textwrap.wrap(name.replace("_", "_\0 "), 24)] or [""]
-        texts.append("<br>".join(lines).replace("\0 ", "").replace("\0", "") + (f"<br><i>{value}</i>" if value else ""))
+        lines = [_literal(line) for line in textwrap.wrap(name, 24, break_on_hyphens=False)] or [""]
+        texts.append("<br>".join(lines) + (f"<br><i>{value}</i>" if value else ""))
     axis: dict[str, Any] = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": texts}
     axis |= {"range": [len(rows) - 0.5, -0.5], "automargin": True, "showgrid": False, "zeroline": False}
     most = max(text.count("<br>") + 1 for text in texts)
@@ -391,6 +400,11 @@ def _in_rows(rows: Sequence[tuple[str, str]], pixels: int) -> dict[str, Any]:
 def _literal(text: object) -> str:
     """Keep plotly from reading what an algorithm is called as markup or as a template."""
     return html.escape(str(text), quote=False).replace("%{", "%&#123;")
+
+
+def _short(text: str) -> str:
+    """Return text in lines that fit beside a mark, on a telephone too."""
+    return "<br>".join(map(_literal, textwrap.wrap(text, 30)))
 
 
 def _faint(colour: str) -> str:

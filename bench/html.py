@@ -31,7 +31,7 @@ from bench.figures import figures, on_dark
 from bench.records import MODES, Run, Warn, log
 from bench.repeat import repeat_command
 from bench.summary import modes, written
-from bench.text import fraction, heading, number, place, plus_minus
+from bench.text import fraction, heading, number, place, plus_minus, short_places
 from bench.verdicts import verdict_sentences
 
 FOLDER = Path(__file__).with_name("page")
@@ -198,6 +198,7 @@ def _slug(text: str) -> str:
 
 def _results(arms: Sequence[Arm]) -> list[list[Cell]]:
     rows = []
+    named = short_places(arm.setting for arm in arms)  # in full above the verdicts
     devices = {_device(arm) for arm in arms}  # the only one of a page is named under "Cost" and "Environment"
     for arm in arms:
         scores = []
@@ -215,7 +216,7 @@ def _results(arms: Sequence[Arm]) -> list[list[Cell]]:
         rows.append(
             [
                 Cell(arm.label),
-                Cell(place(arm, arms), f"{arm.setting.dataset} {arm.setting.n_way:05} {arm.setting.k_shot:05}"),
+                Cell(named[arm.setting], f"{arm.setting.dataset} {arm.setting.n_way:05} {arm.setting.k_shot:05}"),
                 Cell(str(len(arm.ok)), float(len(arm.ok))),
                 *scores,
                 Cell(fraction(spread), spread),

@@ -95,7 +95,7 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
     columns = list(zip(*rows))
     widths = [max(map(len, column)) for column in columns]
     words = [max(len(word) for cell in column for word in cell.split() or [""]) for column in columns]
-    note = {7: 8} if len(widths) == 8 else {}
+    note = {7: max(8, words[7])} if len(widths) == 8 else {}
     stages = (
         {0: 20, **note},
         {4: words[4], 5: words[5]},

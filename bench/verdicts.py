@@ -23,7 +23,21 @@ def verdict_sentences(arms: Sequence[Arm], comparisons: Iterable[Comparison]) ->
     if not arms:
         return {}
     pairs = [c for c in comparisons if c.setting == arms[0].setting]
-    return {mode: _of_mode(arms, [c for c in pairs if c.mode == mode], mode) for mode in MODES}
+    found = {mode: _of_mode(arms, [c for c in pairs if c.mode == mode], mode) for mode in MODES}
+    return {mode: [*sentences, *unequal(arms)] for mode, sentences in found.items()}
+
+
+def unequal(arms: Sequence[Arm]) -> list[str]:
+    """Return what the arms of one setting did not have in common, which restricts every verdict on them."""
+    sentences = []
+    seen = {arm.label: sorted({run.row.tasks_seen or 0 for run in arm.ok.values()}) for arm in arms}
+    if len({tuple(budget) for budget in seen.values()}) > 1:
+        least, most = (choose(n for budget in seen.values() for n in budget) for choose in (min, max))
+        sentences.append(f"Training budgets differ: {least:,} to {most:,} tasks.")
+    steps = {run.row.inner_steps for arm in arms for run in arm.ok.values() if run.row.inner_steps is not None}
+    if len(steps) > 1:
+        sentences.append(f"Inner steps in training differ: {', '.join(map(str, sorted(steps)))}.")
+    return sentences
 
 
 def _of_mode(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str) -> list[str]:

@@ -360,6 +360,16 @@ def test_the_protocols_deviations_are_listed_with_its_runs(tmp_path):
     assert all(f"- {escape(line)}" in text for line in load_protocol("paper").deviations)
 
 
+@pytest.mark.parametrize("status", ["failed", "diverged", "oom", "leaking", "interrupted"])
+def test_no_word_of_the_terminals_note_is_broken(status, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    make_run(tmp_path, "algorithm-of-some-length", 0, train_s=12345.6, beside=2)
+    make_run(tmp_path, "algorithm-of-some-length", 1, status=status)
+    table = comparison_table(load_runs(tmp_path))
+    assert status in table.replace(",", " ").split()
+    assert max(map(len, table.splitlines())) <= 80
+
+
 def test_times_measured_beside_other_runs_are_marked(tmp_path):
     """Of two seeds one was made beside others: their mean is marked, and so is the line in the terminal."""
     make_run(tmp_path, "alone", beside=0)

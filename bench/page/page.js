@@ -42,6 +42,8 @@
     }));
   };
 
+  const wide = (spec) => ["differences", "published"].includes(spec.kind);
+
   const layout = (spec, box) => {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => (printing ? { "--paper": "#fff", "--ink": "#1d2126", "--line": "#d6dae0" }[name] : style.getPropertyValue(name).trim());
@@ -49,7 +51,8 @@
       gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), tickfont: { size: 12 },
       nticks: printing || box.clientWidth < 400 ? 5 : 7, ...given, title: given.title && { font: { size: 13 }, standoff: 8, ...given.title },
     });
-    const paper = printing ? { width: 305, autosize: false, height: Math.min(spec.layout.height, 280 + 20 * (spec.layout.yaxis.tickvals || []).length) } : {};
+    const rows = spec.layout.yaxis.tickvals; // names need all of their height, and the width of the page where there are pairs
+    const paper = printing ? { width: rows && wide(spec) ? 960 : 305, autosize: false, height: rows ? spec.layout.height : Math.min(spec.layout.height, 280) } : {};
     return {
       ...spec.layout, ...paper, xaxis: axis(spec.layout.xaxis), yaxis: axis(spec.layout.yaxis), showlegend: false, hovermode: "closest", dragmode: false,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 10, r: 14, t: 8, b: 10 },
@@ -124,6 +127,7 @@
       });
       const figure = make("figure", {}, make("figcaption", { textContent: spec.title }), make("p", { className: "note", textContent: spec.note }), list, box, details);
       figure.dataset.kind = spec.kind;
+      figure.classList.toggle("wide", wide(spec));
       legend(list, spec.labels);
       drawn.set(box, spec);
       watcher.observe(box);
@@ -157,6 +161,19 @@
         layout: { topStart: many ? "pageLength" : null, topEnd: "search", bottomStart: many ? "info" : null, bottomEnd: many ? "paging" : null },
         language: { search: "Filter:", zeroRecords: "no row has all of these words", lengthMenu: "_MENU_ rows", info: "_START_ to _END_ of _TOTAL_", infoEmpty: "no row", infoFiltered: "(of _MAX_)" },
       }));
+      // What scrolls is made by the library: arrow keys must reach it, and the space bar the headings.
+      const outer = table.closest(".scroll"), inner = table.closest(".dt-layout-full, .dt-layout-cell");
+      if (outer && inner && inner !== outer) {
+        inner.tabIndex = 0;
+        for (const name of ["role", "aria-label"]) inner.setAttribute(name, outer.getAttribute(name));
+        for (const name of ["role", "aria-label", "tabindex"]) outer.removeAttribute(name);
+      }
+      table.tHead.addEventListener("keydown", (event) => {
+        if (event.key === " ") {
+          event.preventDefault();
+          event.target.click();
+        }
+      });
     }
   };
   ready().then(() => { document.documentElement.dataset.ready = String(Math.round(performance.now())); });
@@ -165,17 +182,18 @@
   const dress = () => document.documentElement.classList.toggle("dark", dark.matches && !printing);
   dress();
   dark.addEventListener("change", () => { dress(); redraw(); });
-  let opened = [];
+  let opened = [], lengths = [];
   const onPaper = (paper) => {
     printing = paper;
     dress();
     if (paper) {
       opened = [...document.querySelectorAll("main section > details:not([open]), table details:not([open])")];
+      lengths = tables.map((table) => table.page.len());
       for (const table of tables) table.page.len(-1).draw();
       opened = [...opened, ...document.querySelectorAll("table details:not([open])")];
       for (const box of drawn.keys()) draw(box);
     } else {
-      for (const table of tables) table.page.len(25).draw();
+      tables.forEach((table, i) => table.page.len(lengths[i]).draw());
       redraw();
     }
     for (const details of opened) details.open = paper;
