@@ -341,7 +341,7 @@ class _Comparison:
         bars = p.bars and p.jobs == 1
         return Job(
             item.config, p.out, p.data_root, p.plugins, p.command, _now(), time.monotonic(), name, bars,
-            self._place_of(item), p.log_file,
+            self._place_of(item), p.log_file, not p.bars,
         )  # fmt: skip
 
     def _attend(self) -> None:

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from bench.api import BenchError, Episode, MetaAlgorithm, Objective
 from bench.config import RunConfig
-from bench.console import Console
+from bench.console import Console, duration
 from bench.contract import Diverged
 from bench.data import load_data
 from bench.evaluate import ADAPTATION_STEPS, PLAIN, TRANSDUCTIVE, Evaluation, evaluate
@@ -38,12 +38,13 @@ from bench.records import AdaptationPoint, CurvePoint, SummaryRow, TestTask, mea
 from bench.registry import ALGORITHMS, create_algorithm, create_backbone, load_plugin
 from bench.stats import mean_ci95
 from bench.tasks import TaskStream
-from bench.train import Training
+from bench.train import Progress, Training
 from bench.weights import WEIGHTS_FILE, write_weights
 
 log = logging.getLogger("bench")
 
 CHECKPOINT_FILE = "checkpoint.pt"
+PULSE_S = 60.0
 INTERRUPTED = 130  # exit status, as a shell reports SIGINT
 BAR = "{desc} {percentage:3.0f}% |{bar}| {rate_fmt}, {remaining} left{postfix}"
 UNWRITABLE = 74  # exit status of a worker that cannot write its record (EX_IOERR)
@@ -68,7 +69,9 @@ class Job:
     place: str = ""
     """Which of the comparison's runs it is, as in ``[2/6]``."""
     log_file: Path | None = None
-    """What gets warnings besides stderr."""
+    """What gets warnings besides stderr, and how far the run is."""
+    quiet: bool = False
+    """Whether only warnings and errors are wanted."""
 
     @property
     def folder(self) -> Path:
@@ -141,14 +144,37 @@ class Outcome:
     """Of the first test tasks, at ADAPTATION_STEPS."""
     examples: ExampleTasks | None = None
     commit: str | None = None
+    console: Console = field(default_factory=Console)
+
+
+class Pulse:
+    """Says how far training is, at most once a minute: a log needs that, on a terminal a bar does it."""
+
+    def __init__(self, job: Job, console: Console, progress: Progress) -> None:
+        c = job.config
+        self._name = f"{job.place} {c.algo} {c.n_way}-way {c.k_shot}-shot seed {c.seed} on {c.dataset}".lstrip()
+        self._console, self._progress, self._total = console, progress, c.meta_steps
+        self._from, self._began = progress.meta_step, time.monotonic()
+        self._due = self._began + PULSE_S
+
+    def look(self) -> None:
+        """Say it if it is time."""
+        now, done = time.monotonic(), self._progress.meta_step
+        if now < self._due or done == self._from:
+            return
+        self._due = now + PULSE_S
+        rate = (done - self._from) / (now - self._began)
+        so_far = _so_far(self._progress.curve[-1]) if self._progress.curve else ""
+        parts = [f"{done:,} of {self._total:,} meta-steps", f"{rate:.3g} a second", so_far]
+        left = f"about {duration((self._total - done) / rate)} of training left"
+        self._console.note(f"{self._name}: {', '.join(filter(None, parts))}, {left}")
 
 
 def main(text: str) -> int:
     """Run the job and record it, whatever happens; returns the exit status."""
     job, stop, outcome = Job.from_json(text), Stop(), Outcome()
     status, error = "ok", None
-    if job.log_file is not None:
-        Console().open(True, job.log_file)
+    outcome.console.open(job.quiet, job.log_file)
     try:
         for path in job.plugins:
             load_plugin(path)
@@ -237,8 +263,10 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
     name = f"{job.place} {config.algo[:16]} {config.n_way}w{config.k_shot}s s{config.seed}".lstrip()
     look: Any = {"disable": quiet, "leave": False, "dynamic_ncols": True, "bar_format": BAR}
     with tqdm(total=config.meta_steps, desc=f"{name} training", unit=" steps", **look) as bar:
+        pulse = Pulse(job, outcome.console, training.progress)
 
         def advance(steps: int) -> None:
+            pulse.look()
             if training.progress.curve:
                 bar.set_postfix_str(_so_far(training.progress.curve[-1]), refresh=False)
             bar.update(steps)

@@ -9,12 +9,13 @@ import pytest
 
 from bench import worker
 from bench.config import RunConfig
+from bench.console import Console
 from bench.leaks import Held
 from bench.protocols import code_of
-from bench.records import load_run
+from bench.records import CurvePoint, load_run
 from bench.registry import ALGORITHMS
 from bench.train import Progress
-from bench.worker import UNWRITABLE, Interrupted, Job
+from bench.worker import UNWRITABLE, Interrupted, Job, Pulse
 
 
 def no_room(*args):
@@ -80,3 +81,23 @@ def test_an_algorithm_edited_since_the_command_began_is_not_run(job, monkeypatch
         assert len(ran) == times
         row = load_run(changed.folder).row
     assert row.error == "algorithm 'maml' was edited after the command had begun; give the command again"
+
+
+def test_a_log_hears_of_training_once_a_minute(job, monkeypatch, capsys):
+    """From step 100 on, 300 of 10,000 meta-steps in every half minute: 10 a second."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(worker.time, "monotonic", lambda: clock.now)
+    progress = Progress({}, {}, 1, meta_step=100)
+    config = dataclasses.replace(job.config, meta_steps=10_000)
+    pulse = Pulse(dataclasses.replace(job, config=config, place="[2/6]"), Console(), progress)
+    for _ in range(5):
+        pulse.look()
+        clock.now, progress.meta_step = clock.now + 30.0, progress.meta_step + 300
+        if progress.meta_step == 1000:
+            progress.curve.append(CurvePoint(1000, 4000, 80.0, 0.8834, 0.01, 0.5))
+    assert capsys.readouterr().out.splitlines() == [
+        "[2/6] maml 5-way 1-shot seed 0 on auto: 700 of 10,000 meta-steps, 10 a second,"
+        " about 15 min 30 s of training left",
+        "[2/6] maml 5-way 1-shot seed 0 on auto: 1,300 of 10,000 meta-steps, 10 a second, val 0.883,"
+        " about 14 min 30 s of training left",
+    ]
