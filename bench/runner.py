@@ -399,6 +399,8 @@ class _Comparison:
         except (OSError, ValueError, RecursionError):
             pass
         status, error = ("failed", late) if late and not self.signals.stopped else verdict(code)
+        if status == "interrupted" and not self.signals.stopped:  # nobody did: a plugin ended the process so
+            status, error = "failed", f"the process left with status {code} and no record"
         details = {"config": dataclasses.asdict(job.config), "command": self.place.command}
         write_run(job.folder, job.base_row(status, error), details, [], [], [])
         return load_run(job.folder)

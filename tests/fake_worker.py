@@ -52,6 +52,8 @@ match config["algo"]:
         os.kill(os.getpid(), signal.SIGSEGV)
     case "fails":
         leave("failed", 1, "boom")
+    case "leaves":
+        os._exit(130)
     case "unwritable":
         sys.exit(74)
     case "usurps":

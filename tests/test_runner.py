@@ -259,6 +259,13 @@ def test_a_crash_is_named_and_the_others_finish(compare):
     assert compare.row("quick", 2).status == "ok"
 
 
+def test_a_plugin_that_ends_the_process_like_an_interrupt_stops_nobody_else(compare):
+    assert compare("leaves", "quick") == 1
+    row = compare.row("leaves")
+    assert (row.status, row.error) == ("failed", "the process left with status 130 and no record")
+    assert compare.row("quick", 1).status == "ok"
+
+
 def test_a_run_of_another_process_comes_last_and_what_that_finishes_is_kept(compare):
     """Its lock is ours here, taken through another open file, and freed once the other run has ended."""
     assert compare("quick") == 0  # what the other process will have left
