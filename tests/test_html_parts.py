@@ -47,6 +47,29 @@ def test_verdicts_name_the_best_mean_and_repeat_what_restricts_them(tmp_path):
     assert "No difference shown between high and high2." in told
 
 
+def test_a_verdict_says_what_the_algorithms_did_not_have_in_common(tmp_path):
+    make_run(tmp_path, "a", level=0.7, tasks_seen=3200, inner_steps=1)
+    make_run(tmp_path, "b", level=0.9, tasks_seen=3200, inner_steps=1)
+    assert not [s for s in verdict_sentences(*compared(tmp_path))["plain"] if "differ:" in s]
+    make_run(tmp_path, "c", level=0.8, tasks_seen=12_800, inner_steps=5)
+    for told in verdict_sentences(*compared(tmp_path)).values():
+        assert told[-2:] == [
+            "Training budgets differ: 3,200 to 12,800 tasks.",
+            "Inner steps in training differ: 1, 5.",
+        ]
+
+
+def test_lines_of_one_colour_differ_in_dash_or_mark(tmp_path):
+    """Ten algorithms that nobody has registered go more than once around the palette."""
+    for i in range(10):
+        make_run(tmp_path, f"plugin-{i}", level=0.5 + i / 50)
+    grouped, comparisons = compared(tmp_path)
+    drawn = figures(grouped, comparisons, [], colours({arm.label: arm.algo for arm in grouped}))
+    (lines,) = ([t for t in spec.data if t.get("mode") != "none"] for spec in drawn if spec.kind == "curves-tasks_seen")
+    looks = {(t["line"]["color"], t["line"]["dash"], t["marker"]["symbol"]) for t in lines}
+    assert len({colour for colour, *_ in looks}) < len(looks) == len(lines) == 10
+
+
 def test_three_seeds_that_show_less_say_so(tmp_path):
     for seed in range(3):
         make_run(tmp_path, "a", seed, 0.7)
