@@ -53,6 +53,18 @@ def places(labels: Labels) -> dict[str, tuple[int, int]]:
     return found
 
 
+def strokes(labels: Labels, kinds: int) -> dict[str, tuple[int, int]]:
+    """Return which of ``kinds`` dashes and which of as many marks every label has, in pictures and on the page alike.
+
+    After a whole turn of the palette its colours meet other dashes and marks.
+    """
+    found = {}
+    for label, (place, variant) in places(labels).items():
+        turn = place // len(PALETTE)
+        found[label] = (place + turn + 3 * variant) % kinds, (place + 3 * turn + 5 * variant) % kinds
+    return found
+
+
 def algorithm(label: str) -> str:
     """Return the algorithm's name in the label of an arm."""
     return label.split(" (")[0]

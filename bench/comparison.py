@@ -128,6 +128,11 @@ def arms(runs: Iterable[Run]) -> list[Arm]:
     return sorted(labelled, key=lambda arm: (arm.setting.order, arm.label))
 
 
+def budgets(arms: Iterable[Arm]) -> dict[str, list[int]]:
+    """Return how many training tasks the finished runs of each arm have seen, in ascending order without repetition."""
+    return {arm.label: sorted({run.row.tasks_seen or 0 for run in arm.ok.values()}) for arm in arms}
+
+
 def by_setting(arms: Iterable[Arm]) -> list[tuple[Setting, list[Arm]]]:
     """Return the arms of every setting, in the order of ``arms``."""
     found: dict[Setting, list[Arm]] = {}

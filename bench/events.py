@@ -27,7 +27,7 @@ def writer(out: Path) -> Callable[[Run], None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a package that is not ours
-            import torch.utils.tensorboard  # noqa: F401
+            import torch.utils.tensorboard  # noqa: F401  # only to see whether it is there
     except ImportError as error:
         raise BenchError(
             f"--tensorboard: the package tensorboard cannot be imported ({error}); pip install tensorboard"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.anchors import Beside
-from bench.colours import PALETTE, Labels, colours, places
+from bench.colours import Labels, colours, strokes
 from bench.comparison import Arm, Comparison, by_setting
 from bench.records import MODES, CurvePoint
 from bench.stats import pareto_front
@@ -363,12 +363,10 @@ def _measure(arms: Sequence[Arm]) -> str:
 
 
 def _line(arm: Arm, look: dict[str, str]) -> dict[str, Any]:
-    colour, (place, variant) = look[arm.label], places(look)[arm.label]
-    turn = place // len(PALETTE)  # as in the pictures: after a whole turn, colours meet other dashes and symbols
-    style = {"color": colour, "width": 2, "dash": DASHES[(place + turn + 3 * variant) % len(DASHES)]}
-    symbol = SYMBOLS[(place + 3 * turn + 5 * variant) % len(SYMBOLS)]
+    colour, (dash, mark) = look[arm.label], strokes(list(look), len(DASHES))[arm.label]
+    style = {"color": colour, "width": 2, "dash": DASHES[dash]}
     trace = {"type": "scatter", "mode": "lines+markers", "name": _literal(arm.label), "meta": arm.label}
-    return {**trace, "line": style, "marker": {"color": colour, "size": 7, "symbol": symbol}}
+    return {**trace, "line": style, "marker": {"color": colour, "size": 7, "symbol": SYMBOLS[mark]}}
 
 
 def _drawn(data: Iterable[dict[str, Any]], arms: Sequence[Arm]) -> list[str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -34,10 +34,12 @@ _DTYPES = {str: "string[python]", int: "Int64", float: "float64"}  # Arrow's str
 class Columns:
     """A row whose dataclass fields, in order, are the columns of a file."""
 
+    __dataclass_fields__: ClassVar[dict[str, Any]]  # what every class derived from this one has
+
     @classmethod
     def columns(cls) -> tuple[str, ...]:
         """Return the names of the columns in their order."""
-        return tuple(_columns(cls))  # type: ignore[arg-type]  # mypy takes the cached class for its instances
+        return tuple(_columns(cls))
 
     @classmethod
     def parse(cls: type[T], cells: Mapping[str, Any]) -> T:
@@ -47,7 +49,7 @@ class Columns:
             ValueError: a column is missing that was always there, or its cell is not of the column's type.
         """
         values: dict[str, Any] = {}
-        for name, (kind, optional) in _columns(cls).items():  # type: ignore[arg-type]  # as above
+        for name, (kind, optional) in _columns(cls).items():
             if name not in cells and name in later_columns(cls):
                 continue
             if name not in cells:
@@ -61,16 +63,21 @@ class Columns:
     @classmethod
     def table(cls, rows: Iterable[Columns]) -> pd.DataFrame:
         """Return ``rows`` as a table: nullable strings and integers, and floats that are NaN where not known."""
-        dtypes = {name: _DTYPES[kind] for name, (kind, _) in _columns(cls).items()}  # type: ignore[arg-type]  # as above
+        dtypes = {name: _DTYPES[kind] for name, (kind, _) in _columns(cls).items()}
         return pd.DataFrame([vars(row) for row in rows], columns=list(dtypes), dtype=object).astype(dtypes)
 
 
-@functools.cache
 def _columns(cls: type[Columns]) -> dict[str, tuple[type, bool]]:
     """Return type and whether it may be empty, by column."""
+    row: type = cls  # of ``type[Columns]`` mypy thinks that it has the hash of its instances, which have none
+    return _columns_of(row)
+
+
+@functools.cache
+def _columns_of(cls: type) -> dict[str, tuple[type, bool]]:
     hints = typing.get_type_hints(cls)
     found = {}
-    for f in fields(cls):  # type: ignore[arg-type]  # only dataclasses derive from Columns
+    for f in fields(cls):
         either = typing.get_args(hints[f.name])  # of "int | None"; nothing for "int"
         found[f.name] = (either[0] if either else hints[f.name], bool(either))
     return found
@@ -83,7 +90,7 @@ def later_column() -> Any:
 
 def later_columns(cls: type[Columns]) -> frozenset[str]:
     """Return the names of the columns that files of an earlier version may lack."""
-    return frozenset(f.name for f in fields(cls) if f.metadata.get("later"))  # type: ignore[arg-type]  # as above
+    return frozenset(f.name for f in fields(cls) if f.metadata.get("later"))
 
 
 def used_columns(kind: type[Columns], rows: Iterable[Columns]) -> list[str]:
@@ -207,7 +214,7 @@ def read_table(path: Path, kind: type[Columns]) -> pd.DataFrame:
         OSError, ValueError: as ``read_rows``.
         OverflowError: an integer of more than 64 bits.
     """
-    types = {name: number for name, (number, _) in _columns(kind).items()}  # type: ignore[arg-type]  # as in Columns
+    types = {name: number for name, (number, _) in _columns(kind).items()}
     table = pd.read_csv(_whole(path), usecols=types.__contains__, dtype=types, keep_default_na=False, na_values=["nan"])
     if lacking := [name for name in types if name not in table and name not in later_columns(kind)]:
         raise ValueError(f"column {lacking[0]!r} is missing")

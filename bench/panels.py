@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 
-from bench.colours import PALETTE, Labels, colours, ink, places
+from bench.colours import Labels, colours, ink, strokes
 from bench.comparison import Arm, by_setting
 from bench.text import heading, short_places
 
@@ -72,15 +72,11 @@ def styles(arms: Iterable[Arm]) -> dict[str, Style]:
 def styles_of(labels: Labels) -> dict[str, Style]:
     """Return a style per label, from labels or a mapping of labels to algorithms, as ``bench.colours`` takes them."""
     labels = labels if isinstance(labels, Mapping) else list(labels)
-    found, colour_of = {}, colours(labels)
-    for label, (i, variant) in places(labels).items():
-        turn = i // len(PALETTE)  # after a whole turn, colours meet other dashes and markers
-        found[label] = Style(
-            colour_of[label],
-            _DASHES[(i + turn + 3 * variant) % len(_DASHES)],
-            _MARKERS[(i + 3 * turn + 5 * variant) % len(_MARKERS)],
-        )
-    return found
+    colour_of = colours(labels)
+    return {
+        label: Style(colour_of[label], _DASHES[dash], _MARKERS[mark])
+        for label, (dash, mark) in strokes(labels, len(_DASHES)).items()
+    }
 
 
 def make_panels(

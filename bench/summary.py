@@ -9,7 +9,7 @@ from typing import Any
 
 from bench import sections
 from bench.anchors import Beside
-from bench.comparison import Arm, Comparison, by_setting
+from bench.comparison import Arm, Comparison, budgets, by_setting
 from bench.records import MODES, Run
 from bench.text import escape, fraction, heading, markdown_table, number, place, plus_minus
 
@@ -132,10 +132,10 @@ def _streams(arms: Sequence[Arm]) -> str:
     if not shared:
         return "**No seed in common**: the training tasks were not the same."
     hashes = {seed: {arm.ok[seed].row.stream_sha256 for arm in arms} for seed in shared}
-    seen = {arm.label: sorted({run.row.tasks_seen or 0 for run in arm.ok.values()}) for arm in arms}
+    seen = budgets(arms)
     if len({tuple(budget) for budget in seen.values()}) > 1:
-        budgets = "; ".join(f"{escape(name)} {' or '.join(f'{n:,}' for n in budget)}" for name, budget in seen.items())
-        return f"**Training budgets differ.** Tasks seen: {budgets}."
+        told = "; ".join(f"{escape(name)} {' or '.join(f'{n:,}' for n in budget)}" for name, budget in seen.items())
+        return f"**Training budgets differ.** Tasks seen: {told}."
     if any(None in found for found in hashes.values()):
         return "**Not recorded** whether the training tasks were the same."
     if any(len(found) > 1 for found in hashes.values()):

@@ -31,17 +31,8 @@ log = logging.getLogger("bench")
 
 CHECKPOINT_EVERY_S = 60.0
 _COUNTERS = (
-    "chunk",
-    "oom_retries",
-    "meta_step",
-    "train_s",
-    "eval_s",
-    "setup_s",
-    "parts",
-    "step_ms",
-    "losses",
-    "beside",
-)
+    "chunk", "oom_retries", "meta_step", "train_s", "eval_s", "setup_s", "parts", "step_ms", "losses", "beside",
+)  # fmt: skip
 
 T = TypeVar("T")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from bench.comparison import Arm, Comparison
+from bench.comparison import Arm, Comparison, budgets
 from bench.records import MODES
 from bench.text import plus_minus
 
@@ -30,7 +30,7 @@ def verdict_sentences(arms: Sequence[Arm], comparisons: Iterable[Comparison]) ->
 def unequal(arms: Sequence[Arm]) -> list[str]:
     """Return what the arms of one setting did not have in common, which restricts every verdict on them."""
     sentences = []
-    seen = {arm.label: sorted({run.row.tasks_seen or 0 for run in arm.ok.values()}) for arm in arms}
+    seen = budgets(arms)
     if len({tuple(budget) for budget in seen.values()}) > 1:
         least, most = (choose(n for budget in seen.values() for n in budget) for choose in (min, max))
         sentences.append(f"Training budgets differ: {least:,} to {most:,} tasks.")

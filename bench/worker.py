@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -143,7 +143,6 @@ class Outcome:
     adaptation: Evaluation | None = None
     """Of the first test tasks, at ADAPTATION_STEPS."""
     examples: ExampleTasks | None = None
-    commit: str | None = None
     console: Console = field(default_factory=Console)
 
 
@@ -179,7 +178,7 @@ def main(text: str) -> int:
         for path in job.plugins:
             load_plugin(path)
         check_code(job.config)
-        outcome.commit = git_commit()  # now: files may be edited while the run is under way
+        outcome.facts["git_commit"] = git_commit()  # now: files may be edited while the run is under way
         _execute(job, stop, outcome)
         assert outcome.training is not None
         assert outcome.training.memory is not None
@@ -217,8 +216,10 @@ def check_code(config: RunConfig) -> None:
         raise BenchError(f"algorithm {config.algo!r} was edited after the command had begun; give the command again")
 
 
-def set_up(job: Job, outcome: Outcome, checkpoint: Path, stop: Stop | None = None) -> tuple[Training, TaskStream]:
-    """Return the training of a run before its first step, and the tasks to test it on; ``stop`` may end it."""
+def set_up(
+    job: Job, outcome: Outcome, checkpoint: Path, check: Callable[[], object] = lambda: None
+) -> tuple[Training, TaskStream]:
+    """Return the training of a run before its first step, and the tasks to test it on; ``check`` may raise to stop."""
     config, facts = job.config, outcome.facts
     device = torch.device(config.device)
     torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
@@ -231,8 +232,7 @@ def set_up(job: Job, outcome: Outcome, checkpoint: Path, stop: Stop | None = Non
     facts.update(data_sha256=source.sha256, data_pipeline=source.pipeline, measure=source.objective.measure)
     outcome.details["data"] = {"name": source.name, "pipeline": source.pipeline, "sha256": source.sha256}
     outcome.details["data"]["shape"] = list(source.shape)
-    if stop is not None:
-        stop.check()  # data may have taken a while
+    check()  # data may have taken a while
     streams = {
         split: TaskStream(source.pool(split, rotation, device), episode, config.seed)
         for split, (rotation, episode) in stream_plan(config).items()
@@ -251,7 +251,7 @@ def set_up(job: Job, outcome: Outcome, checkpoint: Path, stop: Stop | None = Non
 def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
     """Set up, train and test one run, noting in ``outcome`` whatever becomes known."""
     config, facts = job.config, outcome.facts
-    training, test_stream = set_up(job, outcome, job.folder / CHECKPOINT_FILE, stop)
+    training, test_stream = set_up(job, outcome, job.folder / CHECKPOINT_FILE, stop.check)
     outcome.training, device = training, training.device
     stop.check()
     training.warm_up()
@@ -422,8 +422,6 @@ def _record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
                 adaptation.append(AdaptationPoint(mode, step, tasks=len(found), **measured(kind, *mean_ci95(found))))
     details: Mapping[str, Any] = {"config": asdict(config), "command": job.command, **outcome.details}
     row = dataclasses.replace(job.base_row(status, error), **facts)
-    if outcome.commit is not None:
-        row = dataclasses.replace(row, git_commit=outcome.commit)
     examples = outcome.examples.to_bytes() if outcome.examples else None
     write_run(job.folder, row, details, curve, tasks, adaptation, examples)
 

@@ -12,14 +12,14 @@ import pytest
 import torch
 from made_runs import make_row, make_run
 
-from bench import examples, flags, plan
+from bench import examples, flags, panels, plan
 from bench.api import Episode
 from bench.colours import colours
 from bench.comparison import arms, compare
 from bench.config import RunConfig
 from bench.evaluate import evaluate
 from bench.examples import ExampleTasks, example_tasks
-from bench.figures import GREY, curve, figures, on_dark
+from bench.figures import DASHES, GREY, SYMBOLS, curve, figures, on_dark
 from bench.html import page
 from bench.model import Classifier, build_network
 from bench.records import EXAMPLES_FILE, Run, load_run, load_runs, write_run
@@ -68,6 +68,22 @@ def test_lines_of_one_colour_differ_in_dash_or_mark(tmp_path):
     (lines,) = ([t for t in spec.data if t.get("mode") != "none"] for spec in drawn if spec.kind == "curves-tasks_seen")
     looks = {(t["line"]["color"], t["line"]["dash"], t["marker"]["symbol"]) for t in lines}
     assert len({colour for colour, *_ in looks}) < len(looks) == len(lines) == 10
+
+
+def test_lines_have_the_dash_and_mark_of_the_pictures(tmp_path):
+    """Each by its place among those of its kind, for registered algorithms, their variants and one of a plugin."""
+    for algo in ("maml", "fomaml", "reptile", "plugin"):
+        make_run(tmp_path, algo)
+    make_run(tmp_path, "maml", run_id="maml-more", meta_steps=7)
+    grouped, comparisons = compared(tmp_path)
+    drawn = figures(grouped, comparisons, [], colours({arm.label: arm.algo for arm in grouped}))
+    (lines,) = ([t for t in spec.data if t.get("mode") != "none"] for spec in drawn if spec.kind == "curves-tasks_seen")
+    pictured = panels.styles(grouped)
+    for line in lines:
+        style = pictured[line["meta"]]
+        assert DASHES.index(line["line"]["dash"]) == panels._DASHES.index(style.dash)
+        assert SYMBOLS.index(line["marker"]["symbol"]) == panels._MARKERS.index(style.marker)
+    assert len(lines) == len(pictured) == 5
 
 
 def test_three_seeds_that_show_less_say_so(tmp_path):
