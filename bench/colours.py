@@ -1,13 +1,16 @@
 """One colour per algorithm in every figure and page, whichever others are shown beside it.
 
-An algorithm's place is its place among the registered ones: those of this repository by the names of their files, then
-installed ones and plugins in the order of their registration, then names that no longer are registered. What has the
-same place has the same colour; further arms of one algorithm, with other settings, get darker and lighter shades of it.
+An algorithm's place is its place in ``palette.toml``; after those come further ones of this repository by the names of
+their files, installed ones and plugins in the order of their registration, and names that are not registered. What has
+the same place has the same colour; further arms of one algorithm, with other settings, get darker and lighter shades.
 """
 
 from __future__ import annotations
 
+import functools
+import tomllib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from bench.registry import ALGORITHMS, BUILT_IN
 
@@ -71,11 +74,18 @@ def algorithm(label: str) -> str:
 
 
 def registered() -> list[str]:
-    """Return the registered algorithms, those of this repository first, whatever was imported before."""
-    names = ALGORITHMS.in_order()
+    """Return the names that have places: those of ``palette.toml``, here or not, and all others that are registered."""
+    settled = _settled()
+    names = [name for name in ALGORITHMS.in_order() if name not in settled]
     modules = {name: ALGORITHMS.get(name).__module__ for name in names}
     own = [name for name in names if modules[name].split(".")[0] in BUILT_IN]
-    return sorted(own, key=lambda name: (modules[name], name)) + [name for name in names if name not in own]
+    own.sort(key=lambda name: (modules[name], name))
+    return [*settled, *own, *(name for name in names if name not in own)]
+
+
+@functools.cache
+def _settled() -> tuple[str, ...]:
+    return tuple(tomllib.loads(Path(__file__).with_name("palette.toml").read_text(encoding="utf-8"))["order"])
 
 
 def ink(colour: str) -> str:

@@ -100,15 +100,6 @@ class Arm:
         values = self.values(f"{column}_ci95")
         return math.hypot(*values) / len(values) if values else math.nan
 
-    def adaptation(self, mode: str) -> dict[int, float]:
-        """Return the mean accuracy over the seeds that have it, by adaptation step, in one of MODES."""
-        found: dict[int, list[float]] = {}
-        for run in self.ok.values():
-            for point in run.adaptation:
-                if point.mode == mode and point.acc is not None and math.isfinite(point.acc):
-                    found.setdefault(point.step, []).append(point.acc)
-        return {step: sum(values) / len(values) for step, values in sorted(found.items())}
-
 
 def arms(runs: Iterable[Run]) -> list[Arm]:
     """Sort runs into arms, ordered by setting, then label.

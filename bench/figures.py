@@ -6,27 +6,21 @@ plotly check them. Colours of axes and text are the page's, which knows whether 
 
 from __future__ import annotations
 
-import html
 import math
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.anchors import Beside
-from bench.colours import Labels, colours, strokes
+from bench.colours import Labels, colours
 from bench.comparison import Arm, Comparison, by_setting
-from bench.records import MODES, CurvePoint
+from bench.curves import Point, adaptation, adapted, validation
+from bench.records import MODES
 from bench.stats import pareto_front
 from bench.text import number
+from bench.traces import GREY, ROW, arm_line, axis, band, band_note, faint, in_rows, known, literal, score_axis, short
 
-GREY = "#888888"
-DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot", "12px 3px", "3px 6px")
-SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross", "x", "star")
 PAIRS = 24  # rows of a figure of differences; of more only those with the best arm are drawn
-_ROW = 34  # pixels that a row of a figure takes
-_LINE = 16  # and a line of its name
-_FRAME = 96  # pixels that axis and margins take
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ def on_dark(labels: Labels) -> dict[str, str]:
     """Return for every colour that figures of these arms are drawn in the one that takes its place on a dark page."""
     dark = colours(labels, dark=True)
     pairs = [(light, dark[label]) for label, light in colours(labels).items()]
-    return dict([*pairs, *((_faint(a), _faint(b)) for a, b in pairs)])
+    return dict([*pairs, *((faint(a), faint(b)) for a, b in pairs)])
 
 
 def figures(
@@ -77,59 +71,34 @@ def _curves(
     place: int, arms: list[Arm], look: dict[str, str], column: str, against: str, label: str, unit: str
 ) -> FigureSpec | None:
     measure = _measure(arms)
-    data, bands = [], set()
-    found = [(arm, points) for arm in arms if (points := curve(arm, column))]
-    x_axis = _axis(label, [points[-1][0] for _, points in found])
+    data: list[dict[str, Any]] = []
+    found = [(arm, points) for arm in arms if (points := validation(arm, column))]
+    x_axis = axis(label, [points[-1].x for _, points in found])
     for arm, points in found:
         if x_axis.get("type") == "log":  # which has no place for the point before training
-            points = [point for point in points if point[0] > 0]
-        x, y, low, high = zip(*points)
-        hover = (
-            f"<b>{_short(arm.label)}</b><br>%{{x:,.6~r}} {unit}<br>{measure} %{{y:.4f}}<br>%{{customdata[0]:.4f}} to "
-        )
-        if any(a < b for a, b in zip(low, high)):
-            bands.add("lowest to highest seed" if len(arm.ok) > 1 else "95% interval over validation tasks")
-            outline = {"x": [*x, *reversed(x)], "y": [*high, *reversed(low)], "fill": "toself", "mode": "none"}
-            fill = {"fillcolor": _faint(look[arm.label]), "hoverinfo": "skip", "type": "scatter", "meta": arm.label}
-            data.append({**outline, **fill, "name": _literal(arm.label)})
-        data.append(
-            {
-                **_line(arm, look),
-                "x": list(x),
-                "y": list(y),
-                "customdata": [list(pair) for pair in zip(low, high)],
-                "hovertemplate": hover + "%{customdata[1]:.4f}<extra></extra>",
-            }
-        )
+            points = [point for point in points if point.x > 0]
+        data += [*band(arm, points, look), _with_points(arm, points, look, f"%{{x:,.6~r}} {unit}<br>{measure}")]
     if not data:
         return None
-    several = any(len(arm.ok) > 1 for arm in arms)
-    note = f"Transductive meta-validation; line: {'mean over seeds' if several else 'one seed'}"
-    note += f"; band: {' or '.join(sorted(bands))}." if bands else "."
-    layout = {"xaxis": x_axis, "yaxis": _axis(f"validation {measure}"), "height": 340}
+    note = f"Transductive meta-validation; line: {'mean over seeds' if _several(arms) else 'one seed'}"
+    note += f"{band_note(arms, data, 'validation tasks')}."
+    layout = {"xaxis": x_axis, "yaxis": score_axis(f"validation {measure}", measure), "height": 340}
     return FigureSpec(
         f"curves-{column}", f"Validation {measure} {against}", note, place, data, layout, _drawn(data, arms)
     )
 
 
-def curve(arm: Arm, column: str) -> list[tuple[float, float, float, float]]:
-    """Return x, mean measure, low and high end of the band, at the meta-steps that all seeds have."""
-    kind = "val_acc" if arm.measure == "accuracy" else "val_error"
-    by_seed: list[dict[int, CurvePoint]] = []
-    for run in arm.ok.values():
-        points = {p.meta_step: p for p in run.curve if _finite(getattr(p, kind))}
-        if points:
-            by_seed.append(points)
-    found = []
-    for step in sorted(set.intersection(*map(set, by_seed))) if by_seed else []:
-        here = [points[step] for points in by_seed]
-        xs = [float(getattr(p, column)) for p in here]
-        ys = [float(getattr(p, kind)) for p in here]
-        half = getattr(here[0], f"{kind}_ci95") if len(ys) == 1 else 0.0
-        half = half if _finite(half) else 0.0
-        if all(map(math.isfinite, xs)):
-            found.append((sum(xs) / len(xs), sum(ys) / len(ys), min(ys) - half, max(ys) + half))
-    return found
+def _with_points(arm: Arm, points: Sequence[Point], look: dict[str, str], said: str) -> dict[str, Any]:
+    """Return a line through points, which says of each what ``said`` says and the mean, and the ends of the band."""
+    hover = f"<b>{short(arm.label)}</b><br>{said} %{{y:.4f}}"
+    if any(point.low < point.high for point in points):
+        hover += "<br>%{customdata[0]:.4f} to %{customdata[1]:.4f}"
+    return arm_line(arm, look) | {
+        "x": [point.x for point in points],
+        "y": [point.mean for point in points],
+        "customdata": [[point.low, point.high] for point in points],
+        "hovertemplate": f"{hover}<extra></extra>",
+    }
 
 
 def _step_time(place: int, arms: list[Arm], _: list[Comparison], look: dict[str, str]) -> FigureSpec | None:
@@ -145,11 +114,15 @@ def _peak_memory(place: int, arms: list[Arm], _: list[Comparison], look: dict[st
 
 
 def _with_note(spec: FigureSpec, note: str, arms: list[Arm]) -> FigureSpec:
-    several = "Means over seeds." if any(len(arm.ok) > 1 for arm in arms) else ""
-    if any(any(arm.values("beside")) for arm in arms):
-        several += " Some were measured beside other runs."
-    text = " ".join(filter(None, (note, several)))
-    return FigureSpec(spec.kind, spec.title, text, spec.place, spec.data, spec.layout, spec.labels)
+    text = " ".join(filter(None, (note, "Means over seeds." if _several(arms) else "", _beside(arms))))
+    return replace(spec, note=text)
+
+
+def _beside(arms: list[Arm]) -> str:
+    """Name the arms that were measured beside other runs."""
+    found = [arm.label for arm in arms if any(arm.values("beside"))]
+    named = "all" if len(found) == len(arms) else ", ".join(found)
+    return f"Measured beside other runs: {named}." if found else ""
 
 
 def _bars(
@@ -160,10 +133,10 @@ def _bars(
     for i, arm in enumerate(shown):
         value, end = arm.mean(columns[0]), arm.mean(columns[1])
         seeds = f"<br>mean of {len(arm.ok)} seeds" if len(arm.ok) > 1 else ""
-        hover = f"<b>{_short(arm.label)}</b><br>{number(value, 4)} {unit}"
+        hover = f"<b>{short(arm.label)}</b><br>{number(value, 4)} {unit}"
         hover += f"<br>line to {number(end, 4)} {unit}" if end > value else ""
         bar: dict[str, Any] = {"type": "bar", "orientation": "h", "x": [value], "y": [i], "width": 0.6}
-        bar |= {"name": _literal(arm.label), "meta": arm.label, "marker": {"color": look[arm.label]}}
+        bar |= {"name": literal(arm.label), "meta": arm.label, "marker": {"color": look[arm.label]}}
         bar["hovertemplate"] = f"{hover}{seeds}<extra></extra>"
         if end > value:
             bar["error_x"] = {"type": "data", "symmetric": False, "array": [end - value], "arrayminus": [0]}
@@ -171,8 +144,8 @@ def _bars(
     if not data:
         return None
     rows = [(arm.label, f"{number(arm.mean(columns[0]))} {unit}") for arm in shown]
-    x_axis = _axis(label) | {"rangemode": "tozero"}
-    layout = {"xaxis": x_axis, **_in_rows(rows, _ROW + 10), "bargap": 0.3}
+    x_axis = axis(label) | {"rangemode": "tozero"}
+    layout = {"xaxis": x_axis, **in_rows(rows, ROW + 10), "bargap": 0.3}
     return FigureSpec(columns[0], title, "", place, data, layout)
 
 
@@ -185,39 +158,38 @@ def _accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: di
     data: list[dict[str, Any]] = []
     front = [points[i] for i in pareto_front([p[0] for p in points], [better * p[1] for p in points])]
     steps = [(cost, height) for cost, height, _ in front] + [(max(p[0] for p in points), front[-1][1])]
-    line = {"color": GREY, "dash": "dot", "shape": "hv", "width": 1.5}
+    dotted = {"color": GREY, "dash": "dot", "shape": "hv", "width": 1.5}
     x, y = ([step[i] for step in steps] for i in (0, 1))
     data.append(
-        {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": line, "hoverinfo": "skip", "name": "front"}
+        {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": dotted, "hoverinfo": "skip", "name": "front"}
     )
     for cost, height, arm in points:
         half = arm.ci95(arm.tested["plain"])
         on_front = any(arm is other for *_, other in front)
-        hover = f"<b>{_short(arm.label)}</b><br>{number(cost, 4)} s<br>{measure} {height:.4f}"
+        hover = f"<b>{short(arm.label)}</b><br>{number(cost, 4)} s<br>{measure} {height:.4f}"
         hover += f" ± {half:.4f}" if math.isfinite(half) else ""
         hover += "<br>on the front" if on_front else "<br>another is at least as good for less time"
         point: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": [cost], "y": [height], "meta": arm.label}
-        point |= {"name": _literal(arm.label), "marker": {"color": look[arm.label], "size": 11}}
+        point |= {"name": literal(arm.label), "marker": {"color": look[arm.label], "size": 11}}
         point["hovertemplate"] = f"{hover}<extra></extra>"
         if math.isfinite(half):
             point["error_y"] = {"type": "data", "array": [half], "color": look[arm.label], "thickness": 1.5}
         data.append(point)
         seeds = [(run.row.train_s, getattr(run.row, arm.tested["plain"]), run.row.seed) for run in arm.ok.values()]
-        seeds = [seed for seed in seeds if _finite(seed[0]) and _finite(seed[1])]
+        seeds = [seed for seed in seeds if known(seed[0]) and known(seed[1])]
         if len(seeds) > 1:
             each: dict[str, Any] = {"type": "scatter", "mode": "markers", "meta": arm.label, "opacity": 0.5}
             each |= {"x": [s[0] for s in seeds], "y": [s[1] for s in seeds], "customdata": [s[2] for s in seeds]}
-            each |= {"name": _literal(arm.label), "marker": {"color": look[arm.label], "size": 5}}
+            each |= {"name": literal(arm.label), "marker": {"color": look[arm.label], "size": 5}}
             each["hovertemplate"] = (
-                f"<b>{_short(arm.label)}</b>, seed %{{customdata}}<br>%{{x:,.6~r}} s<br>%{{y:.4f}}<extra></extra>"
+                f"<b>{short(arm.label)}</b>, seed %{{customdata}}<br>%{{x:,.6~r}} s<br>%{{y:.4f}}<extra></extra>"
             )
             data.append(each)
-    several = any(len(arm.ok) > 1 for arm in arms)
     better_than = "more accurate" if measure == "accuracy" else "of lower error"
     note = f"Dotted: the Pareto front, on which nobody is both slower and no {better_than} than another"
-    note += "; large: mean over seeds, small: one seed" if several else ""
-    x_axis = _axis("training time, meta-steps only (s)", [cost for cost, *_ in points])
-    layout = {"xaxis": x_axis, "yaxis": _axis(f"test {measure}, plain"), "height": 340}
+    note += "; large: mean over seeds, small: one seed" if _several(arms) else ""
+    x_axis = axis("training time, meta-steps only (s)", [cost for cost, *_ in points])
+    layout = {"xaxis": x_axis, "yaxis": score_axis(f"test {measure}, plain", measure), "height": 340}
     note = f"{note}; bars: 95% interval over test tasks."
     title = f"Test {measure} against cost"
     return FigureSpec("cost", title, note, place, data, layout, [arm.label for *_, arm in points])
@@ -241,63 +213,49 @@ def _differences(place: int, arms: list[Arm], pairs: list[Comparison], look: dic
         mark = [symbols[mode] + ("" if clear else "-open") for clear in shown]
         y = [names.index((c.algo_a, c.algo_b)) + 0.36 * i - 0.18 for c in found]
         hover = [
-            f"<b>{_short(f'{c.algo_a} - {c.algo_b}')}</b><br>{mode}<br>{c.diff:+.4f}"
+            f"<b>{short(f'{c.algo_a} - {c.algo_b}')}</b><br>{mode}<br>{c.diff:+.4f}"
             f" ({c.ci95_low:+.4f} to {c.ci95_high:+.4f})<br>p (Holm) {c.p_value_holm:.2g}, {c.test_tasks:,} pairs<br>"
-            f"{_short(c.verdict)}<extra></extra>"
+            f"{short(c.verdict)}<extra></extra>"
             for c in found
         ]
         for c, place_of_pair, colour, symbol, text in zip(found, y, ink, mark, hover):
             bar = {"type": "data", "symmetric": False, "color": colour, "thickness": 1.5}
             bar |= {"array": [c.ci95_high - c.diff], "arrayminus": [c.diff - c.ci95_low]}
             trace: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": [c.diff], "y": [place_of_pair]}
-            trace |= {"error_x": bar, "hovertemplate": text, "name": f"{mode}: {_literal(f'{c.algo_a} - {c.algo_b}')}"}
+            trace |= {"error_x": bar, "hovertemplate": text, "name": f"{mode}: {literal(f'{c.algo_a} - {c.algo_b}')}"}
             data.append(
                 trace
                 | {"marker": {"color": colour, "symbol": symbol, "size": 9, "line": {"width": 2, "color": colour}}}
             )
     rows = [(f"{a} - {b}", "") for a, b in names]
-    x_axis = _axis("accuracy of A - accuracy of B") | {"zeroline": True, "zerolinewidth": 2, "rangemode": "tozero"}
-    layout = {"xaxis": x_axis, **_in_rows(rows, _ROW + 14)}
+    x_axis = axis("difference in accuracy, A - B") | {"zeroline": True, "zerolinewidth": 2, "rangemode": "tozero"}
+    layout = {"xaxis": x_axis, **in_rows(rows, ROW + 14)}
     note = "Circle: plain, diamond: transductive; line: 95% interval over test tasks, not corrected. " + note
     return FigureSpec("differences", "Paired differences", note, place, data, layout)
 
 
 def _adapted(place: int, arms: list[Arm], mode: str, look: dict[str, str]) -> FigureSpec | None:
     measure = _measure(arms)
-    found = [(arm, adaptation(arm, mode)) for arm in arms]
-    longest = max((max(points) for _, points in found if points), default=0)
-    data = []
+    found = [(arm, points) for arm in arms if (points := adaptation(arm, mode))]
+    longest = max((max(points) for _, points in found), default=0)
+    data: list[dict[str, Any]] = []
     for arm, points in found:
-        if not points:
-            continue
-        x, y = list(points), list(points.values())
-        hover = f"<b>{_short(arm.label)}</b>, {mode}<br>%{{x}} steps<br>{measure} %{{y:.4f}}<extra></extra>"
-        trace = _line(arm, look)
-        if len(x) == 1:  # a method without adaptation steps, to be compared with every step of the others
-            x, y, trace["mode"] = [0, longest], y * 2, "lines"
-            hover = f"<b>{_short(arm.label)}</b>, {mode}<br>takes no steps<br>{measure} %{{y:.4f}}<extra></extra>"
-        data.append(trace | {"x": x, "y": y, "hovertemplate": hover})
+        shown, steps = adapted(points), f"{mode}<br>%{{x}} steps<br>{measure}"
+        if len(points) == 1 < longest:  # takes no steps, to be compared with every step of the others
+            shown = [point._replace(x=end) for point in shown for end in (1, longest)]
+            steps = f"{mode}<br>takes no steps<br>{measure}"
+        data += [*band(arm, shown, look), _with_points(arm, shown, look, steps)]
     if not data:
         return None
-    layout = {"xaxis": _axis("adaptation steps"), "yaxis": _axis(f"test {measure}, {mode}"), "height": 340}
-    several = any(len(arm.ok) > 1 for arm in arms)
+    x_axis = axis("adaptation steps", [1, longest]) | {"dtick": "D2"} if longest > 10 else axis("adaptation steps")
+    layout = {"xaxis": x_axis, "yaxis": score_axis(f"test {measure}, {mode}", measure), "height": 340}
     tasks = sorted({point.tasks for arm in arms for run in arm.ok.values() for point in run.adaptation if point.tasks})
-    note = "Mean over seeds" if several else "One seed"
-    note += f", on the first {' or '.join(f'{n:,}' for n in tasks)} test tasks." if tasks else "."
+    note = "Mean over seeds" if _several(arms) else "One seed"
+    note += f", on the first {' or '.join(f'{n:,}' for n in tasks)} test tasks" if tasks else ""
+    note += band_note(arms, data, "these tasks")
+    note += ". From the first step on: what the weights do unadapted is in the table." if longest else "."
     title = f"Test {measure} after adaptation steps, {mode}"
     return FigureSpec(f"adaptation-{mode}", title, note, place, data, layout, _drawn(data, arms))
-
-
-def adaptation(arm: Arm, mode: str) -> dict[int, float]:
-    """Return the mean accuracy or error over the seeds that have it, by adaptation step."""
-    kind = "acc" if arm.measure == "accuracy" else "error"
-    found: dict[int, list[float]] = {}
-    for run in arm.ok.values():
-        for point in run.adaptation:
-            value = getattr(point, kind)
-            if point.mode == mode and _finite(value):
-                found.setdefault(point.step, []).append(value)
-    return {step: sum(values) / len(values) for step, values in sorted(found.items())}
 
 
 def _adaptation_plain(place: int, arms: list[Arm], _: list[Comparison], look: dict[str, str]) -> FigureSpec | None:
@@ -322,26 +280,26 @@ def _published(lines: Sequence[Beside], look: dict[str, str]) -> FigureSpec | No
         a = line.anchor
         name = line.label or a.algo or a.system
         rows.append((f"{name}, {a.n_way}-way {a.k_shot}-shot", str(a.mode)))
-        where = f"<b>{_short(name)}</b><br>{a.n_way}-way {a.k_shot}-shot, {a.mode}"
+        where = f"<b>{short(name)}</b><br>{a.n_way}-way {a.k_shot}-shot, {a.mode}"
         theirs["x"].append(a.published)
         theirs["y"].append(i + 0.15)
         spread["array"].append(a.published_pm or 0)
         pm = "" if a.published_pm is None else f" ± {a.published_pm:.4f}"
-        theirs["text"].append(f"{where}<br>published {a.published:.4f}{pm}<br>{_short(a.paper or '')}")
+        theirs["text"].append(f"{where}<br>published {a.published:.4f}{pm}<br>{short(a.paper or '')}")
         if line.test_acc is None:
             continue
         colour = look.get(name, look.get(str(a.algo), GREY))
-        verdict = _short(str(line.verdict))
+        verdict = short(str(line.verdict))
         pm = "" if line.test_acc_ci95 is None else f" ± {line.test_acc_ci95:.4f}"
         hover = f"{where}<br>ours {line.test_acc:.4f}{pm}<br>{verdict}<extra></extra>"
         bar = {"type": "data", "array": [line.test_acc_ci95 or 0], "color": colour, "thickness": 1.5}
         trace = {"type": "scatter", "mode": "markers", "x": [line.test_acc], "y": [i - 0.15], "hovertemplate": hover}
         ours.append(
-            {**trace, "name": f"ours: {_literal(name)}", "marker": {"color": colour, "size": 10}, "error_x": bar}
+            {**trace, "name": f"ours: {literal(name)}", "marker": {"color": colour, "size": 10}, "error_x": bar}
         )
     theirs |= {"hovertemplate": "%{text}<extra></extra>", "error_x": spread}
     theirs["marker"] = {"color": GREY, "symbol": "diamond-open", "size": 10, "line": {"width": 2}}
-    layout = {"xaxis": _axis("test accuracy"), **_in_rows(rows, _ROW + 10)}
+    layout = {"xaxis": score_axis("test accuracy", "accuracy"), **in_rows(rows, ROW + 10)}
     note = "Hollow: published, with its ±; filled: ours, with the 95% interval over test tasks. Only hollow: not run."
     return FigureSpec("published", "Published values beside ours", note, None, [theirs, *ours], layout)
 
@@ -358,57 +316,14 @@ _PER_SETTING: tuple[Callable[[int, list[Arm], list[Comparison], dict[str, str]],
 )
 
 
+def _several(arms: Sequence[Arm]) -> bool:
+    return any(len(arm.ok) > 1 for arm in arms)
+
+
 def _measure(arms: Sequence[Arm]) -> str:
     return arms[0].measure
-
-
-def _line(arm: Arm, look: dict[str, str]) -> dict[str, Any]:
-    colour, (dash, mark) = look[arm.label], strokes(list(look), len(DASHES))[arm.label]
-    style = {"color": colour, "width": 2, "dash": DASHES[dash]}
-    trace = {"type": "scatter", "mode": "lines+markers", "name": _literal(arm.label), "meta": arm.label}
-    return {**trace, "line": style, "marker": {"color": colour, "size": 7, "symbol": SYMBOLS[mark]}}
 
 
 def _drawn(data: Iterable[dict[str, Any]], arms: Sequence[Arm]) -> list[str]:
     drawn = {trace.get("meta") for trace in data}
     return [arm.label for arm in arms if arm.label in drawn]
-
-
-def _axis(title: str, ends: Sequence[float] = ()) -> dict[str, Any]:
-    """Return an axis, logarithmic where a linear one would squeeze an arm into a tenth of it."""
-    axis: dict[str, Any] = {"title": {"text": title}, "automargin": True}
-    positive = [x for x in ends if x > 0]
-    if positive and len(positive) == len(ends) and max(positive) > 10 * min(positive):
-        axis |= {"type": "log", "dtick": 1 if max(positive) > 100 * min(positive) else "D2"}
-    return axis
-
-
-def _in_rows(rows: Sequence[tuple[str, str]], pixels: int) -> dict[str, Any]:
-    """Return a vertical axis with names instead of numbers, the first on top, and room for the longest of them."""
-    texts = []
-    for name, value in rows:
-        lines = [_literal(line) for line in textwrap.wrap(name, 24, break_on_hyphens=False)] or [""]
-        texts.append("<br>".join(lines) + (f"<br><i>{value}</i>" if value else ""))
-    axis: dict[str, Any] = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": texts}
-    axis |= {"range": [len(rows) - 0.5, -0.5], "automargin": True, "showgrid": False, "zeroline": False}
-    most = max(text.count("<br>") + 1 for text in texts)
-    return {"yaxis": axis, "height": _FRAME + max(pixels, _LINE * most + 8) * len(rows)}
-
-
-def _literal(text: object) -> str:
-    """Keep plotly from reading what an algorithm is called as markup or as a template."""
-    return html.escape(str(text), quote=False).replace("%{", "%&#123;")
-
-
-def _short(text: str) -> str:
-    """Return text in lines that fit beside a mark, on a telephone too."""
-    return "<br>".join(map(_literal, textwrap.wrap(text, 30)))
-
-
-def _faint(colour: str) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},0.15)"
-
-
-def _finite(value: float | None) -> bool:
-    return value is not None and math.isfinite(value)

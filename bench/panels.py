@@ -16,9 +16,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from bench.colours import Labels, colours, ink, strokes
 from bench.comparison import Arm, by_setting
+from bench.curves import Point
 from bench.text import heading, short_places
 
 _DASHES: tuple[Any, ...] = (
@@ -38,15 +40,25 @@ _TICK = 0.5  # inches that a long number and the space beside it take
 
 @dataclass(frozen=True)
 class Page:
-    """A width that figures are made for, in inches, and how many panels stand in a row."""
+    """A width and the greatest height that figures are made for, in inches, and how many panels stand in a row.
+
+    ``part`` is which of how many figures the settings are shared out to, the first being 0.
+    """
 
     width: float
     columns: int
+    tallest: float
+    part: tuple[int, int] = (0, 1)
+
+    def share(self, settings: Sequence[Any]) -> Sequence[Any]:
+        """Return those settings that this figure is about."""
+        place, of = self.part
+        return settings[len(settings) * place // of : len(settings) * (place + 1) // of]
 
 
-COLUMN = Page(3.4, 1)
+COLUMN = Page(3.4, 1, 9.0)
 """A column of a paper, where the smallest text has 7 points."""
-SLIDE = Page(5.6, 2)
+SLIDE = Page(5.6, 2, 4.2)
 """A slide: shown twice as large and more, so that the same text has 15 points."""
 
 
@@ -95,17 +107,19 @@ def make_panels(
         height: of a panel in inches, or what it is for a panel of some arms.
         around: inches that its labels take on top of that.
     """
-    found = by_setting(a for a in arms if a.ok)
+    everywhere = by_setting(a for a in arms if a.ok)
+    found, (place, of) = page.share(everywhere), page.part
     wanted = [(members, part) for _, members in found for part in parts]
     columns = min(max(page.columns, len(parts)), max(1, len(wanted)))
     heights = [float(height(members)) if callable(height) else height for members, _ in wanted] or [1.0]
     rows = [max(heights[i : i + columns]) for i in range(0, len(heights), columns)]
     total = sum(rows) + around * len(rows)
     figure = new_figure(page, total)
-    entitle(figure, f"{title}: {heading(arm.setting for arm in arms)}", total)
+    counted = f" ({place + 1} of {of})" if of > 1 else ""
+    entitle(figure, f"{title}: {heading(arm.setting for arm in arms)}{counted}", total)
     if not wanted:
         figure.text(0.5, 0.4, "no finished run", ha="center", va="center", color=GREY, fontsize=TEXT)
-    names = short_places(setting for setting, _ in found)
+    names = short_places(setting for setting, _ in everywhere)
     grid = figure.add_gridspec(len(rows), columns, height_ratios=rows)
     panels: list[tuple[Axes, list[Arm]]] = []
     for i, (members, _) in enumerate(wanted):
@@ -117,6 +131,26 @@ def make_panels(
             axes.set_title(name, fontsize=TEXT, loc="left" if len(parts) > 1 else "center")
         panels.append((axes, members))
     return figure, panels
+
+
+def in_panels(panels: Iterable[tuple[Axes, list[Arm]]]) -> list[Arm]:
+    """Return the arms that panels show, each once."""
+    return list({id(arm): arm for _, members in panels for arm in members}.values())
+
+
+def shade(axes: Axes, arm: Arm, curve: Sequence[Point], style: Style) -> set[str]:
+    """Fill the band around a curve, if it has one, and return what it is for ``band_handles``."""
+    low, high = [point.low for point in curve], [point.high for point in curve]
+    if low == high:
+        return set()
+    axes.fill_between([point.x for point in curve], low, high, color=style.colour, alpha=0.15, linewidth=0)
+    return {"lowest to highest seed" if len(arm.ok) > 1 else "95% interval over tasks (one seed)"}
+
+
+def band_handles(kinds: Iterable[str]) -> list[Any]:
+    """Return what a legend says of bands, nothing if there are none."""
+    text = ", ".join(sorted(kinds))
+    return [Patch(color=GREY, alpha=0.25, lw=0, label=f"band: {text}")] if text else []
 
 
 def new_figure(page: Page, height: float) -> Figure:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +53,32 @@ def _settle(figure: Figure) -> None:
         axes.set_position(Bbox(axes.get_position(original=True).get_points().round(4)))
 
 
-def write_pictures(folder: Path, name: str, draw: Callable[[Page], Figure]) -> Path:
-    """Write ``name.png`` and ``name.svg`` for a column, ``slides/name.png`` for a slide; return the first's path."""
-    figure = draw(COLUMN)
-    write_atomic(folder / f"{name}.png", png(figure))
-    write_atomic(folder / f"{name}.svg", svg(figure))
-    write_atomic(folder / "slides" / f"{name}.png", png(draw(SLIDE)))
-    return folder / f"{name}.png"
+def write_pictures(folder: Path, name: str, draw: Callable[[Page], Figure], settings: int = 1) -> list[Path]:
+    """Write ``name.png`` and ``name.svg`` for a column, ``slides/name.png`` for a slide; return the column's pictures.
+
+    What grows taller than its page is shared out by settings: ``name-2.png`` and so on hold the rest.
+    """
+    found = []
+    for i, figure in enumerate(_parts(draw, COLUMN, settings)):
+        path = folder / f"{name}{f'-{i + 1}' * (i > 0)}.png"
+        write_atomic(path, png(figure))
+        write_atomic(path.with_suffix(".svg"), svg(figure))
+        found.append(path)
+    slides = []
+    for i, figure in enumerate(_parts(draw, SLIDE, settings)):
+        slides.append(folder / "slides" / f"{name}{f'-{i + 1}' * (i > 0)}.png")
+        write_atomic(slides[-1], png(figure))
+    kept = {*found, *(path.with_suffix(".svg") for path in found), *slides}
+    for old in (*folder.glob(f"{name}-*.*"), *folder.glob(f"slides/{name}-*.*")):
+        if old not in kept and re.fullmatch(r"\d+", old.stem.removeprefix(f"{name}-")):
+            old.unlink()  # of a comparison that took more pages
+    return found
+
+
+def _parts(draw: Callable[[Page], Figure], page: Page, settings: int) -> list[Figure]:
+    """Return the figure, or as few as are no taller than the page."""
+    for count in range(1, max(settings, 1) + 1):
+        figures = [draw(replace(page, part=(i, count))) for i in range(count)]
+        if all(figure.get_figheight() <= page.tallest for figure in figures):
+            break
+    return figures

@@ -11,9 +11,10 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 
-from bench.comparison import Arm, by_setting
+from bench.comparison import Arm
+from bench.curves import adaptation as after_steps
+from bench.curves import adapted, validation
 from bench.marks import footnote, marked, marked_look, unmarked
 from bench.panels import (
     COLUMN,
@@ -23,9 +24,11 @@ from bench.panels import (
     TEXT,
     Page,
     Style,
+    band_handles,
     direct,
     finish,
     fraction_axis,
+    in_panels,
     label_ends,
     legend,
     line_style,
@@ -35,6 +38,7 @@ from bench.panels import (
     panel_width,
     row_of,
     scale,
+    shade,
     styles,
     thousands,
     wrapped,
@@ -59,14 +63,14 @@ def accuracy_vs_wallclock(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
 def step_time(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     """Draw the median time of a meta-step as a bar, with a line to the 95th percentile."""
     label = "time per meta-step (ms): bar median, line to 95th percentile"
-    return _bars(arms, "step_ms_median", "step_ms_p95", "Step time", label, page)
+    return _bars(arms, "step_ms_median", "step_ms_p95", "p95", "Step time", label, page)
 
 
 def peak_memory(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     """Draw the peak memory as a bar, with a line to what was reserved."""
     known = any(arm.values("peak_mem_reserved_mib") for arm in arms)
     label = "peak memory (MiB)" + (": bar allocated, line to reserved" if known else "")
-    return _bars(arms, "peak_mem_mib", "peak_mem_reserved_mib", "Peak memory in training", label, page)
+    return _bars(arms, "peak_mem_mib", "peak_mem_reserved_mib", "held", "Peak memory in training", label, page)
 
 
 def accuracy_vs_cost(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
@@ -93,12 +97,14 @@ def accuracy_vs_cost(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
             steps = [accuracy for _, accuracy, _ in front] + [front[-1][1]]
             axes.plot(ends, steps, ls=":", color=GREY, lw=1.2, drawstyle="steps-post", zorder=1)
             width = int(15 * (page.width / min(page.columns, len(panels)) - 0.6))
-            names = wrapped("Pareto front: " + ", ".join(arm.label for *_, arm in front), width)
-            axes.set_title(f"{axes.get_title()}\n{literal(names)}", fontsize=SMALL)
+            names = "Pareto front: " + ", ".join(arm.label for *_, arm in front)
+            if len(names) <= width:  # longer ones would crowd out the panel, whose dotted line shows the same
+                axes.set_title(f"{axes.get_title()}\n{literal(names)}", fontsize=SMALL)
         fraction_axis(axes, heights, "test accuracy")
         finish(axes, "training time, meta-steps only (s)", "", bool(points))
     further: list[Any] = [Line2D([], [], ls=":", color=GREY, label="Pareto front")]
-    if any(len(arm.ok) > 1 for arm in arms):
+    shown = in_panels(panels)
+    if any(len(arm.ok) > 1 for arm in shown):
         further.append(Line2D([], [], ls="none", marker="o", markersize=3, color=GREY, alpha=0.5, label="one seed"))
     further.append(Line2D([], [], ls="none", marker="|", markersize=8, color=GREY, label="95% interval over tasks"))
     legend(figure, shown, marked_look(look), [*further, *footnote(shown)], lines=False)
@@ -106,38 +112,57 @@ def accuracy_vs_cost(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
 
 
 def adaptation(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
-    """Draw test accuracy against adaptation steps, plain beside transductive."""
-    look = styles(arms)
+    """Draw test accuracy against adaptation steps, from the first one on, plain beside transductive."""
+    look, bands = styles(arms), set[str]()
     figure, panels = make_panels(arms, "Test accuracy after adaptation steps", 1.9, tuple(MODES), page)
     for first in range(0, len(panels), len(MODES)):
         values: list[float] = []
         for (axes, members), mode in zip(panels[first : first + len(MODES)], MODES):
-            curves = [(look[arm.label], arm.adaptation(mode)) for arm in members]
-            for style, curve in curves:
-                axes.plot(list(curve), list(curve.values()), **line_style(style, len(curve)))
-                if len(curve) == 1:  # a method without adaptation steps, to be compared with every step of the others
-                    axes.axhline(*curve.values(), color=style.colour, ls=style.dash, lw=1)
-                values += curve.values()
-            axes.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
-            finish(axes, f"adaptation steps,\n{mode}", "", any(curve for _, curve in curves))
+            found = [(arm, points) for arm in members if (points := after_steps(arm, mode))]
+            longest = max((max(points) for _, points in found), default=0)
+            for arm, points in found:
+                style, curve = look[arm.label], adapted(points)
+                if len(points) == 1 < longest:  # takes no steps, to be compared with every step of the others
+                    curve = [point._replace(x=end) for point in curve for end in (1, longest)]
+                axes.plot([p.x for p in curve], [p.mean for p in curve], **line_style(style, len(curve)))
+                bands |= shade(axes, arm, curve, style)
+                values += [end for point in curve for end in (point.low, point.high)]
+            if longest > 10:
+                axes.set_xscale("log", nonpositive="mask")
+                log_ticks(axes, 1, longest, page.width / 2 - 0.7)
+                axes.xaxis.set_minor_formatter(ticker.NullFormatter())
+                axes.xaxis.set_major_formatter(thousands)
+            else:
+                axes.xaxis.set_major_locator(ticker.MaxNLocator(4, integer=True))
+            finish(axes, f"adaptation steps,\n{mode}", "", bool(found))
         fraction_axis(panels[first][0], values, "test accuracy")
         panels[first][0].yaxis.label.set_fontsize(TEXT)
         for axes, _ in panels[first + 1 : first + len(MODES)]:
             axes.set_ylabel("")
             axes.tick_params(labelleft=False)
-    legend(figure, arms, look, [])
+    legend(figure, in_panels(panels), look, band_handles(bands))
     return figure
 
 
 def time_to_accuracy(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
-    """Draw the training time to each validation accuracy: filled where it was reached, hollow at the end where not."""
+    """Draw the training time to each validation accuracy: filled where it was reached, hollow at the end where not.
+
+    What nobody in a panel reached is named above it, but for the lowest: that none got there is said by its marks.
+    """
     look, arms = styles(arms), marked(arms)
     found = {id(arm): of_arm(arm) for arm in arms}
-    rows = max((len(members) for _, members in by_setting(a for a in arms if a.ok)), default=1)
-    height = 0.4 + len(THRESHOLDS) * (LINE * rows + 0.12)
-    figure, panels = make_panels(arms, "Training time to a validation accuracy", height, page=page)
+
+    def reached(members: Sequence[Arm]) -> list[int]:
+        hit = {k for arm in members for k, one in enumerate(found[id(arm)]) if one.hits}
+        return sorted(hit) or [0]
+
+    def height(members: Sequence[Arm]) -> float:
+        return 0.4 + len(reached(members)) * (LINE * len(members) + 0.12)
+
+    figure, panels = make_panels(arms, "Training time to a validation accuracy", height, page=page, around=0.35)
     for axes, members in panels:
-        shown = [(arm, one) for arm in members for one in found[id(arm)]]
+        rows = reached(members)
+        shown = [(arm, found[id(arm)][k]) for arm in members if found[id(arm)] for k in rows]
         ends = [s for _, one in shown for s in (one.median_s, *one.full_s) if s is not None]
         width = panel_width(page, len(panels))
         scale(axes, ends, width)
@@ -150,22 +175,24 @@ def time_to_accuracy(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
         else:
             axes.set_xlim(0, max(ends, default=0.0) / (1 - room) or 1.0)
         for i, arm in enumerate(members):
-            for k, one in enumerate(found[id(arm)]):
-                _reached(axes, k + (i + 1) / (len(members) + 1) - 0.5, one, look[unmarked(arm)])
-        for k in range(1, len(THRESHOLDS)):
-            axes.axhline(k - 0.5, color="#BBBBBB", lw=0.6)
-        axes.set_yticks(range(len(THRESHOLDS)), [f"{threshold:.2f}" for threshold in THRESHOLDS])
-        axes.set_ylim(len(THRESHOLDS) - 0.5, -0.5)
+            for row, k in enumerate(rows if found[id(arm)] else ()):
+                _reached(axes, row + (i + 1) / (len(members) + 1) - 0.5, found[id(arm)][k], look[unmarked(arm)])
+        for row in range(1, len(rows)):
+            axes.axhline(row - 0.5, color="#BBBBBB", lw=0.6)
+        axes.set_yticks(range(len(rows)), [f"{THRESHOLDS[k]:.2f}" for k in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        if missed := [f"{THRESHOLDS[k]:.2f}" for k in range(len(THRESHOLDS)) if k not in rows] if shown else []:
+            axes.set_title(f"{axes.get_title()}\nreached by none: {', '.join(missed)}", fontsize=SMALL)
         finish(axes, "training time, meta-steps only (s)", "validation accuracy,\ntransductive (fraction)", bool(shown))
         axes.grid(visible=False, axis="y")
     further: list[Any] = [Line2D([], [], ls="none", marker="o", color=GREY, label="filled: reached, median over seeds")]
-    hollow = "hollow: missed by a seed or all, run's end"
+    hollow, drawn = "hollow: missed by a seed or all, run's end", in_panels(panels)
     further.append(Line2D([], [], ls="none", marker="o", color=GREY, mfc="white", label=hollow))
-    if any(len(arm.ok) > 1 for arm in arms):
+    if any(len(arm.ok) > 1 for arm in drawn):
         further.append(
             Line2D([], [], ls="none", marker="o", markersize=3, color=GREY, alpha=0.6, label="small: one seed")
         )
-    legend(figure, arms, marked_look(look), [*further, *footnote(arms)], lines=False)
+    legend(figure, drawn, marked_look(look), [*further, *footnote(drawn)], lines=False)
     return figure
 
 
@@ -220,26 +247,22 @@ def _curves(arms: Sequence[Arm], column: str, title: str, label: str, page: Page
     arms = marked(arms) if timed else arms
     figure, panels = make_panels(arms, title, height, page=page)
     beside_lines = all(direct([arm.label for arm in members], height - 0.5) for _, members in panels)
-    bands = set()
+    bands: set[str] = set()
     for axes, members in panels:
-        curves = {arm.label: (look[unmarked(arm)], len(arm.ok), mean_curve(arm, column)) for arm in members}
-        curves = {label: found for label, found in curves.items() if found[2]}
-        scale(axes, [curve[-1][0] for _, _, curve in curves.values()], panel_width(page, len(panels)))
+        curves = [(arm, points) for arm in members if (points := validation(arm, column))]
+        scale(axes, [curve[-1].x for _, curve in curves], panel_width(page, len(panels)))
         values: list[float] = []
-        for style, seeds, curve in curves.values():
-            x, y, low, high = zip(*curve)
-            axes.plot(x, y, **line_style(style, len(curve)))
-            if any(a < b for a, b in zip(low, high)):
-                axes.fill_between(x, low, high, color=style.colour, alpha=0.15, linewidth=0)
-                bands.add("lowest to highest seed" if seeds > 1 else "95% interval over tasks (one seed)")
-            values += [*low, *high]
+        for arm, curve in curves:
+            style = look[unmarked(arm)]
+            axes.plot([p.x for p in curve], [p.mean for p in curve], **line_style(style, len(curve)))
+            bands |= shade(axes, arm, curve, style)
+            values += [end for point in curve for end in (point.low, point.high)]
         fraction_axis(axes, values, "validation accuracy,\ntransductive")
         finish(axes, label, "", bool(curves))
         if beside_lines:
-            label_ends(axes, {n: (c[-1][1], s.colour) for n, (s, _, c) in curves.items()}, height - 0.5)
-    further: list[Any] = (
-        [Patch(color=GREY, alpha=0.25, lw=0, label=f"band: {', '.join(sorted(bands))}")] if bands else []
-    )
+            ends = {arm.label: (curve[-1].mean, look[unmarked(arm)].colour) for arm, curve in curves}
+            label_ends(axes, ends, height - 0.5)
+    further, arms = band_handles(bands), in_panels(panels)
     if any(len(arm.ok) > 1 for arm in arms):
         further.append(Line2D([], [], color=GREY, label="line: mean over seeds"))
     notes = footnote(arms) if timed else []
@@ -247,27 +270,9 @@ def _curves(arms: Sequence[Arm], column: str, title: str, label: str, page: Page
     return figure
 
 
-def mean_curve(arm: Arm, column: str) -> list[tuple[float, float, float, float]]:
-    """Return x, mean, low end and high end of the band, at the meta-steps that all seeds have."""
-    by_seed = []
-    for run in arm.ok.values():
-        points = {p.meta_step: p for p in run.curve if p.val_acc is not None and math.isfinite(p.val_acc)}
-        if points:
-            by_seed.append(points)
-    shared = sorted(set.intersection(*map(set, by_seed))) if by_seed else []
-    curve = []
-    for step in shared:
-        points_here = [points[step] for points in by_seed]
-        xs = [float(getattr(p, column)) for p in points_here]
-        ys = [float(p.val_acc or 0.0) for p in points_here]
-        half = (points_here[0].val_acc_ci95 or 0.0) if len(ys) == 1 else 0.0
-        half = half if math.isfinite(half) else 0.0
-        if all(map(math.isfinite, xs)):
-            curve.append((sum(xs) / len(xs), sum(ys) / len(ys), min(ys) - half, max(ys) + half))
-    return curve
-
-
-def _bars(arms: Sequence[Arm], column: str, further_column: str, title: str, label: str, page: Page) -> Figure:
+def _bars(
+    arms: Sequence[Arm], column: str, further_column: str, further: str, title: str, label: str, page: Page
+) -> Figure:
     look, timed = styles(arms), column.startswith("step_ms")
     arms = marked(arms) if timed else arms
     names = {arm.label: literal(wrapped(arm.label, 20)) for arm in arms}
@@ -284,14 +289,16 @@ def _bars(arms: Sequence[Arm], column: str, further_column: str, title: str, lab
                 axes.errorbar(value, i, xerr=np.array([[0], [end - value]]), color=GREY, capsize=2.5, lw=1)
             reach = max((v for v in (value, end) if math.isfinite(v)), default=0.0)
             text = number(value) if math.isfinite(value) else "not measured"
+            text += f" ({further} {number(end)})" if end > value else ""
             axes.annotate(text, (max(reach, 0.0), i), (4, 0), textcoords="offset points", va="center", fontsize=SMALL)
             longest = max(longest, reach)
-        axes.set_xlim(0, longest * 1.35 or 1.0)
+        axes.set_xlim(0, longest * 1.7 or 1.0)
         axes.set_yticks(range(len(members)), [names[arm.label] for arm in members])
         axes.set_ylim(beside - 0.5, -0.5)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(3))
         axes.xaxis.set_major_formatter(thousands)
         finish(axes, wrapped(label, 34), "", any(arm.ok for arm in members))
         axes.grid(visible=False, axis="y")
-    legend(figure, arms, marked_look(look), footnote(arms) if timed else [], named=False)
+    shown = in_panels(panels)
+    legend(figure, shown, marked_look(look), footnote(shown) if timed else [], named=False)
     return figure

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.anchors import ANCHOR_COLUMNS, beside, load_anchors
-from bench.comparison import Comparison, arms, compare
+from bench.comparison import Comparison, arms, by_setting, compare
 from bench.exports import write_exports
 from bench.files import used_columns, write_atomic, write_csv, write_table
 from bench.html import page
@@ -72,9 +72,10 @@ def _write_report(out: Path) -> ReportFiles:
     write_csv(files["anchors_csv"], (line.cells for line in lines), ANCHOR_COLUMNS)
     write_exports(out, runs, grouped, comparisons, lines)
     plots = tuple(
-        write_pictures(out / "plots", name, partial(draw, shown))
+        path
         for name, draw in FIGURES.items()
         if (shown := shown_in(name, grouped)) or not grouped
+        for path in write_pictures(out / "plots", name, partial(draw, shown), len(by_setting(a for a in shown if a.ok)))
     )
     text = summary(runs, grouped, comparisons, lines, [path.relative_to(out).as_posix() for path in plots], problems)
     write_atomic(out / "summary.md", text)

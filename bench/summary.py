@@ -10,6 +10,7 @@ from typing import Any
 from bench import sections
 from bench.anchors import Beside
 from bench.comparison import Arm, Comparison, budgets, by_setting
+from bench.curves import adaptation
 from bench.records import MODES, Run
 from bench.text import escape, fraction, heading, markdown_table, number, place, plus_minus
 
@@ -254,14 +255,17 @@ def _costs(arms: Sequence[Arm]) -> list[str]:
 
 
 def _adaptation(arms: Sequence[Arm]) -> list[str]:
-    adapted = [arm for arm in arms if any(arm.adaptation(mode) for mode in MODES)]
+    adapted = [arm for arm in arms if any(adaptation(arm, mode) for mode in MODES)]
     if not adapted:
         return []
 
     def table(members: list[Arm]) -> list[str]:
-        curves = [(arm.label, mode, curve) for arm in members for mode in MODES if (curve := arm.adaptation(mode))]
+        curves = [(arm.label, mode, curve) for arm in members for mode in MODES if (curve := adaptation(arm, mode))]
         steps = sorted({step for _, _, curve in curves for step in curve})
-        rows = [[name, mode, *(fraction(curve.get(step)) for step in steps)] for name, mode, curve in curves]
+        rows = [
+            [name, mode, *(fraction(curve[step].mean if step in curve else None) for step in steps)]
+            for name, mode, curve in curves
+        ]
         return [markdown_table(["algorithm", "mode", *(f"step {step}" for step in steps)], rows)]
 
     points = [point for arm in adapted for run in arm.ok.values() for point in run.adaptation]

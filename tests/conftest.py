@@ -39,9 +39,9 @@ def toy_images():
 def blank_pictures(monkeypatch):
     """A report whose pictures are files of the right names: drawing them takes most of the time of one."""
 
-    def write(folder, name, draw):
+    def write(folder, name, draw, settings=1):
         for path in (folder / f"{name}.png", folder / f"{name}.svg", folder / "slides" / f"{name}.png"):
             write_atomic(path, b"\x89PNG")
-        return folder / f"{name}.png"
+        return [folder / f"{name}.png"]
 
     monkeypatch.setattr("bench.report.write_pictures", write)

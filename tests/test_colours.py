@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import bench
 from bench.colours import DARK_PALETTE, PALETTE, colours, ink, places, registered
-from bench.registry import algorithm_names, register_algorithm
+from bench.registry import ALGORITHMS, algorithm_names, register_algorithm
 
 # Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB
 VISION = {
@@ -78,14 +81,21 @@ def test_arms_of_an_algorithm_are_shades_of_its_colour_and_all_different():
     }
 
 
-def test_those_of_the_repository_come_first_in_whatever_order_things_were_imported(monkeypatch):
-    before = registered()
-    from bench.registry import ALGORITHMS
-
+def test_neither_a_new_file_nor_a_plugin_moves_a_colour(monkeypatch):
+    """Whatever its name, and in whatever order things were imported."""
+    before = colours(registered())
     kept = dict(ALGORITHMS._classes)
     monkeypatch.setattr(ALGORITHMS, "_classes", dict(reversed(kept.items())))
-    plugin = type("Plugin", (ALGORITHMS.get(before[0]),), {"__module__": "somebody.elses"})
-    register_algorithm("aaa_plugin")(plugin)
-    own = [name for name in before if kept[name].__module__.startswith("algorithms.")]
-    assert registered()[: len(own)] == own
-    assert "aaa_plugin" in registered()[len(own) :]
+    base = ALGORITHMS.get("maml")
+    for name, module in (("aaa_plugin", "somebody.elses"), ("aaa_file", "algorithms.aaa_file")):
+        register_algorithm(name)(type("Added", (base,), {"__module__": module}))
+    after = registered()
+    assert colours(after).items() >= before.items()
+    assert after.index("aaa_file") < after.index("aaa_plugin")
+
+
+def test_every_algorithm_of_the_repository_has_a_place_for_good():
+    order = tomllib.loads(Path(bench.__file__).with_name("palette.toml").read_text(encoding="utf-8"))["order"]
+    own = [name for name in ALGORITHMS.in_order() if ALGORITHMS.get(name).__module__.startswith("algorithms.")]
+    assert sorted(order) == sorted(own)
+    assert registered()[: len(order)] == order

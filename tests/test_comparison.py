@@ -9,6 +9,7 @@ import pytest
 from made_runs import make_row
 
 from bench.comparison import Setting, arms, by_setting, compare
+from bench.curves import adaptation, adapted
 from bench.records import AdaptationPoint, Run, TestTask
 from bench.stats import paired_comparison
 
@@ -223,7 +224,7 @@ def test_what_was_measured_and_where_it_stands():
     )
 
 
-def test_adaptation_is_the_mean_of_the_seeds_that_have_it_by_step():
+def test_adaptation_is_the_mean_of_the_seeds_that_have_it_by_step_within_its_band():
     def points(*values):
         return [AdaptationPoint(*value, 0.01) for value in values]
 
@@ -233,9 +234,11 @@ def test_adaptation_is_the_mean_of_the_seeds_that_have_it_by_step():
         run_of(seed=2, status="failed", adaptation=points(("plain", 0, 1.0))),
     ]
     (arm,) = arms(runs)
-    found = arm.adaptation("plain")
-    assert list(found.items()) == [(0, pytest.approx(0.3)), (1, 0.6)]
-    assert arm.adaptation("transductive") == {0: 0.9}
+    found = adaptation(arm, "plain")
+    assert found == {0: (0, pytest.approx(0.3), 0.2, 0.4), 1: (1, 0.6, pytest.approx(0.59), pytest.approx(0.61))}
+    assert adaptation(arm, "transductive") == {0: (0, 0.9, pytest.approx(0.89), pytest.approx(0.91))}
+    assert [point.x for point in adapted(found)] == [1]
+    assert [point.x for point in adapted(adaptation(arm, "transductive"))] == [0]
 
 
 def test_comparisons_are_of_shared_seeds_in_both_modes():

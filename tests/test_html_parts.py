@@ -17,9 +17,10 @@ from bench.api import Episode
 from bench.colours import colours
 from bench.comparison import arms, compare
 from bench.config import RunConfig
+from bench.curves import validation
 from bench.evaluate import evaluate
 from bench.examples import ExampleTasks, example_tasks
-from bench.figures import DASHES, GREY, SYMBOLS, curve, figures, on_dark
+from bench.figures import figures, on_dark
 from bench.html import page
 from bench.model import Classifier, build_network
 from bench.records import EXAMPLES_FILE, Run, load_run, load_runs, write_run
@@ -27,6 +28,7 @@ from bench.registry import create_algorithm, create_backbone
 from bench.repeat import repeat_command
 from bench.runner import Place
 from bench.tasks import TaskStream
+from bench.traces import DASHES, GREY, SYMBOLS
 from bench.verdicts import verdict_sentences
 
 
@@ -120,9 +122,9 @@ def test_plotly_knows_every_word_of_the_figures(tmp_path):
         go.Figure(data=spec.data, layout=spec.layout)  # raises on what it does not know
     line = next(trace for trace in specs[0].data if trace.get("name") == "a" and "customdata" in trace)
     arm = next(arm for arm in grouped if arm.label == "a")
-    assert (line["x"][-1], line["y"][-1]) == curve(arm, "tasks_seen")[-1][:2]
+    assert (line["x"][-1], line["y"][-1]) == validation(arm, "tasks_seen")[-1][:2]
     seeds = [run.curve[-1].val_acc for run in arm.ok.values()]
-    assert curve(arm, "tasks_seen")[-1] == (3200, sum(seeds) / 2, min(seeds), max(seeds))
+    assert validation(arm, "tasks_seen")[-1] == (3200, sum(seeds) / 2, min(seeds), max(seeds))
     assert all("&lt;c&gt;" in t["name"] for spec in specs for t in spec.data if t.get("meta") == "<c>")
 
 

@@ -197,7 +197,7 @@ def test_panels_are_named_once_by_what_tells_their_settings_apart(long_settings,
     check_legible(figure)
     titles = [" ".join((axes.get_title() or axes.get_title(loc="left")).split()) for axes in figure.axes]
     own = "5-way 1-shot (k_query=1, norm=shift, head=mean, head_std=1.0, test_rotation=per_class)"
-    first, other = [title.partition(" Pareto")[0] for title in titles if title]
+    first, other = [title.partition(" Pareto")[0].partition(" reached by")[0] for title in titles if title]
     assert (first, other) == (own, "5-way 1-shot (k_query=9, test_rotation=none)")
     assert all(title.count("\n") <= 5 for title in titles)
 
@@ -252,9 +252,37 @@ def test_adaptation_has_plain_beside_transductive(tmp_path):
     (run, _) = load_runs(tmp_path)
     for axes, mode in ((plain, "plain"), (transductive, "transductive")):
         assert axes.get_xlabel().endswith(mode)
-        expected = [(point.step, point.acc) for point in run.adaptation if point.mode == mode]
-        np.testing.assert_allclose(axes.get_lines()[0].get_xydata(), expected)
-        assert axes.get_lines()[2].get_xydata()[:, 0].tolist() == [0, 1]  # no steps: a level across the panel
+        found = [point for point in run.adaptation if point.mode == mode and point.step > 0]
+        np.testing.assert_allclose(axes.get_lines()[0].get_xydata(), [(point.step, point.acc) for point in found])
+        (band,) = axes.collections[:1]
+        assert band.get_paths()[0].get_extents().y1 == pytest.approx(max(p.acc + p.acc_ci95 for p in found))
+        assert axes.get_lines()[1].get_xydata()[:, 0].tolist() == [1, 3]  # no steps: a level across the panel
+
+
+def test_what_is_taller_than_its_page_is_shared_out_and_looks_the_same(tmp_path):
+    """Eight settings: on parts of equal size, each setting once, and a label keeps its look where its kin are not."""
+    for i, n_way in enumerate(range(5, 13)):
+        for meta_steps in (10, 20)[: 1 + (i < 4)]:
+            make_run(tmp_path, "one", tasks=3, n_way=n_way, meta_steps=meta_steps, run_id=f"{n_way}-{meta_steps}")
+    members, drawn = arms_of(tmp_path), []
+
+    def draw(page):
+        drawn.append((page, FIGURES["accuracy_vs_tasks"](members, page)))
+        return drawn[-1][1]
+
+    paths = write_pictures(tmp_path, "acc", draw, settings=8)
+    assert [path.name for path in paths] == ["acc.png", "acc-2.png", "acc-3.png"]
+    kept = [figure for page, figure in drawn if page.columns == 1][-3:]
+    assert all(figure.get_figheight() <= COLUMN.tallest for figure in kept)
+    titles = [axes.get_title() for figure in kept for axes in figure.axes]
+    assert titles == [f"{n_way}-way 1-shot" for n_way in range(5, 13)]
+    assert [figure.get_suptitle().split()[-3:] for figure in kept] == [[f"({i}", "of", "3)"] for i in (1, 2, 3)]
+    assert drawn[-1][1].get_figheight() <= SLIDE.tallest
+    fewer = [arm for arm in members if arm.setting.n_way < 7]
+    assert [p.name for p in write_pictures(tmp_path, "acc", lambda page: FIGURES["step_time"](fewer, page), 2)] == [
+        "acc.png"
+    ]
+    assert sorted(path.name for path in tmp_path.glob("**/acc*")) == ["acc.png", "acc.png", "acc.svg"]
 
 
 def test_an_algorithm_looks_the_same_in_every_figure_and_no_two_look_alike(grid):

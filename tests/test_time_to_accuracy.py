@@ -107,10 +107,18 @@ def test_the_file_has_a_row_per_run_and_threshold(tmp_path):
 
 def test_the_figure_shows_a_miss_hollow_at_the_end_of_the_run(tmp_path):
     curved(tmp_path, 0, [0.2, 0.96, 0.94])
+    curved(tmp_path, 0, [0.2, 0.99], algo="beta")
     axes = FIGURES["time_to_accuracy"](arms(load_runs(tmp_path))).axes[0]
     marks = [
         (*line.get_xydata()[0], line.get_markerfacecolor() == "white") for line in axes.get_lines()[: len(THRESHOLDS)]
     ]
     assert [(x, hollow) for x, _, hollow in marks] == [(10, False), (10, False), (20, True), (20, True)]
-    assert [text.get_text() for text in axes.texts] == ["10.0 s", "10.0 s", "not reached", "not reached"]
+    assert [text.get_text() for text in axes.texts[:4]] == ["10.0 s", "10.0 s", "not reached", "not reached"]
     assert axes.get_xlim()[0] == 0
+
+
+def test_what_nobody_reached_is_named_once(tmp_path):
+    curved(tmp_path, 0, [0.2, 0.96, 0.94])
+    axes = FIGURES["time_to_accuracy"](arms(load_runs(tmp_path))).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["0.90", "0.95"]
+    assert axes.get_title().endswith("\nreached by none: 0.97, 0.98")

@@ -34,6 +34,7 @@ from bench.armstudy import (
 )
 from bench.comparison import Arm, Comparison
 from bench.config import RunConfig
+from bench.curves import validation
 from bench.files import write_atomic, write_csv
 from bench.panels import (
     COLUMN,
@@ -49,7 +50,6 @@ from bench.panels import (
     thousands,
 )
 from bench.pictures import write_pictures
-from bench.plots import mean_curve
 from bench.records import MODES, CurvePoint, Run
 from bench.registry import unknown
 from bench.study import Request, Study, register_study
@@ -274,10 +274,10 @@ def figure(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     values: list[float] = []
     width = 1
     for arm in arms:
-        curve = mean_curve(arm, "meta_step")
+        curve = validation(arm, "meta_step")
         if not curve:
             continue
-        x, y, *_ = zip(*curve)
+        x, y = [point.x for point in curve], [point.mean for point in curve]
         width = min(7, max(1, len(y) // 6) // 2 * 2 + 1)
         line, style = smoothed(y, width), look[arm.label]
         along.plot(x, y, color=style.colour, lw=0.6, alpha=0.35)
