@@ -18,7 +18,21 @@ from bench.curves import Point, adaptation, adapted, validation
 from bench.records import MODES
 from bench.stats import pareto_front
 from bench.text import number
-from bench.traces import GREY, ROW, arm_line, axis, band, band_note, faint, in_rows, known, literal, score_axis, short
+from bench.traces import (
+    GREY,
+    ROW,
+    arm_line,
+    axis,
+    band,
+    band_note,
+    faint,
+    in_rows,
+    known,
+    literal,
+    log_scale,
+    score_axis,
+    short,
+)
 
 PAIRS = 24  # rows of a figure of differences; of more only those with the best arm are drawn
 
@@ -170,7 +184,7 @@ def _accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: di
         hover += f" ± {half:.4f}" if math.isfinite(half) else ""
         hover += "<br>on the front" if on_front else "<br>another is at least as good for less time"
         point: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": [cost], "y": [height], "meta": arm.label}
-        point |= {"name": literal(arm.label), "marker": {"color": look[arm.label], "size": 11}}
+        point |= {"name": literal(arm.label), "marker": {**arm_line(arm, look)["marker"], "size": 11}}
         point["hovertemplate"] = f"{hover}<extra></extra>"
         if math.isfinite(half):
             point["error_y"] = {"type": "data", "array": [half], "color": look[arm.label], "thickness": 1.5}
@@ -180,7 +194,7 @@ def _accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: di
         if len(seeds) > 1:
             each: dict[str, Any] = {"type": "scatter", "mode": "markers", "meta": arm.label, "opacity": 0.5}
             each |= {"x": [s[0] for s in seeds], "y": [s[1] for s in seeds], "customdata": [s[2] for s in seeds]}
-            each |= {"name": literal(arm.label), "marker": {"color": look[arm.label], "size": 5}}
+            each |= {"name": literal(arm.label), "marker": {**arm_line(arm, look)["marker"], "size": 5}}
             each["hovertemplate"] = (
                 f"<b>{short(arm.label)}</b>, seed %{{customdata}}<br>%{{x:,.6~r}} s<br>%{{y:.4f}}<extra></extra>"
             )
@@ -247,7 +261,7 @@ def _adapted(place: int, arms: list[Arm], mode: str, look: dict[str, str]) -> Fi
         data += [*band(arm, shown, look), _with_points(arm, shown, look, steps)]
     if not data:
         return None
-    x_axis = axis("adaptation steps", [1, longest]) | {"dtick": "D2"} if longest > 10 else axis("adaptation steps")
+    x_axis = axis("adaptation steps") | (log_scale(longest) if longest > 10 else {})
     layout = {"xaxis": x_axis, "yaxis": score_axis(f"test {measure}, {mode}", measure), "height": 340}
     tasks = sorted({point.tasks for arm in arms for run in arm.ok.values() for point in run.adaptation if point.tasks})
     note = "Mean over seeds" if _several(arms) else "One seed"

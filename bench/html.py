@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from bench.anchors import Beside
@@ -74,6 +74,7 @@ def page(
     look = colours(labels)
     settings = [(place(members[0], compared), members) for _, members in by_setting(compared)]
     result_headers, results = _filled(_result_headers(compared), _results(compared))
+    commands = [repeat_command(*arm.runs) for arm in compared]
     drawn = figures(compared, comparisons, published, look)
     return (
         _environment()
@@ -88,7 +89,7 @@ def page(
             counts=_counts(runs),
             verdicts=[(name, verdict_sentences(members, comparisons)) for name, members in settings],
             result_headers=result_headers,
-            results=results,
+            results=list(zip(results, commands)),
             every_run=[(run.row.run_id, *_run_cells(run)) for run in runs],
             run_headers=RUN_HEADERS,
             settings=[name for name, _ in settings],
@@ -116,6 +117,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["slug"] = _slug
+    environment.filters["soft"] = lambda text: Markup(str(escape(text)).replace("=", "=<wbr>"))
     environment.globals["included"] = lambda name: Markup((FOLDER / name).read_text(encoding="utf-8"))
     return environment
 
@@ -216,9 +218,12 @@ def _results(arms: Sequence[Arm]) -> list[list[Cell]]:
         rows.append(
             [
                 Cell(arm.label),
-                Cell(named[arm.setting], f"{arm.setting.dataset} {arm.setting.n_way:05} {arm.setting.k_shot:05}"),
-                Cell(str(len(arm.ok)), float(len(arm.ok))),
+                Cell(
+                    named[arm.setting] if len(named) > 1 else "",
+                    f"{arm.setting.dataset} {arm.setting.n_way:05} {arm.setting.k_shot:05}",
+                ),
                 *scores,
+                Cell(str(len(arm.ok)), float(len(arm.ok))),
                 Cell(fraction(spread), spread),
                 Cell(fraction(before), before),
                 Cell(f"{tasks:,.0f}", tasks),
@@ -238,7 +243,7 @@ def _device(arm: Arm) -> str:
 def _result_headers(arms: Sequence[Arm]) -> list[str]:
     named = list(dict.fromkeys(header for arm in arms for header in modes(arm)))
     plain, transductive = named if len(named) == 2 else ("plain", "transductive")
-    start = ["algorithm", "setting", "seeds", plain, transductive, "sd over seeds (plain)", "unadapted"]
+    start = ["algorithm", "setting", plain, transductive, "seeds", "sd over seeds (plain)", "unadapted"]
     return [*start, "test tasks", "train s", "step ms", "peak MiB", "device", "note"]
 
 
@@ -250,7 +255,7 @@ def _filled(headers: Sequence[str], rows: Sequence[Sequence[Cell]]) -> tuple[lis
 
 RUN_HEADERS = (
     *("algorithm", "setting", "seed", "status", "plain", "transductive", "train s", "step ms", "peak MiB"),
-    *("tasks seen", "started", "command", "run"),
+    *("tasks seen", "started", "commit", "command", "run"),
 )
 
 
@@ -263,6 +268,7 @@ def _run_cells(run: Run) -> tuple[list[Cell], str, str | None]:
     cells += [Cell(str(r.seed), float(r.seed)), Cell(r.status), *(Cell(fraction(score), score) for score in scores)]
     cells += [Cell(number(v), v) for v in (r.train_s, r.step_ms_median, r.peak_mem_mib)]
     cells += [Cell("-" if r.tasks_seen is None else f"{r.tasks_seen:,}", r.tasks_seen), Cell(r.started_at[:19])]
+    cells.append(Cell((r.git_commit or "-")[:12]))
     return cells, " ".join((r.error or "").split()), repeat_command(run)
 
 

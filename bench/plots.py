@@ -157,7 +157,7 @@ def time_to_accuracy(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
         return sorted(hit) or [0]
 
     def height(members: Sequence[Arm]) -> float:
-        return 0.4 + len(reached(members)) * (LINE * len(members) + 0.12)
+        return max(1.1, 0.4 + len(reached(members)) * (LINE * len(members) + 0.12))
 
     figure, panels = make_panels(arms, "Training time to a validation accuracy", height, page=page, around=0.35)
     for axes, members in panels:

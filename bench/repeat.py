@@ -1,10 +1,10 @@
-"""The command that makes one recorded run again, alone."""
+"""The command that makes recorded runs again, those of one line of a table and no others."""
 
 from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.api import BenchError
@@ -16,12 +16,13 @@ _KEPT = ("--data-root", "--plugin")  # of the command as given: where things are
 _FLAGS = {f.name: f for f in dataclasses.fields(RunConfig) if f.metadata}
 
 
-def repeat_command(run: Run) -> str | None:
-    """Return a command that makes this run again, without what it shares with its protocol; None if that is not known.
+def repeat_command(*runs: Run) -> str | None:
+    """Return a command that makes runs again which differ in their seeds alone; None if that is not known.
 
-    It says what the recorded configuration says, so that the same code gives the same run. ``--out`` is left to the
-    user.
+    It says what the first one's recorded configuration says beyond its protocol, so that the same code gives the same
+    runs. ``--out`` is left to the user.
     """
+    run = runs[0]
     config = run.details.get("config")
     if not isinstance(config, Mapping) or not all(name in config for name in IDENTITY if name != "protocol"):
         return None
@@ -33,7 +34,8 @@ def repeat_command(run: Run) -> str | None:
         if name not in _FLAGS or name == "protocol":
             continue
         if name in IDENTITY or name not in preset or preset[name] != value:
-            words += ["--seeds" if name == "seed" else f"--{name.replace('_', '-')}", _text(name, value)]
+            text = _seeds(runs) if name == "seed" else _text(name, value)
+            words += ["--seeds" if name == "seed" else f"--{name.replace('_', '-')}", text]
     for group, prefix in (("hyperparameters", f"{config['algo']}."), ("backbone_options", "")):
         expected, found = preset.get(group), config.get(group)
         for name, value in (found if isinstance(found, Mapping) else {}).items():
@@ -49,6 +51,11 @@ def _preset(config: Mapping[str, Any]) -> dict[str, Any]:
         return dataclasses.asdict(resolve(load_protocol(config["protocol"]), identity, {}, []))
     except (BenchError, TypeError):
         return {}
+
+
+def _seeds(runs: Sequence[Run]) -> str:
+    configs = [run.details.get("config") for run in runs]
+    return ",".join(map(str, sorted({config["seed"] for config in configs if isinstance(config, Mapping)})))
 
 
 def _text(name: str, value: Any) -> str:

@@ -49,11 +49,19 @@ def band_note(arms: Sequence[Arm], data: Sequence[dict[str, Any]], tasks: str) -
 
 def axis(title: str, ends: Sequence[float] = ()) -> dict[str, Any]:
     """Return an axis, logarithmic where a linear one would squeeze an arm into a tenth of it."""
-    found: dict[str, Any] = {"title": {"text": title}, "automargin": True, "separatethousands": True}
+    found: dict[str, Any] = {"title": {"text": title}, "automargin": True}
+    found |= {"separatethousands": True, "exponentformat": "none"}
     positive = [x for x in ends if x > 0]
     if positive and len(positive) == len(ends) and max(positive) > 10 * min(positive):
-        found |= {"type": "log", "dtick": 1 if max(positive) > 100 * min(positive) else "D2"}
+        found |= log_scale(max(positive), max(positive) > 100 * min(positive))
     return found
+
+
+def log_scale(highest: float, decades: bool = False) -> dict[str, Any]:
+    """Return a logarithmic scale that names 1, 2 and 5 of each power of ten up to ``highest``, or its 1 alone."""
+    top = math.ceil(math.log10(highest))
+    ticks = [m * 10.0**k for k in range(top - 8, top + 1) for m in ((1,) if decades else (1, 2, 5))]
+    return {"type": "log", "tickmode": "array", "tickvals": ticks, "ticktext": [f"{tick:,.10g}" for tick in ticks]}
 
 
 def score_axis(title: str, measure: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import Select
 
 from bench.report import write_report
 
@@ -78,6 +80,17 @@ def column(browser, table, place):
     return browser.execute_script(script)
 
 
+LONG = "a longer name than most (inner_lr=0.05, inner_steps=12)"
+
+
+@pytest.fixture(scope="module")
+def long_names(tmp_path_factory):
+    out = tmp_path_factory.mktemp("long")
+    for i, algo in enumerate(("a", LONG, f"{LONG} too", "b")):
+        make_run(out, algo, 0, 0.8 + 0.04 * i, 60, 1 + i, run_id=f"run{i}")
+    return write_report(out).report_html
+
+
 @pytest.fixture
 def opened(browser, report):
     emulate(browser)
@@ -101,6 +114,16 @@ def test_a_click_and_enter_sort_by_number(opened):
     order.send_keys(Keys.ENTER)
     wait_for(opened, f"{order_of} == 'descending'")
     assert [float(text) for text in column(opened, "results-table", place)] == sorted(found, reverse=True)
+    order.send_keys(Keys.SPACE)  # back to the order of the page
+    wait_for(opened, f"{order_of} == null")
+
+
+def test_a_table_scrolls_by_keyboard(opened):
+    emulate(opened, 600)
+    region = opened.find_element(By.CSS_SELECTOR, "#results [role=region][tabindex='0']")
+    show(opened, region)
+    region.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    wait_for(opened, "return document.querySelector('#results [role=region]').scrollLeft > 0")
 
 
 def test_typing_filters_and_long_tables_have_pages(opened):
@@ -108,6 +131,20 @@ def test_typing_filters_and_long_tables_have_pages(opened):
     opened.find_element(By.CSS_SELECTOR, "#runs .dt-search input").send_keys("20-way alpha")
     assert column(opened, "runs-table", 0) == ["alpha", "alpha"]
     assert set(column(opened, "runs-table", 1)) == {"20-way 5-shot"}
+
+
+def test_words_are_found_by_their_beginnings_and_lines_chosen_whole(opened):
+    search = opened.find_element(By.CSS_SELECTOR, "#results .dt-search input")
+    search.send_keys("lpha")
+    assert column(opened, "results-table", 0) == ["no row has all of these words"]
+    search.send_keys(Keys.HOME, "a")
+    assert all(text.startswith("alpha") for text in column(opened, "results-table", 0))
+    search.send_keys(Keys.CONTROL, "a", Keys.NULL, Keys.DELETE)
+    for table, label, value, count in (("results", "algorithm", "beta", 2), ("runs", "status", "ok", 12)):
+        chosen = opened.find_element(By.CSS_SELECTOR, f"#{table} select[aria-label='Only this {label}']")
+        Select(chosen).select_by_value(value)
+        place = opened.execute_script(f"return document.querySelectorAll('#{table}-table tbody tr').length")
+        assert place == count
 
 
 def show(browser, element):
@@ -177,6 +214,59 @@ def test_a_telephone_shows_it_without_scrolling_sideways(browser, report, scheme
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
     wide = "return [...document.querySelectorAll('.plot svg')].some(s => s.getBoundingClientRect().right > 360)"
     assert not browser.execute_script(wide)
+    ends = "return [...document.querySelectorAll('#results-table td')].slice(0, 3).map(c => c.getBoundingClientRect())"
+    plain, transductive = (box for box in browser.execute_script(ends) if box["width"])
+    assert plain["right"] <= transductive["left"] < transductive["right"] <= 360  # what people came for
+
+
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_names_of_rows_are_whole_and_clear_of_each_other_and_of_the_bars(browser, long_names, width):
+    emulate(browser, width)
+    ready(browser, long_names)
+    for kind in ("step_ms_median", "peak_mem_mib", "differences"):
+        figure = drawn(browser, kind)
+        names = "[...arguments[0].querySelectorAll('.annotation-text, .ytick text')]"
+        boxes = browser.execute_script(f"return {names}.map(n => n.getBoundingClientRect())", figure)
+        words = browser.execute_script(f"return {names}.map(n => n.textContent)", figure)
+        assert len(boxes) == (6 if kind == "differences" else 4)
+        assert all(LONG.split()[-1] in text for text in words if "longer" in text)
+        edge = figure.find_element(By.CSS_SELECTOR, ".plot").rect
+        assert all(edge["x"] - 1 <= box["left"] and box["right"] <= edge["x"] + edge["width"] + 1 for box in boxes)
+        boxes.sort(key=lambda box: box["top"])
+        assert all(a["bottom"] <= b["top"] + 1 for a, b in itertools.pairwise(boxes))
+        bars = browser.execute_script(
+            "return [...arguments[0].querySelectorAll('.bars path')].map(b => b.getBoundingClientRect())", figure
+        )
+        over = [(n, b) for n in boxes for b in bars if min(n["right"], b["right"]) - max(n["left"], b["left"]) > 1]
+        assert all(min(n["bottom"], b["bottom"]) - max(n["top"], b["top"]) <= 2 for n, b in over)
+
+
+def test_paper_shows_every_setting_and_no_figure_is_taller_than_a_page(browser, report):
+    emulate(browser)
+    ready(browser, report)
+    count = "return document.querySelectorAll('#grid figure').length"
+    on_screen = browser.execute_script(count)
+    browser.execute_script("dispatchEvent(new Event('beforeprint'))")
+    assert browser.execute_script(count) == 2 * on_screen
+    assert browser.execute_script("return document.querySelectorAll('#grid [data-drawn]').length") == 2 * on_screen
+    titles = browser.execute_script("return [...document.querySelectorAll('#grid h3')].map(h => h.textContent)")
+    assert [title.split(" (")[0] for title in titles] == ["5-way 1-shot", "20-way 5-shot"]
+    lines = browser.execute_script("return document.querySelectorAll('#runs-table tbody tr').length")
+    assert lines == 42
+    tall = "return Math.max(...[...document.querySelectorAll('#grid figure')].map(f => f.offsetHeight))"
+    page = 186 / 25.4 * 96  # A4 across, less its margins
+    assert browser.execute_script(tall) <= page
+    browser.execute_script("dispatchEvent(new Event('afterprint'))")
+    assert browser.execute_script(count) == on_screen
+
+
+def test_a_legend_shows_each_line_with_its_dash_and_mark(opened):
+    figure = drawn(opened, "curves-tasks_seen")
+    looks = [
+        (path.get_attribute("stroke-dasharray"), mark.get_attribute("points"), mark.get_attribute("transform"))
+        for path, mark in zip(*(figure.find_elements(By.CSS_SELECTOR, f".legend {tag}") for tag in ("path", "polygon")))
+    ]
+    assert len({dash for dash, *_ in looks}) == len({tuple(mark) for _, *mark in looks}) == len(looks) == 3
 
 
 def test_figures_follow_light_and_dark(browser, report):

@@ -175,6 +175,9 @@ def test_the_command_of_a_run_makes_that_run(tmp_path, protocol, monkeypatch, to
         assert words[:2] == ["python", "run_bench.py"]
         assert words[-2:] == ["--data-root", str(tmp_path / "a b")]
         assert [one.run_id for one in planned(words[2:])] == [config.run_id]
+        again = dataclasses.replace(config, seed=1)
+        both = repeat_command(run, Run(make_row(), {"config": dataclasses.asdict(again)}, tmp_path))
+        assert [one.run_id for one in planned(shlex.split(both)[2:])] == [again.run_id, config.run_id]
 
 
 def test_a_command_that_is_not_known_is_not_made_up(tmp_path):

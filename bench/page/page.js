@@ -44,17 +44,44 @@
 
   const wide = (spec) => ["differences", "published"].includes(spec.kind);
 
+  const lines = (text, most) => {
+    const found = [""];
+    for (const word of text.replaceAll("<br>", " ").split(" ")) {
+      const longer = `${found.at(-1)} ${word}`.trim();
+      if (plain(longer).length <= most || !found.at(-1)) found[found.length - 1] = longer;
+      else found.push(word);
+    }
+    return found;
+  };
+
+  // Rows whose names stand left of them on a wide screen have them above on a narrow one, where nothing else is left to the marks.
+  const named = (given, width) => {
+    const { yaxis, ...rest } = given;
+    if (!yaxis.ticktext || width >= 480) return given;
+    const texts = yaxis.ticktext.map((text) => lines(text, Math.floor(width / 7.5)));
+    const tall = Math.max(...texts.map((text) => text.length)) * 16;
+    const row = Math.max(56, tall / 0.36); // bars take 0.6 of a row
+    return {
+      ...rest, height: 80 + row * (texts.length + 0.2),
+      yaxis: { ...yaxis, showticklabels: false, ticks: "", range: [yaxis.range[0], -0.7] },
+      annotations: texts.map((text, i) => ({ text: text.join("<br>"), x: 0, xref: "paper", xanchor: "left", xshift: -2, y: i - 0.3, yref: "y", yanchor: "bottom", borderpad: 0, align: "left", showarrow: false, font: { size: 12 } })),
+    };
+  };
+
   const layout = (spec, box) => {
     const style = getComputedStyle(document.documentElement);
     const colour = (name) => (printing ? { "--paper": "#fff", "--ink": "#1d2126", "--line": "#d6dae0" }[name] : style.getPropertyValue(name).trim());
     const axis = (given) => ({
       gridcolor: colour("--line"), linecolor: colour("--line"), zerolinecolor: colour("--line"), tickfont: { size: 12 },
-      nticks: printing || box.clientWidth < 400 ? 5 : 7, ...given, title: given.title && { font: { size: 13 }, standoff: 8, ...given.title },
+      nticks: printing || box.clientWidth < 400 ? 4 : 7, tickangle: 0, ...given, title: given.title && { font: { size: 13 }, standoff: 8, ...given.title },
     });
-    const rows = spec.layout.yaxis.tickvals; // names need all of their height, and the width of the page where there are pairs
-    const paper = printing ? { width: rows && wide(spec) ? 960 : 305, autosize: false, height: rows ? spec.layout.height : Math.min(spec.layout.height, 280) } : {};
+    const own = named(spec.layout, printing ? (wide(spec) ? 960 : 305) : box.clientWidth);
+    const rows = own.yaxis.tickvals; // names need all of their height, and the width of the page where there are pairs
+    const least = wide(spec) ? Math.min(own.height, Math.max(300, 96 + 20 * (rows?.length ?? 0))) : own.height;
+    const paper = printing ? { width: wide(spec) ? 960 : 305, autosize: false, height: rows ? least : Math.min(own.height, 280) } : {};
+    const across = printing && wide(spec) && rows ? { ticktext: own.yaxis.ticktext.map((text) => text.replaceAll("<br>", " ")) } : {};
     return {
-      ...spec.layout, ...paper, xaxis: axis(spec.layout.xaxis), yaxis: axis(spec.layout.yaxis), showlegend: false, hovermode: "closest", dragmode: false,
+      ...own, ...paper, xaxis: axis(own.xaxis), yaxis: axis({ ...own.yaxis, ...across }), showlegend: false, hovermode: "closest", dragmode: false,
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: { l: 10, r: 14, t: 8, b: 10 },
       font: { color: colour("--ink"), family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif", size: 12 },
       hoverlabel: { bgcolor: colour("--paper"), bordercolor: colour("--ink"), font: { color: colour("--ink"), size: 13 }, align: "left" },
@@ -63,6 +90,7 @@
 
   const draw = (box) => {
     const spec = drawn.get(box);
+    box.style.minHeight = printing ? "" : `${named(spec.layout, box.clientWidth).height}px`;
     library().react(box, traces(spec), layout(spec, box), { responsive: !printing, displayModeBar: false, scrollZoom: false, showTips: false });
     box.dataset.drawn = "yes";
   };
@@ -89,16 +117,40 @@
     return make("table", {}, make("thead", {}, head), make("tbody", {}, ...lines));
   };
 
-  const swatch = (label) => {
-    const box = [...document.querySelectorAll("#results-table .swatch")].find((s) => s.parentElement.textContent.trim() === label);
-    const found = make("span", { className: "swatch" });
-    if (box) found.style.cssText = box.style.cssText;
+  // ---- legends: each line as it is drawn, dash and mark
+  const dashes = { solid: "", dash: "7 4", dashdot: "7 3 2 3", dot: "2 3", longdash: "11 4", longdashdot: "11 3 2 3" };
+  const around = (radii, turn = 0) => radii.map((r, i) => {
+    const angle = turn + (2 * Math.PI * i) / radii.length;
+    return `${(18 + r * Math.sin(angle)).toFixed(1)},${(7 - r * Math.cos(angle)).toFixed(1)}`;
+  }).join(" ");
+  const plus = "16.2,1.5 19.8,1.5 19.8,5.2 23.5,5.2 23.5,8.8 19.8,8.8 19.8,12.5 16.2,12.5 16.2,8.8 12.5,8.8 12.5,5.2 16.2,5.2";
+  const marks = {
+    circle: around(Array(24).fill(4.5)), square: around(Array(4).fill(6), Math.PI / 4), diamond: around(Array(4).fill(6)),
+    "triangle-up": around(Array(3).fill(6)), "triangle-down": around(Array(3).fill(6), Math.PI), cross: plus, x: plus,
+    star: around([6.5, 2.6, 6.5, 2.6, 6.5, 2.6, 6.5, 2.6, 6.5, 2.6]),
+  };
+  const svg = (tag, attributes, ...children) => {
+    const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+    element.append(...children);
+    return element;
+  };
+
+  const swatch = (spec, label) => {
+    const trace = spec.data.find((one) => one.meta === label && one.marker);
+    const colour = tone(trace.marker.color);
+    const mark = svg("polygon", { points: marks[trace.marker.symbol] ?? marks.circle, fill: colour });
+    if (trace.marker.symbol === "x") mark.setAttribute("transform", "rotate(45 18 7)");
+    const found = svg("svg", { class: "sample", width: 36, height: 14, viewBox: "0 0 36 14", "aria-hidden": "true" }, mark);
+    if (trace.mode.includes("lines")) {
+      found.prepend(svg("path", { d: "M0 7H36", stroke: colour, "stroke-width": 2, "stroke-dasharray": dashes[trace.line.dash] ?? trace.line.dash.replaceAll("px", "") }));
+    }
     return found;
   };
 
-  const legend = (list, labels) => {
+  const legend = (list, spec) => {
     const away = hidden();
-    list.replaceChildren(...labels.filter((label) => !away.has(label)).map((label) => make("li", {}, swatch(label), label)));
+    list.replaceChildren(...spec.labels.filter((label) => !away.has(label)).map((label) => make("li", {}, swatch(spec, label), label)));
   };
 
   const show = () => {
@@ -109,10 +161,14 @@
       if (box.dataset.drawn) window.Plotly.purge(box);
     }
     drawn.clear();
+    const settings = [...(byId("setting")?.options ?? [])].map((option) => option.textContent);
     const chosen = byId("setting") ? Number(byId("setting").value) : 0;
-    grid.replaceChildren(...specs.filter((spec) => spec.place === null || spec.place === chosen).map((spec) => {
+    const wanted = specs.filter((spec) => spec.place === null || spec.place === chosen || printing); // paper has room for all settings
+    grid.replaceChildren(...wanted.flatMap((spec, i) => {
+      const heading = printing && settings.length && spec.place !== wanted[i - 1]?.place;
+      const above = heading ? [make("h3", { textContent: spec.place === null ? "All settings" : settings[spec.place] })] : [];
       const box = make("div", { className: "plot" });
-      box.style.minHeight = `${spec.layout.height}px`;
+      if (!printing) box.style.minHeight = `${spec.layout.height}px`;
       box.setAttribute("role", "img");
       box.setAttribute("aria-label", `${spec.title}. ${spec.note} The values are under Numbers.`);
       const list = make("ul", { className: "legend" });
@@ -128,25 +184,47 @@
       const figure = make("figure", {}, make("figcaption", { textContent: spec.title }), make("p", { className: "note", textContent: spec.note }), list, box, details);
       figure.dataset.kind = spec.kind;
       figure.classList.toggle("wide", wide(spec));
-      legend(list, spec.labels);
+      legend(list, spec);
       drawn.set(box, spec);
-      watcher.observe(box);
-      return figure;
+      if (!printing) watcher.observe(box);
+      return [...above, figure];
     }));
   };
 
-  const redraw = () => { for (const box of drawn.keys()) if (box.dataset.drawn) draw(box); };
+  const relegend = () => { for (const [box, spec] of drawn) legend(box.parentElement.querySelector(".legend"), spec); };
+  const redraw = () => {
+    relegend();
+    for (const box of drawn.keys()) if (box.dataset.drawn) draw(box);
+  };
 
   show();
   byId("controls")?.addEventListener("submit", (event) => event.preventDefault());
   byId("setting")?.addEventListener("change", show);
-  byId("shown")?.addEventListener("change", () => {
-    for (const [box, spec] of drawn) legend(box.parentElement.querySelector(".legend"), spec.labels);
-    redraw();
+  byId("shown")?.addEventListener("change", redraw);
+  let width = innerWidth;
+  addEventListener("resize", () => { // names of rows move above them and back
+    if (width !== innerWidth && !printing) redraw();
+    width = innerWidth;
   });
 
   // ---- tables
   const tables = [];
+
+  // Columns of few different words can be chosen from: typing "maml" finds its every setting, choosing it that line alone.
+  const choices = (table, library) => {
+    const bar = library.table().container().querySelector(".dt-search");
+    [...table.tHead.rows[0].cells].forEach((head, i) => {
+      if (head.dataset.choose === undefined) return;
+      const of = library.column(i, { order: "index" }).nodes().toArray().map((cell) => cell.dataset.word ?? cell.textContent.trim());
+      const words = [...new Set(of)];
+      if (words.length < 2 || words.length > 60) return;
+      const list = make("select", {}, make("option", { value: "", textContent: `all: ${head.textContent.trim()}` }), ...words.map((word) => make("option", { value: word, textContent: word })));
+      list.setAttribute("aria-label", `Only this ${head.textContent.trim()}`);
+      list.addEventListener("change", () => library.column(i).search.fixed("chosen", list.value ? (text, row, place) => of[place] === list.value : null).draw());
+      bar?.append(list);
+    });
+  };
+
   const ready = async () => {
     const text = byId("table-library");
     if (!text) return;
@@ -157,7 +235,7 @@
       const rows = Number(table.dataset.rows);
       const many = table.tBodies[0].rows.length > rows;
       tables.push(new DataTable(table, {
-        pageLength: rows, lengthMenu: [10, rows, 100, 500], paging: many, info: many, order: [], autoWidth: false, orderClasses: false,
+        pageLength: rows, lengthMenu: [10, rows, 100, 500], paging: many, info: many, order: [], autoWidth: false, orderClasses: false, search: { boundary: true },
         layout: { topStart: many ? "pageLength" : null, topEnd: "search", bottomStart: many ? "info" : null, bottomEnd: many ? "paging" : null },
         language: { search: "Filter:", zeroRecords: "no row has all of these words", lengthMenu: "_MENU_ rows", info: "_START_ to _END_ of _TOTAL_", infoEmpty: "no row", infoFiltered: "(of _MAX_)" },
       }));
@@ -168,6 +246,7 @@
         for (const name of ["role", "aria-label"]) inner.setAttribute(name, outer.getAttribute(name));
         for (const name of ["role", "aria-label", "tabindex"]) outer.removeAttribute(name);
       }
+      choices(table, tables.at(-1));
       table.tHead.addEventListener("keydown", (event) => {
         if (event.key === " ") {
           event.preventDefault();
@@ -191,10 +270,11 @@
       lengths = tables.map((table) => table.page.len());
       for (const table of tables) table.page.len(-1).draw();
       opened = [...opened, ...document.querySelectorAll("table details:not([open])")];
+      show();
       for (const box of drawn.keys()) draw(box);
     } else {
       tables.forEach((table, i) => table.page.len(lengths[i]).draw());
-      redraw();
+      show();
     }
     for (const details of opened) details.open = paper;
   };
