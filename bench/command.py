@@ -243,7 +243,7 @@ def listing() -> str:
         for name in DATASETS.names()
     ]
     networks = [(name, _settings(create_backbone(name)), BACKBONES.get(name).paper) for name in BACKBONES.names()]
-    protocols = [(name, load_protocol(name).summary, "") for name in protocol_names()]
+    protocols = [(name, _protocol(name), "") for name in protocol_names()]
     studies = [(name, STUDIES.get(name).summary, "") for name in STUDIES.names()]
     parts = []
     tables = {"algorithm": algorithms, "dataset": data, "backbone": networks, "protocol": protocols, "study": studies}
@@ -259,8 +259,21 @@ def listing() -> str:
                 break_on_hyphens=False,
             )
         )
-    parts.append("Settings are the defaults of the class; protocols, flags and --set override them (bench/protocols/).")
+    parts.append(
+        "Settings of algorithms and backbones are the defaults of the class. Protocols,\nflags and --set override them,"
+        " the last named winning; the sources of a\nprotocol's values stand in bench/protocols/."
+    )
     return "\n\n".join(parts)
+
+
+def _protocol(name: str) -> str:
+    """Return what a protocol is for and, a line each, what it sets for all and for some."""
+    found = load_protocol(name)
+    lines = [found.summary]
+    for preset in found.presets:
+        where = ", ".join(str(v) if k == "algo" else f"{k}={v}" for k, v in preset.where.items()) or "all"
+        lines.append(f"{where}: {', '.join(f'{k}={v}' for k, v in preset.values.items())}")
+    return "\n".join(lines)
 
 
 def _settings(plugin: object) -> str:

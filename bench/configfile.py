@@ -17,7 +17,7 @@ import tomli_w
 from bench.api import BenchError
 from bench.config import RunConfig
 from bench.files import write_atomic
-from bench.flags import DEFAULT_PROTOCOL, GRID, flag_names, values_of
+from bench.flags import DEFAULT_PROTOCOL, GRID, flag_names, folder, values_of
 from bench.protocols import IDENTITY
 from bench.registry import unknown
 from bench.runner import Place
@@ -60,7 +60,8 @@ def arguments(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     try:
         content = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BenchError(f"{where} is not TOML: {' '.join(str(error).split())}") from error
+        hint = "; YAML is not read" if path.suffix.lower() in (".yaml", ".yml") else ""
+        raise BenchError(f"{where} is not TOML: {' '.join(str(error).split())}{hint}") from error
     version = content.pop(_FORMAT, VERSION)
     if isinstance(version, bool) or version != VERSION:
         raise BenchError(f"{where} has format {version!r}; this version of run_bench.py reads format {VERSION}")
@@ -73,7 +74,7 @@ def arguments(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     return words
 
 
-def _words(where: str, action: argparse.Action, value: Any, folder: Path) -> list[str]:
+def _words(where: str, action: argparse.Action, value: Any, beside: Path) -> list[str]:
     flag = action.option_strings[0]
     if action.nargs == 0:
         if not isinstance(value, bool):
@@ -85,7 +86,7 @@ def _words(where: str, action: argparse.Action, value: Any, folder: Path) -> lis
         raise BenchError(f"{where} holds {lost[0]!r}; accepted: a value, or a list of values")
     texts = [_text(part) for part in parts]
     if action.type is Path:
-        texts = [text if text.startswith("~") else str(folder / text) for text in texts]
+        texts = [text if text.startswith("~") else str(beside / text) for text in texts]
     if isinstance(action.default, list):  # a flag that may be given several times
         return [f"{flag}={text}" for text in texts]
     return [f"{flag}={','.join(texts)}"]
@@ -150,6 +151,8 @@ def save(args: argparse.Namespace, place: Place, settings: Mapping[str, Any]) ->
         **({} if place.run_timeout_s is None else {"run_timeout": place.run_timeout_s}),
         "profile": place.profile,
         "tensorboard": args.tensorboard,
+        "quiet": args.quiet,
+        **({} if args.log_file is None else {"log_file": str(folder("--log-file", args.log_file))}),
     }
     text = tomli_w.dumps(table).encode("utf-8", "backslashreplace").decode()
     write_atomic(place.out / FILE, _HEADER.format(name=FILE) + text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -75,6 +76,9 @@ def leader(
     return next((label for label in labels if len(labels) > 1 and labels - {label} <= beaten[label]), "")
 
 
+_TITLE = 80
+"""Characters of a setting's name in one line of the table, which is no wider without it."""
+
 _LATEX_HEAD = """\
 % Test accuracy, mean over seeds, \\pm half-width of its 95% interval over test tasks; times are means over seeds,
 % memory is the largest. Bold: better than every other line of its setting, by the test over tasks and the test over
@@ -92,7 +96,8 @@ def latex(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> str:
     for _, members in by_setting(compared):
         measure = "" if members[0].measure == "accuracy" else f", {members[0].measure}"
         title = f"{members[0].setting.dataset}, {members[0].setting.protocol}: {members[0].place}{measure}"
-        lines += [r"\midrule", rf"\multicolumn{{7}}{{l}}{{{escape(title)}}} \\"]
+        lines.append(r"\midrule")
+        lines += [rf"\multicolumn{{7}}{{l}}{{{escape(part)}}} \\" for part in textwrap.wrap(title, _TITLE)]
         best = {mode: leader(members, comparisons, mode, lambda c: c.settled) for mode in members[0].tested}
         for arm in members:
             scores = [_score(arm, column, arm.label == best[mode]) for mode, column in arm.tested.items()]

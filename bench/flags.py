@@ -5,16 +5,17 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bench.api import BenchError
 from bench.config import AUTO, RunConfig, check_range, coerce
 from bench.protocols import load_protocol, protocol_names
-from bench.registry import ALGORITHMS, unknown
+from bench.registry import ALGORITHMS, BACKBONES, unknown
 
 DESCRIPTION = "Compare meta-learning algorithms on identical task streams: flags in, tables and plots out."
 USAGE = 2
@@ -110,6 +111,8 @@ def parser() -> Parser:
         if f.name in flag_names():
             flag = "--seeds" if f.name == "seed" else "--" + f.name.replace("_", "-")
             text = f.metadata["help"] + (" (a comma list makes a grid)" if f.name in GRID else "")
+            if unnamed := [word for word in _accepted(f) if word not in re.findall(r"\w+", text)]:
+                text += f" ({', '.join(unnamed) if len(unnamed) < 4 else 'one of ' + ', '.join(unnamed)})"
             groups.get(f.name, budget.add_argument)(
                 flag, dest=f.name, metavar=_metavar(f.name), help=_default(text, _effective(f))
             )
@@ -167,6 +170,11 @@ def parser() -> Parser:
 
 def _default(text: str, value: object) -> str:
     return f"{text} [{value}]".replace("%", "%%")
+
+
+def _accepted(f: dataclasses.Field[Any]) -> Sequence[str]:
+    """Return the words that a flag takes; of backbones those that are here without plugins."""
+    return BACKBONES.names() if f.name == "backbone" else f.metadata.get("choices") or ()
 
 
 def _metavar(name: str) -> str:
