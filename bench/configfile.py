@@ -60,8 +60,7 @@ def arguments(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     try:
         content = tomllib.loads(data.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        hint = "; YAML is not read" if path.suffix.lower() in (".yaml", ".yml") else ""
-        raise BenchError(f"{where} is not TOML: {' '.join(str(error).split())}{hint}") from error
+        raise BenchError(f"{where} is not TOML: {' '.join(str(error).split())} (YAML is not read)") from error
     version = content.pop(_FORMAT, VERSION)
     if isinstance(version, bool) or version != VERSION:
         raise BenchError(f"{where} has format {version!r}; this version of run_bench.py reads format {VERSION}")

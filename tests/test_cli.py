@@ -1,13 +1,18 @@
 """The whole command on toy data: files, columns, repetition, failures, interrupts, wrong usage."""
 
+import contextlib
 import csv
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -398,7 +403,9 @@ def test_help_shows_every_flag_of_the_specification():
         --test-tasks --set --device --out --fresh --plugin --list --report"""
     assert not [flag for flag in flags.split() if flag not in done.stdout]
     assert "[5]" in done.stdout
-    assert "quick" in done.stdout
+    text = " ".join(done.stdout.split())
+    assert "rule of the meta-step (sgd, adam) [adam]" in text
+    assert "network (one of conv4, conv4-gap," in text
 
 
 def test_list_names_everything_with_settings_and_papers():
@@ -406,6 +413,10 @@ def test_list_names_everything_with_settings_and_papers():
     assert done.returncode == 0, done.stderr
     words = "reptile fomaml maml protonet omniglot glyphs conv4 mlp quick matched paper 1703.03400 inner_lr=0.1"
     assert not [word for word in words.split() if word not in done.stdout]
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+    settings = " ".join(done.stdout.partition("\nprotocol ")[2].split())
+    assert "reptile, n_way=20: meta_steps=200000, inner_steps=10, inner_batch=20, inner_lr=0.0005" in settings
+    assert "all: meta_steps=3000, meta_batch=4, meta_optimizer=adam" in settings
 
 
 def test_plugins_of_all_three_kinds_run_in_the_comparison(tmp_path):
@@ -417,3 +428,25 @@ def test_plugins_of_all_three_kinds_run_in_the_comparison(tmp_path):
     assert rows["protonet"]["inner_steps"] == rows["protonet"]["inner_lr"] == rows["protonet"]["eval_inner_steps"] == ""
     assert all(float(r["test_acc"]) > 0.25 for r in rows.values())
     assert np.isfinite([float(r["peak_mem_mib"]) for r in rows.values()]).all()
+
+
+def test_a_terminal_sees_a_bar_with_rate_accuracy_and_time_left(tmp_path):
+    """On a terminal of 100 columns; the line of the finished run and the table take its place."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *SMALL, "--meta-steps", "600", "--algos", "fomaml"]
+    with subprocess.Popen([*command, "--out", str(tmp_path)], stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        text = b""
+        with contextlib.suppress(OSError):  # that nobody holds the other end any more
+            while part := os.read(ours, 65536):
+                text += part
+    os.close(ours)
+    assert process.returncode == 0, text.decode()
+    frames = text.decode().replace("\x1b[A", "\r").replace("\n", "\r").split("\r")
+    bars = [frame for frame in frames if "training" in frame and "|" in frame]
+    rate = r"\[1/1\] fomaml 5w1s s0 training +\d+% \|.*\| +[\d.]+ steps/s, \d\d:\d\d left, val [01]\.\d{3}"
+    assert any(re.search(rate, frame) for frame in bars), bars[-3:]
+    assert all(len(frame) <= 100 for frame in bars)
+    assert any(re.match(r"\[1/1\] fomaml 5-way 1-shot seed 0 .*[01]\.\d{4}", frame) for frame in frames)
+    assert not any("started" in frame for frame in frames)  # which the bar says

@@ -157,7 +157,7 @@ WRONG = [
     ("config = 'x'", "unknown key in --config 'grid.toml' 'config'", ""),
     ("format = 2", "--config 'grid.toml' has format 2; this version of run_bench.py reads format 1", ""),
     ("n_way = ", "--config 'grid.toml' is not TOML: ", "Invalid value"),
-    ("a: yaml\n", "--config 'grid.toml' is not TOML: ", ""),
+    ("a: yaml\n", "--config 'grid.toml' is not TOML: ", "(YAML is not read)"),
     ("fresh = 1", "--config 'grid.toml': fresh is 1; accepted: true or false", ""),
     ("[n_way]\na = 1", "--config 'grid.toml': n_way holds {'a': 1}; accepted: a value, or a list of values", ""),
     ("n_way = true", "--n-way 'true'; accepted: a whole number", ""),

@@ -64,3 +64,13 @@ def test_the_table_parses_as_latex_whatever_names_hold(tmp_path):
     assert escape("a_b & é\n") == r"a\_b \& ?"
     assert text.index(r"\toprule") < text.index(r"\midrule") < text.index(r"\bottomrule")
     assert tabular.latex_verbatim().startswith(r"\begin{tabular}")
+
+
+def test_the_name_of_a_setting_makes_the_table_no_wider(tmp_path):
+    for backbone in ("conv4", "conv4 (padding=same, norm=shift, norm_eps=0.001, head=mean, head_std=1.0)"):
+        make_run(tmp_path, tasks=3, backbone=backbone, k_query=len(backbone), run_id=str(len(backbone)))
+    found = arms(load_runs(tmp_path))
+    titles = re.findall(r"\\multicolumn\{7\}\{l\}\{(.*)\} ", latex(found, []))
+    assert len(titles) > 2
+    assert all(len(title.replace("\\", "")) <= 80 for title in titles)
+    assert "".join(titles).count("norm\\_eps=0.001") == 1

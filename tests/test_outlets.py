@@ -64,11 +64,12 @@ def test_the_log_follows_the_grid(made):
 def test_the_saved_file_finds_everything_done(made, monkeypatch, capsys):
     monkeypatch.setattr("bench.runner.write_run", None)  # nothing is run
     before = [run.row for run in load_runs(made / "out")]
-    assert main(["--config", str(made / "out" / "config.toml")]) == 0
+    assert main(["--no-quiet", "--config", str(made / "out" / "config.toml")]) == 0
     assert len(re.findall(r"\(kept; --fresh runs it again\)$", capsys.readouterr().out, re.MULTILINE)) == 2
     assert [run.row for run in load_runs(made / "out")] == before
     saved = tomllib.loads((made / "out" / "config.toml").read_text())
-    assert (saved["format"], saved["out"], saved["meta_steps"]) == (1, ".", 40)
+    assert (saved["format"], saved["out"], saved["meta_steps"], saved["quiet"]) == (1, ".", 40, False)
+    assert saved["log_file"] == str((made / "log").resolve())
     assert "reptile.inner_optimizer=adam" in saved["set"]
 
 
