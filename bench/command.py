@@ -34,7 +34,7 @@ from bench.registry import (
     hyperparameter_names,
     load_plugin,
 )
-from bench.report import write_report
+from bench.report import write_report, write_study_page
 from bench.runner import Halted, Place, run_all
 from bench.study import STUDIES
 from bench.terminal import comparison_table
@@ -187,7 +187,8 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
         if not args.report:
             status = _with_lost(status, configs, runs.values(), console)
         text = chosen.report(asked, runs, place.out)
-    console.say(f"\n{text}")
+        shown = write_study_page(place.out, args.study, list(runs.values()))
+    console.say(f"\n{text}{', report.html' * shown}")
     return status
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 from markupsafe import Markup, escape
 from PIL import Image
 
@@ -68,7 +69,7 @@ def page(
 
     Everything that comes from runs is text on it, whatever it holds.
     """
-    title, intro, sections = _sections(written(runs, arms, comparisons, published, problems))
+    title, intro, sections = _sections(written(runs, arms, comparisons, published, problems), _markdown())
     compared = [arm for arm in arms if arm.ok]
     labels = {arm.label: arm.algo for arm in arms}
     look = colours(labels)
@@ -100,11 +101,55 @@ def page(
             dark_look=colours(labels, dark=True),
             on_dark_json=_json(on_dark(labels)),
             examples=[(name, found) for name, members in settings if (found := _examples(members, warn))],
-            table_library=_script(_package("itables", "html/dt_bundle.js")),
-            table_style=Markup(_package("itables", "html/dt_bundle.css").replace("</style", r"<\/style")),
+            **_libraries(),
             plot_library=_script(_package("plotly", "package_data/plotly.min.js")),
         )
     )
+
+
+def study_page(text: str, source: str, pictures: Mapping[str, bytes], runs: Sequence[Run]) -> str:
+    """Return the page of a study, which is its Markdown with pictures inside it, tables that sort, and its runs.
+
+    Args:
+        text: what the study wrote to the file ``source``.
+        pictures: PNG files by the paths by which ``text`` names them; it shows no others.
+    """
+    markdown = _markdown('<table class="sortable" data-rows="100">').enable("image")
+
+    def picture(_: Any, tokens: Sequence[Token], place: int, options: Any, env: Any) -> str:
+        token = tokens[place]
+        data = pictures.get(str(token.attrs["src"]))
+        if data is None:
+            return escape(f"[{token.content}]")
+        uri = f"data:image/png;base64,{base64.b64encode(data).decode()}"
+        return Markup('<img class="picture" alt="{}" src="{}">').format(token.content, uri)
+
+    markdown.add_render_rule("image", picture)
+    title, intro, sections = _sections(text.split("\n\n"), markdown)
+    given = dict.fromkeys(run.details.get("command") for run in runs)
+    return (
+        _environment()
+        .get_template("study.html.j2")
+        .render(
+            title=title,
+            counts=_counts(runs),
+            intro=intro,
+            sections=sections,
+            commands=[command for command in given if isinstance(command, str)],
+            source=source,
+            runs=runs,
+            every_run=[(run.row.run_id, *_run_cells(run)) for run in runs],
+            run_headers=[header for header in RUN_HEADERS if header != "command"],
+            **_libraries(),
+        )
+    )
+
+
+def _libraries() -> dict[str, Markup]:
+    return {
+        "table_library": _script(_package("itables", "html/dt_bundle.js")),
+        "table_style": Markup(_package("itables", "html/dt_bundle.css").replace("</style", r"<\/style")),
+    }
 
 
 @functools.cache
@@ -153,9 +198,9 @@ def _finite(value: Any) -> Any:
 # --- what summary.md says
 
 
-def _sections(blocks: Sequence[str]) -> tuple[str, Markup, list[Section]]:
+def _sections(blocks: Sequence[str], markdown: MarkdownIt) -> tuple[str, Markup, list[Section]]:
     """Return the title, what stands before the first section, and the sections."""
-    markdown, parts = _markdown(), []
+    parts = []
     title, rest = blocks[0].removeprefix("# "), blocks[1:]
     current: list[str] = []
     heads = [""]
@@ -182,10 +227,9 @@ def _folded(block: str, markdown: MarkdownIt) -> Markup:
     return Markup("<details><summary>{} lines</summary>{}</details>").format(lines, rendered)
 
 
-@functools.cache
-def _markdown() -> MarkdownIt:
+def _markdown(table: str = "<table>") -> MarkdownIt:
     markdown = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "link", "autolink"])
-    box = '<div class="scroll" role="region" aria-label="table" tabindex="0"><table>\n'
+    box = f'<div class="scroll" role="region" aria-label="table" tabindex="0">{table}\n'
     markdown.add_render_rule("table_open", lambda *_: box)
     markdown.add_render_rule("table_close", lambda *_: "</table></div>\n")
     return markdown

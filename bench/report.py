@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,11 @@ from bench.anchors import ANCHOR_COLUMNS, beside, load_anchors
 from bench.comparison import Comparison, arms, by_setting, compare
 from bench.exports import write_exports
 from bench.files import used_columns, write_atomic, write_csv, write_table
-from bench.html import page
+from bench.html import page, study_page
 from bench.locks import tables_turn
 from bench.pictures import write_pictures
 from bench.plots import FIGURES, shown_in
-from bench.records import CurvePoint, SummaryRow, load_runs, log
+from bench.records import CurvePoint, Run, SummaryRow, load_runs, log
 from bench.summary import summary
 from bench.time_to_accuracy import Reached, time_to_accuracy
 from bench.untrusted import check_inside
@@ -83,3 +84,18 @@ def _write_report(out: Path) -> ReportFiles:
     write_atomic(out / "report.html", page(runs, grouped, comparisons, lines, problems, warn))
     written = {"summary_md": out / "summary.md", "report_html": out / "report.html"}
     return ReportFiles(**files, **written, plots=plots, warnings=tuple(problems))
+
+
+def write_study_page(out: Path, name: str, runs: Sequence[Run]) -> bool:
+    """Write report.html beside the tables of a study, from its ``NAME.md`` and ``plots/``; False if there is no such.
+
+    Raises:
+        OSError: a file cannot be read or written, or the folder of plots is a link.
+    """
+    check_inside(out, ("plots",))
+    source = out / f"{name}.md"
+    if not source.is_file():
+        return False
+    pictures = {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(out.glob("plots/*.png"))}
+    write_atomic(out / "report.html", study_page(source.read_text(encoding="utf-8"), source.name, pictures, runs))
+    return True

@@ -21,7 +21,7 @@ from bench.curves import validation
 from bench.evaluate import evaluate
 from bench.examples import ExampleTasks, example_tasks
 from bench.figures import figures, on_dark
-from bench.html import page
+from bench.html import page, study_page
 from bench.model import Classifier, build_network
 from bench.records import EXAMPLES_FILE, Run, load_run, load_runs, write_run
 from bench.registry import create_algorithm, create_backbone
@@ -255,3 +255,18 @@ def test_nothing_and_only_failures_make_a_page_too(tmp_path):
     assert "there is nothing to compare" in text
     assert "<b>no</b>" not in text
     assert "&lt;/script&gt;&lt;b&gt;no&lt;/b&gt; more" in text
+
+
+def test_the_page_of_a_study_holds_its_pictures_and_no_others(tmp_path):
+    make_run(tmp_path, "<b>", status="failed", error="<i>")
+    picture, other = "![steps](plots/steps.png)", "![other](../other.png)"
+    table = "| a | b |\n|:--|:--|\n| 1 | 2 |"
+    text = "\n\n".join(["# Costs", "Words <script>.", picture, other, "## Growth", f"{table}\n"])
+    made = study_page(text, "cost.md", {"plots/steps.png": b"\x89PNG"}, load_runs(tmp_path))
+    assert '<img class="picture" alt="steps" src="data:image/png;base64,iVBORw==">' in made
+    assert "[other]" in made
+    assert not re.findall(r'(?:src|href)="(?!data:|#)', made)
+    assert "<script>." not in made
+    assert "<b>" not in made
+    assert re.search(r'<h2 id="growth-title">Growth</h2>\s*<div[^>]*><table class="sortable"', made)
+    assert "<title>Costs</title>" in made

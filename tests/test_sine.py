@@ -358,6 +358,9 @@ def test_a_small_study_from_end_to_end(finished):
     assert "reptile - joint" in (out / "sine.md").read_text()
     assert "p (Holm)" in (out / "sine.md").read_text()
     assert "Missing" not in (out / "sine.md").read_text()
+    shown = (out / "report.html").read_text(encoding="utf-8")
+    assert shown.count('<img class="picture"') == 2
+    assert "reptile - joint" in shown
 
 
 def test_functions_are_those_of_the_same_waves_for_all_and_adapt_to_their_points(finished):
