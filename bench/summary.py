@@ -65,8 +65,7 @@ def written(
     if compared := [arm for arm in arms if arm.ok]:
         blocks += ["## What was compared", *_compared(compared)]
         blocks += sections.deviations(compared)
-        measures = dict.fromkeys(_TITLES.get(arm.measure, arm.measure) for arm in compared)
-        blocks += [f"## {' and '.join(measures)} on meta-test", *_accuracies(compared)]
+        blocks += [f"## {_measures(compared)} on meta-test", *_accuracies(compared)]
         blocks += ["## Paired differences", *_differences(comparisons, compared)]
     blocks += sections.published(published)
     if compared:
@@ -150,6 +149,10 @@ def _streams(arms: Sequence[Arm]) -> str:
 def modes(arm: Arm) -> list[str]:
     """Return the headers of both test modes, which name the measure where it is not accuracy."""
     return [mode if arm.measure == "accuracy" else f"{mode} {arm.measure}" for mode in MODES]
+
+
+def _measures(arms: Sequence[Arm]) -> str:
+    return " and ".join(dict.fromkeys(_TITLES.get(arm.measure, arm.measure) for arm in arms))
 
 
 def _accuracies(arms: Sequence[Arm]) -> list[str]:
@@ -274,7 +277,11 @@ def _adaptation(arms: Sequence[Arm]) -> list[str]:
         f"On the first {' or '.join(f'{n:,}' for n in counts)} test tasks of every seed; the number of steps with "
         "which an algorithm is tested above (`eval_inner_steps`) need not be among these."
     )
-    return ["## Accuracy after adaptation steps", *([intro] if counts else []), *_per_setting(adapted, table)]
+    return [
+        f"## {_measures(adapted)} after adaptation steps",
+        *([intro] if counts else []),
+        *_per_setting(adapted, table),
+    ]
 
 
 def _failures(runs: Sequence[Run]) -> str:

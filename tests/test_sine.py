@@ -277,6 +277,7 @@ def test_the_ordinary_tables_name_the_measure(ordinary, capsys):
     text = (out / "summary.md").read_text()
     assert shown in text
     assert "## Mean squared error (mse) on meta-test" in text
+    assert "## Mean squared error (mse) after adaptation steps" in text
     assert "query points in training" in text
     words = text.partition("Environment")[0].replace("made of accuracies only", "").lower()
     assert not any(word in words for word in ("accurac", "rotation", "image", "per class"))
