@@ -3,8 +3,19 @@
 import re
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
+import torch
+from made_runs import make_row
+from PIL import Image
+
+from bench.adapt import adapt
+from bench.config import RunConfig
+from bench.records import write_run
+from bench.registry import create_algorithm
+from bench.weights import plain_network, write_weights
 from tests.test_cli import SMALL, table
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -12,7 +23,7 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_plugin_example_runs_as_printed(tmp_path):
-    code = re.search(r"as it is printed -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    code = re.search(r"this plugin as it is printed -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
     name = re.search(r"Save this as\n`(\w+\.py)`", README).group(1)
     command = re.search(rf"^python run_bench\.py (--plugin {name} .*)$", README, re.MULTILINE).group(1)
     (tmp_path / name).write_text(code, encoding="utf-8")
@@ -22,6 +33,32 @@ def test_the_plugin_example_runs_as_printed(tmp_path):
     rows = table(tmp_path / "out" / "summary.csv")
     assert [r["algo"] for r in rows] == ["fomaml", "first-order-anil"]
     assert rows[0]["stream_sha256"] == rows[1]["stream_sha256"]
+
+
+def test_the_weights_adapt_with_torch_alone_as_bench_adapt_does(tmp_path, monkeypatch):
+    """On one noisy image of each of five classes: the same answers, from the weights that a run leaves."""
+    code = re.search(r"this example as it is printed -->\n```python\n(.*?)```", README, re.DOTALL).group(1)
+    config = RunConfig(algo="maml", hyperparameters={"inner_lr": 0.4, "inner_steps": 5}, seed=3)
+    run, maml, row = tmp_path / "run", create_algorithm("maml"), make_row("maml", run_id="run")
+    slow = dict(plain_network(config, maml, (1, 28, 28)).named_parameters())
+    write_run(run, row, {"config": asdict(config), "data": {"shape": [1, 28, 28]}}, [], [], [])
+    write_weights(run / "weights.pt", config, maml, (1, 28, 28), slow)
+    rng = np.random.default_rng(0)
+    ink = rng.integers(0, 256, (5, 1, 28, 28)) + rng.integers(-15, 15, (5, 5, 28, 28))
+    ink = ink.clip(0, 255).astype(np.uint8)  # [5, 5, 28, 28]
+    for label, images in enumerate(ink):
+        (tmp_path / "mine" / str(label)).mkdir(parents=True)
+        for i, image in enumerate(images):
+            name = f"{label}/0.png" if i == 0 else f"{label}-{i}.png"
+            Image.fromarray(255 - image).save(tmp_path / "mine" / name)
+    monkeypatch.setattr("bench.adapt._beyond_the_network", lambda *_: ({}, {}))  # which needs a checkpoint
+    told = [int(p.label) for p in adapt(run, tmp_path / "mine")]
+    images = torch.tensor(ink)[:, :, None] / 255
+    space = {"support": images[:, 0], "labels": torch.arange(5), "query": images[:, 1:].flatten(0, 1)}
+    monkeypatch.chdir(run)
+    exec(code, space)  # the README's
+    assert [int(answer) for answer in space["answers"]] == told
+    assert len(set(told)) == 5
 
 
 def test_the_two_commands_name_files_that_exist():
