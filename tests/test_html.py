@@ -169,6 +169,17 @@ def test_pointing_at_a_curve_shows_its_values(opened):
     assert "1,280 tasks" in text  # fifth validation: 160 meta-steps of 8 tasks
 
 
+def test_the_numbers_of_a_figure_are_in_a_table_below_it(opened):
+    figure = drawn(opened, "adaptation-plain")
+    figure.find_element(By.TAG_NAME, "summary").click()
+    wait_for(opened, "return document.querySelector('figure[data-kind=adaptation-plain] details table')")
+    head, first, *_ = figure.find_elements(By.CSS_SELECTOR, "details tr")
+    assert head.text == "adaptation steps test accuracy, plain (fraction) from to"
+    step, mean, low, high = map(float, first.text.removeprefix(EVIL).split())
+    assert step == 1
+    assert low <= mean <= high
+
+
 def test_every_kind_of_figure_is_there_and_follows_setting_and_choice(opened):
     kinds = {f.get_attribute("data-kind") for f in opened.find_elements(By.CSS_SELECTOR, "figure")}
     wanted = {"curves-tasks_seen", "curves-train_s", "step_ms_median", "peak_mem_mib", "cost", "differences"}

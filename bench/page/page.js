@@ -44,7 +44,7 @@
 
   const wide = (spec) => ["differences", "published"].includes(spec.kind);
 
-  const lines = (text, most) => {
+  const wrapped = (text, most) => {
     const found = [""];
     for (const word of text.replaceAll("<br>", " ").split(" ")) {
       const longer = `${found.at(-1)} ${word}`.trim();
@@ -58,7 +58,7 @@
   const named = (given, width) => {
     const { yaxis, ...rest } = given;
     if (!yaxis.ticktext || width >= 480) return given;
-    const texts = yaxis.ticktext.map((text) => lines(text, Math.floor(width / 7.5)));
+    const texts = yaxis.ticktext.map((text) => wrapped(text, Math.floor(width / 7.5)));
     const tall = Math.max(...texts.map((text) => text.length)) * 16;
     const row = Math.max(56, tall / 0.36); // bars take 0.6 of a row
     return {
@@ -105,16 +105,13 @@
   }, { rootMargin: "300px" });
 
   const numbers = (spec) => {
-    const rows = [];
-    for (const trace of spec.data) {
-      if (trace.hoverinfo === "skip") continue;
-      const across = trace.orientation === "h";
-      trace.x.forEach((x, i) => rows.push([plain(trace.name || ""), x, across ? null : trace.y[i]]));
-    }
-    const named = !spec.layout.yaxis.ticktext; // otherwise heights are places of names
-    const head = make("tr", {}, ...["", spec.layout.xaxis.title.text, ...(named ? [spec.layout.yaxis.title.text] : [])].map((t) => make("th", { textContent: t, scope: "col" })));
-    const lines = rows.map((row) => make("tr", {}, ...row.slice(0, named ? 3 : 2).map((v) => make("td", { textContent: typeof v === "number" ? +v.toPrecision(6) : v ?? "" }))));
-    return make("table", {}, make("thead", {}, head), make("tbody", {}, ...lines));
+    const shown = spec.data.filter((trace) => trace.hoverinfo !== "skip");
+    const heights = !spec.layout.yaxis.ticktext; // otherwise they are places of names
+    const ranged = shown.some((trace) => Array.isArray(trace.customdata?.[0]));
+    const titles = ["", spec.layout.xaxis.title.text, ...(heights ? [spec.layout.yaxis.title.text] : []), ...(ranged ? ["from", "to"] : [])];
+    const rows = shown.flatMap((trace) => trace.x.map((x, i) => [plain(trace.name || ""), x, ...(heights ? [trace.y[i]] : []), ...(ranged ? trace.customdata?.[i] ?? ["", ""] : [])]));
+    const cell = (value) => make("td", { textContent: typeof value === "number" ? +value.toPrecision(6) : value ?? "" });
+    return make("table", {}, make("thead", {}, make("tr", {}, ...titles.map((text) => make("th", { textContent: text, scope: "col" })))), make("tbody", {}, ...rows.map((row) => make("tr", {}, ...row.map(cell)))));
   };
 
   // ---- legends: each line as it is drawn, dash and mark
