@@ -1,4 +1,4 @@
-"""The tables for other tools: JSON beside every CSV file, and the comparison as a table for LaTeX."""
+"""Tables for other tools: JSON beside a CSV file, and the comparison as a table for LaTeX."""
 
 from __future__ import annotations
 
@@ -9,37 +9,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 
-from bench.anchors import ANCHOR_COLUMNS, Beside
 from bench.comparison import Arm, Comparison, by_setting
-from bench.files import used_columns, write_atomic
-from bench.records import CurvePoint, Run, SummaryRow
+from bench.files import write_atomic, write_csv
 from bench.text import number
-from bench.time_to_accuracy import Reached, time_to_accuracy
 
-JSON_FILES = ("summary.json", "curves.json", "comparisons.json", "time_to_accuracy.json", "anchors.json")
 LATEX_FILE = "summary.tex"
 
 
-def write_exports(
-    out: Path, runs: Sequence[Run], arms: Sequence[Arm], comparisons: Sequence[Comparison], published: Sequence[Beside]
-) -> None:
-    """Write the JSON files and summary.tex under ``out``, each in one step.
+def write_both(path: Path, rows: Iterable[object], columns: Sequence[str]) -> None:
+    """Write rows to the CSV file ``path``, and to a JSON file beside it, each in one step.
 
     Raises:
         OSError: a file cannot be written.
     """
-    points = used_columns(CurvePoint, (point for run in runs for point in run.curve))
-    named = ({"run_id": r.row.run_id, "algo": r.row.algo, "seed": r.row.seed} | vars(p) for r in runs for p in r.curve)
-    tables: list[tuple[Iterable[object], Sequence[str]]] = [
-        ((run.row for run in runs), SummaryRow.columns()),
-        (named, ("run_id", "algo", "seed", *points)),
-        (comparisons, Comparison.COLUMNS),
-        (time_to_accuracy(runs), Reached.columns()),
-        ((line.cells for line in published), ANCHOR_COLUMNS),
-    ]
-    for name, (rows, columns) in zip(JSON_FILES, tables, strict=True):
-        write_atomic(out / name, as_json(rows, columns))
-    write_atomic(out / LATEX_FILE, latex(arms, comparisons))
+    kept = list(rows)
+    write_csv(path, kept, columns)
+    write_atomic(path.with_suffix(".json"), as_json(kept, columns))
 
 
 def as_json(rows: Iterable[object], columns: Sequence[str]) -> str:

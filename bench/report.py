@@ -9,8 +9,8 @@ from pathlib import Path
 
 from bench.anchors import ANCHOR_COLUMNS, beside, load_anchors
 from bench.comparison import Comparison, arms, by_setting, compare
-from bench.exports import write_exports
-from bench.files import used_columns, write_atomic, write_csv, write_table
+from bench.exports import LATEX_FILE, as_json, latex, write_both
+from bench.files import used_columns, write_atomic, write_table
 from bench.html import page, study_page
 from bench.locks import tables_turn
 from bench.pictures import write_pictures
@@ -66,12 +66,13 @@ def _write_report(out: Path) -> ReportFiles:
     files = {f"{name}_csv": out / f"{name}.csv" for name in names}
     named = ({"run_id": r.row.run_id, "algo": r.row.algo, "seed": r.row.seed} | vars(p) for r in runs for p in r.curve)
     write_table(files["summary_csv"], SummaryRow.table(run.row for run in runs))
+    write_atomic(out / "summary.json", as_json((run.row for run in runs), SummaryRow.columns()))
     points = used_columns(CurvePoint, (point for run in runs for point in run.curve))
-    write_csv(files["curves_csv"], named, ("run_id", "algo", "seed", *points))
-    write_csv(files["comparisons_csv"], comparisons, Comparison.COLUMNS)
-    write_csv(files["time_to_accuracy_csv"], time_to_accuracy(runs), Reached.columns())
-    write_csv(files["anchors_csv"], (line.cells for line in lines), ANCHOR_COLUMNS)
-    write_exports(out, runs, grouped, comparisons, lines)
+    write_both(files["curves_csv"], named, ("run_id", "algo", "seed", *points))
+    write_both(files["comparisons_csv"], comparisons, Comparison.COLUMNS)
+    write_both(files["time_to_accuracy_csv"], time_to_accuracy(runs), Reached.columns())
+    write_both(files["anchors_csv"], (line.cells for line in lines), ANCHOR_COLUMNS)
+    write_atomic(out / LATEX_FILE, latex(grouped, comparisons))
     plots = tuple(
         path
         for name, draw in FIGURES.items()

@@ -22,7 +22,8 @@ import torch
 
 from bench.api import BenchError
 from bench.config import check_range
-from bench.files import write_atomic, write_csv
+from bench.exports import write_both
+from bench.files import write_atomic
 from bench.measure import device_name, git_commit
 from bench.peers import PROJECT, VARIANTS, YARDSTICK
 from bench.pictures import write_pictures
@@ -112,7 +113,7 @@ def _measure(args: argparse.Namespace, command: str) -> None:
         algos = list(dict.fromkeys(algo for work in works for algo in work.algos))
         results.starts.update(start_seconds(algos, device, threads))
     page = markdown(results)
-    write_csv(args.out / "speed.csv", results.rows, SpeedRow.columns())
+    write_both(args.out / "speed.csv", results.rows, SpeedRow.columns())
     write_pictures(args.out, "speed", partial(plot, results))
     write_atomic(args.out / "speed.md", page)
     print(f"\n{page}\nIn {args.out}: speed.md, speed.csv, speed.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import math
+import subprocess
 
 import numpy as np
 import pytest
@@ -163,3 +164,11 @@ def test_comparisons_of_several_seeds_too(tmp_path):
     check_comparisons(rows, tasks_of(tmp_path, [vars(run.row) for run in runs]), 1 / 45)
     check_page(summary(runs, grouped, found, [], [], []), rows)
     assert len({row["verdict"] for row in rows}) > 1
+
+
+def test_no_images_or_checkpoints_are_committed():
+    """Omniglot's images are not ours to pass on: neither as caches nor as example tasks."""
+    listed = subprocess.run(["git", "ls-files"], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    assert [name for name in listed.stdout.splitlines() if name.endswith((".npz", ".zip", ".pt"))] == []

@@ -18,7 +18,8 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.api import BenchError
 from bench.config import RunConfig, coerce
-from bench.files import Columns, write_atomic, write_csv
+from bench.exports import write_both
+from bench.files import Columns, write_atomic
 from bench.marks import MARK, company_note
 from bench.panels import (
     COLUMN,
@@ -163,8 +164,8 @@ class Cost(Study):
         wanted = list(points(request))
         rows = cost_rows(wanted, runs)
         slopes = slope_rows(rows)
-        write_csv(out / "cost.csv", rows, CostRow.columns())
-        write_csv(out / "slopes.csv", slopes, Slope.columns())
+        write_both(out / "cost.csv", rows, CostRow.columns())
+        write_both(out / "slopes.csv", slopes, Slope.columns())
         axes = [axis for axis in AXES if any(row.axis == axis.name for row in rows)]
         for axis in axes:
             write_pictures(out / "plots", axis.name, partial(figure, axis, rows, slopes, beside(wanted, runs)))

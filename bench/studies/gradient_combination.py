@@ -35,7 +35,8 @@ from bench.armstudy import (
 from bench.comparison import Arm, Comparison
 from bench.config import RunConfig
 from bench.curves import validation
-from bench.files import write_atomic, write_csv
+from bench.exports import write_both
+from bench.files import write_atomic
 from bench.panels import (
     COLUMN,
     TEXT,
@@ -136,9 +137,9 @@ class GradientCombination(Study):
         wanted = cells(request)
         rows, (pairs,) = cell_rows(wanted, runs), differences([wanted], runs)
         arms = [arm for cell in wanted if (arm := arm_of(cell, runs)) is not None]
-        write_csv(out / f"{NAME}.csv", rows, CellRow.columns())
-        write_csv(out / "curves.csv", _curve_points(arms), ("arm", "seed", *CurvePoint.columns()))
-        write_csv(out / "differences.csv", pairs, Comparison.COLUMNS)
+        write_both(out / f"{NAME}.csv", rows, CellRow.columns())
+        write_both(out / "curves.csv", _curve_points(arms), ("arm", "seed", *CurvePoint.columns()))
+        write_both(out / "differences.csv", pairs, Comparison.COLUMNS)
         write_pictures(out / "plots", NAME, partial(figure, arms))
         write_atomic(out / f"{NAME}.md", markdown(wanted, rows, pairs, runs))
         where = f"In {out}: {NAME}.md, {NAME}.csv, curves.csv, differences.csv, plots/, runs/"

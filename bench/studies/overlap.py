@@ -32,7 +32,8 @@ from bench.armstudy import (
 )
 from bench.comparison import Comparison
 from bench.config import RunConfig, coerce
-from bench.files import write_atomic, write_csv
+from bench.exports import write_both
+from bench.files import write_atomic
 from bench.panels import (
     COLUMN,
     GREY,
@@ -128,8 +129,8 @@ class Overlap(Study):
         wanted = cells(request)
         rows, points = cell_rows(wanted, runs), _points(wanted)
         pairs = dict(zip(points, differences(points.values(), runs)))
-        write_csv(out / f"{NAME}.csv", rows, CellRow.columns())
-        write_csv(out / "differences.csv", _difference_rows(pairs), ("axis", "value", *Comparison.COLUMNS))
+        write_both(out / f"{NAME}.csv", rows, CellRow.columns())
+        write_both(out / "differences.csv", _difference_rows(pairs), ("axis", "value", *Comparison.COLUMNS))
         write_pictures(out / "plots", NAME, partial(figure, wanted, rows))
         write_atomic(out / f"{NAME}.md", markdown(wanted, rows, pairs, runs))
         where = f"In {out}: {NAME}.md, {NAME}.csv, differences.csv, plots/, runs/"

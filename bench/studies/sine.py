@@ -24,7 +24,8 @@ from bench.colours import ink
 from bench.config import RunConfig
 from bench.data import load_data
 from bench.evaluate import TRANSDUCTIVE, evaluate
-from bench.files import Columns, write_atomic, write_csv
+from bench.exports import write_both
+from bench.files import Columns, write_atomic
 from bench.panels import (
     COLUMN,
     GREY,
@@ -150,7 +151,7 @@ class Sine(Study):
             for f in found
             for p in f.errors
         ]
-        write_csv(out / "sine.csv", rows, SineRow.columns())
+        write_both(out / "sine.csv", rows, SineRow.columns())
         write_pictures(out / "plots", "curves", partial(functions_figure, found))
         write_pictures(out / "plots", "mse", partial(error_figure, rows))
         have = {(f.run.row.algo, f.run.row.seed) for f in found}
