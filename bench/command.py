@@ -93,7 +93,7 @@ def arguments(argv: Sequence[str]) -> argparse.Namespace:
     check_contradictions([Override.parse(text) for text in args.set], typed)
     if args.config is None:
         return args
-    words = configfile.arguments(args.config, p)
+    words = configfile.arguments(args.config, p, args)
     below = p.parse_args(words)
     sets = [Override.parse(text) for text in below.set]
     check_contradictions(sets, _fields(below))

@@ -27,6 +27,8 @@ from bench.untrusted import MIB, read_regular
 FILE = "config.toml"
 VERSION = 1
 _FORMAT = "format"
+_RESOLVED = "resolved"
+_DECIDING = ("protocol", "backbone", "n_way", "k_shot")  # what the settings of a resolved file may depend on
 _NOT_KEYS = ("help", "config")
 
 _HEADER = """\
@@ -45,11 +47,17 @@ def keys(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
     }
 
 
-def arguments(path: Path, parser: argparse.ArgumentParser) -> list[str]:
+def arguments(path: Path, parser: argparse.ArgumentParser, typed: argparse.Namespace) -> list[str]:
     """Return the command line that a configuration file stands for; what the user types comes after it, and wins.
 
+    A file that a command has left holds every setting that was decided for its protocol, network and shape of tasks:
+    others cannot be asked for beside it. ``set`` lines for algorithms that are not among the typed ones are left out.
+
+    Args:
+        typed: what the user typed besides.
     Raises:
-        BenchError: no TOML file, one of another version, a key that no flag has, or a value that no flag takes.
+        BenchError: no TOML file, one of another version, a key that no flag has, or a value that no flag takes;
+            something typed for which the file's settings were not made.
     """
     where, known = f"--config {str(path)!r}", keys(parser)
     try:
@@ -64,13 +72,41 @@ def arguments(path: Path, parser: argparse.ArgumentParser) -> list[str]:
     version = content.pop(_FORMAT, VERSION)
     if isinstance(version, bool) or version != VERSION:
         raise BenchError(f"{where} has format {version!r}; this version of run_bench.py reads format {VERSION}")
+    resolved = content.pop(_RESOLVED, False)
+    if not isinstance(resolved, bool):
+        raise BenchError(f"{where}: {_RESOLVED} is {resolved!r}; accepted: true or false")
+    if resolved:
+        _check_made_for(where, content, typed)
     words: list[str] = []
     for key, value in content.items():
         name = key.replace("-", "_")
         if name not in known:
             raise BenchError(unknown(f"key in {where}", key, known))
         words += _words(f"{where}: {key}", known[name], value, path.parent)
-    return words
+    if typed.algos is None:
+        return words
+    algos = [name.strip() for name in typed.algos.split(",")]
+    return [word for word in words if not _of_others(word, algos)]
+
+
+def _check_made_for(where: str, content: Mapping[str, Any], typed: argparse.Namespace) -> None:
+    """Refuse what is typed beside a resolved file if its settings were decided for something else."""
+    for name in _DECIDING:
+        text, held = getattr(typed, name), content.get(name)
+        accepted = [str(value) for value in (held if isinstance(held, list) else [held])]
+        if text is not None and held is not None and not {part.strip() for part in text.split(",")} <= set(accepted):
+            flag = f"--{name.replace('_', '-')}"
+            raise BenchError(
+                f"{flag} {text!r} beside {where}, in which a command has left all that it had decided for"
+                f" {flag} {','.join(accepted)}; accepted: that, or flags without the file"
+            )
+
+
+def _of_others(word: str, algos: Sequence[str]) -> bool:
+    """Say whether a word sets something of an algorithm that is not among ``algos``."""
+    _, is_set, setting = word.partition("--set=")
+    algo, dot, _ = setting.partition("=")[0].rpartition(".")
+    return bool(is_set and dot) and algo not in algos
 
 
 def _words(where: str, action: argparse.Action, value: Any, beside: Path) -> list[str]:
@@ -142,6 +178,7 @@ def save(args: argparse.Namespace, place: Place, settings: Mapping[str, Any]) ->
     """Write ``config.toml`` beside the results: the settings, where things are, and how runs are made."""
     table = {
         _FORMAT: VERSION,
+        _RESOLVED: args.study is None,
         **{key: value for key, value in settings.items() if value not in ([], None)},
         "plugin": [str(path) for path in place.plugins],
         "data_root": str(place.data_root),

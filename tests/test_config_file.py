@@ -191,3 +191,19 @@ def test_a_study_leaves_a_file_that_asks_for_it_again(tmp_path, monkeypatch):
     main(["--config", str(saved)])
     assert asked[0] == asked[1]
     assert list(tmp_path.iterdir()) == [tmp_path / "study-sine"]
+
+
+def test_what_a_command_has_left_is_not_mixed_with_another_protocol_or_shape(tmp_path):
+    """Its settings were decided for one; algorithms may be left out, and values of a grid."""
+    load_plugin(TOY)
+    args = arguments([*BASE, "--algos", "maml,reptile", "--n-way", "2,3"])
+    place = Place(tmp_path, tmp_path, (TOY,))
+    asked, configs = plan(args, place)
+    configfile.save(args, place, configfile.resolved(args, asked, configs))
+    saved = ["--config", str(tmp_path / "config.toml")]
+    fewer = arguments([*saved, "--algos", "reptile", "--n-way", "3", "--protocol", "quick"])
+    assert [text for text in fewer.set if text.startswith("maml.")] == []
+    assert plan(fewer, place)[1] == [c for c in configs if c.algo == "reptile" and c.n_way == 3]
+    for flag, value in (("--protocol", "matched"), ("--n-way", "2,5"), ("--k-shot", "5"), ("--backbone", "conv4-pool")):
+        with pytest.raises(BenchError, match=f"^{flag} '{value}' beside --config .*; accepted: that, or flags without"):
+            arguments([*saved, flag, value])
