@@ -64,6 +64,17 @@ def test_a_loop_over_tasks_is_warned_of_and_a_batch_is_not():
         pace.pace(1.1)
 
 
+def test_learned_rates_that_nothing_leads_to_are_warned_of():
+    load_plugin(THREE_KINDS)
+    (learns,) = (c for c in algorithm.CHECKS if c.name == "learns")
+    still = ask(learns, algorithm.Algorithm("wrong", wrong.RatesWithoutAGraph))
+    assert (still.status, still.check) == (Status.WARNING, "learns")
+    assert still.found.startswith("all extra weights get a gradient of zero, rate/all among them")
+    moved = ask(learns, algorithm.Algorithm("meta-sgd", ALGORITHMS.get("meta-sgd")))
+    assert moved.status == Status.OK
+    assert ask(learns, algorithm.Algorithm("maml", ALGORITHMS.get("maml"))).status == Status.SKIPPED
+
+
 @pytest.mark.parametrize(
     ("wait", "words"),
     [
@@ -116,6 +127,13 @@ def test_an_inner_loop_without_zero_gradients_is_told_so_once():
     assert "materialize_grads=True" in verdicts["returns"].remedy
     assert {verdicts[name].found for name in ("predicts", "adapts")} == {"the same as 'returns'"}
     assert all(verdicts[name].status == Status.FAILED for name in ("returns", "predicts", "adapts"))
+
+
+def test_a_name_where_a_list_of_names_belongs_is_told_as_that():
+    (returns,) = (c for c in algorithm.CHECKS if c.name == "returns")
+    found = ask(returns, algorithm.Algorithm("wrong", wrong.NamesOneWeight))
+    assert (found.status, found.found) == (Status.FAILED, "adapted() returns '7.bias'")
+    assert "[names[-1]]" in found.remedy
 
 
 def test_what_is_summed_over_tasks_is_not_called_of_the_wrong_order_too():

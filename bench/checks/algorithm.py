@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 from bench.checks.adaptation import adapts, predicts
-from bench.checks.gradient import apart, averaged, descends, order
+from bench.checks.gradient import apart, averaged, descends, learns, order
 from bench.checks.pace import captures, outpaces
 from bench.checks.results import is_finite, repeatable, returns, unchanged
 from bench.checks.settings import settings
@@ -35,6 +35,7 @@ CHECKS: tuple[Check[Algorithm], ...] = (
     Check("apart", "no task sees another: a batch equals its tasks run alone", apart, _SOUND),
     Check("descends", "the gradient's sign: a step against it lowers the loss", descends, _SOUND),
     Check("order", "first or second order, as the attribute `order` claims", order, (*_SOUND, "averaged", "descends")),
+    Check("learns", "extra weights get gradients, too (a warning only)", learns, _SOUND),
     Check("predicts", "scores of every query image before and after each inner step", predicts, ("declared",)),
     Check("adapts", "inner steps lower the support loss", adapts, ("declared",)),
     Check("captures", "a meta-step can be captured in a CUDA graph", captures, _BASIS),

@@ -8,7 +8,7 @@ from torch import Tensor
 from bench.api import Weights
 from bench.checks.problem import flat, one_task
 from bench.checks.trial import Algorithm, Trial
-from bench.checks.verdicts import Broken, NotAsked
+from bench.checks.verdicts import Broken, Caution, NotAsked
 
 ROUNDING = 1e-9  # relative, in float64: what is left of a sum taken in another order
 NUMERICAL = 1e-4  # relative: what central differences with a step of 1e-6 may be off by
@@ -64,6 +64,23 @@ def apart(subject: Algorithm) -> str:
         if not (b - factor * a).norm() <= ROUNDING * b.norm():
             raise Broken(f"the {what} of three tasks is not made of those of each task alone", remedy)
     return "a batch gives what its tasks give one by one"
+
+
+def learns(subject: Algorithm) -> str:
+    """Extra weights must get a gradient that is not zero, or the outer loop never moves them."""
+    trial = subject.trial()
+    extra = [name for name in trial.slow if "/" in name]
+    if not extra:
+        raise NotAsked("no extra_weights: the network is all that is learned")
+    grads = trial.estimate().grads
+    moved = [name for name in extra if grads[name].any()]
+    if not moved:  # some may have none, those of a bias in front of normalisation say
+        raise Caution(
+            f"all extra weights get a gradient of zero, {extra[0]} among them: they would never be learned",
+            "let a graph lead from query_loss back to them: an inner_step that uses them must not detach in training"
+            " (Meta-SGD in tests/plugins/three_kinds.py does it)",
+        )
+    return f"{len(moved)} of {len(extra)} extra weights get gradients"
 
 
 def slope(trial: Trial, direction: Weights, h: float = 1e-6) -> float:

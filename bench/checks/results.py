@@ -17,6 +17,11 @@ from bench.contract import check_contract
 def returns(subject: Algorithm) -> str:
     """Names, shapes and types, whatever the values."""
     trial = subject.trial()
+    names = trial.algorithm.adapted(copied(trial.slow))
+    if isinstance(names, str) or any(name not in trial.slow for name in names):
+        raise Broken(
+            f"adapted() returns {names!r}", "return a list of names of slow weights, [names[-1]] for the last one alone"
+        )
     result = trial.estimate()
     if isinstance(result, MetaGrad):
         result = MetaGrad(*(_without_nan(part) for part in (result.grads, result.query_loss, result.carry)))

@@ -28,6 +28,11 @@ def settings(name: str, cls: type[Any]) -> str:
             "says nothing of where it comes from", 'add paper = "Author et al. 2020, arXiv:..."; --list shows it'
         )
     known = hyperparameter_names(cls)
+    if untyped := [n for n in vars(cls) if n in _annotated_below(cls) and n not in _annotated(cls)]:
+        raise Broken(
+            f"{untyped[0]} has no type, so that it is no setting",
+            f"write {untyped[0]}: {type(vars(cls)[untyped[0]]).__name__} = {vars(cls)[untyped[0]]!r}",
+        )
     if lost := [field for field in _annotated(cls) if field not in known]:
         raise Broken(
             f"{lost[0]} is annotated like a setting but is none",
@@ -46,6 +51,11 @@ def settings(name: str, cls: type[Any]) -> str:
         if f.default is dataclasses.MISSING:
             raise Broken(f"setting {f.name} has no default", "give it one, that of the paper if there is one")
     return f"settings: {', '.join(known) or 'none'}"
+
+
+def _annotated_below(cls: type) -> set[str]:
+    """Return what the classes that it is made from annotate as settings."""
+    return {name for base in cls.__mro__[1:] if base is not object for name in _annotated(base)}
 
 
 def _annotated(cls: type) -> list[str]:

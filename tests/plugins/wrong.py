@@ -292,6 +292,22 @@ class NoDataclass(MetaAlgorithm):
 ALGORITHMS[NoDataclass] = "declared", "inner_lr is annotated like a setting but is none"
 
 
+@caught(ALGORITHMS, "declared", "inner_lr has no type, so that it is no setting")
+@dataclass(frozen=True)
+class Untyped(MetaAlgorithm):
+    inner_lr = 0.4
+    inner_steps: int = 1
+    paper = "none"
+
+    def meta_grad(self, task_loss, slow, tasks):
+        raise AssertionError
+
+
+class NamesOneWeight(FirstOrderMAML):
+    def adapted(self, slow):
+        return list(slow)[-1]
+
+
 @caught(ALGORITHMS, "declared", "no flag can give")
 class TakesAList(FirstOrderMAML):
     rates: tuple[float, ...] = (0.1, 0.2)
@@ -311,6 +327,20 @@ class ForgetsZeros(FirstOrderMAML):
     def inner_step(self, loss, fast, carry):
         grads = torch.autograd.grad(loss.sum(), list(fast.values()))
         return {n: (w - self.inner_lr * g).requires_grad_() for (n, w), g in zip(fast.items(), grads)}, carry
+
+
+class RatesWithoutAGraph(FirstOrderMAML):
+    """Learned rates whose inner step cuts them off; what it does is allowed, and teaches them nothing."""
+
+    def extra_weights(self, network):
+        return {"rate/all": torch.tensor(self.inner_lr, dtype=torch.float64)}
+
+    def inner_step(self, loss, fast, carry):
+        names = self.adapted(fast)
+        grads = torch.autograd.grad(loss.sum(), [fast[name] for name in names], materialize_grads=True)
+        rate = fast["rate/all"]
+        new = {n: fast[n] - rate.view(-1, *[1] * (g.dim() - 1)) * g for n, g in zip(names, grads)}
+        return {n: w.detach().requires_grad_() for n, w in new.items()}, carry
 
 
 class LoopsOverTasks(FirstOrderMAML):
