@@ -15,7 +15,7 @@ from bench.protocols import Override, Preset, Protocol, resolve
 from bench.records import Run
 from bench.registry import unknown
 from bench.study import Request, run_of
-from bench.text import fraction, markdown_table, number, plus_minus
+from bench.text import counted, fraction, markdown_table, number, plus_minus
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def score_cells(row: CellRow) -> list[str]:
 def run_line(run: Run) -> str:
     """Return one line on a run of such a study that has just ended."""
     row = run.row
-    what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot seed {row.seed}, {row.inner_steps} inner steps"
+    what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot seed {row.seed}, {counted(row.inner_steps, 'inner step')}"
     what += f", meta_lr {row.meta_lr}"
     if not run.ok or row.test_acc is None or row.test_acc_transductive is None:
         return f"{what}: {row.status}: {row.error}"

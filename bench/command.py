@@ -38,6 +38,7 @@ from bench.report import write_report, write_study_page
 from bench.runner import Halted, Place, run_all
 from bench.study import STUDIES
 from bench.terminal import comparison_table
+from bench.text import counted
 from bench.untrusted import check_inside
 from bench.worker import INTERRUPTED
 
@@ -133,7 +134,7 @@ def _main(argv: Sequence[str], console: Console) -> int:
         asked, configs = plan(args, place, console.warn)
         place = dataclasses.replace(place, data_sha256=asked.data_sha256)
         configfile.save(args, place, configfile.resolved(args, asked, configs))
-        say_how(configs, place, console)
+        say_how([c for c in configs if unfinished(args, out, asked.data_sha256)(c)], place, console)
         status = run_all(configs, place, args.fresh, console.say, None, begun(console, place), after_run)
     runs = load_runs(out)
     if not args.report:
@@ -176,11 +177,12 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     asked = dataclasses.replace(asked, dataset=source.name)
     place = dataclasses.replace(place, data_sha256=source.sha256)
     configs = chosen.configs(asked)
-    check(configs, source, unfinished(args, place.out, source))
+    due = unfinished(args, place.out, source.sha256)
+    check(configs, source, due)
     status = 0
     if not args.report:
         configfile.save(args, place, configfile.as_given(args, asked))
-        say_how(configs, place, console)
+        say_how([c for c in configs if due(c)], place, console)
         status = run_all(configs, place, args.fresh, console.say, chosen.line, begun(console, place), after_run)
     with _tables(after_runs=not args.report), tables_turn(place.out):
         runs = {run.row.run_id: run for run in load_runs(place.out)}
@@ -202,7 +204,9 @@ def _with_lost(status: int, configs: Iterable[RunConfig], runs: Iterable[Run], c
 
 
 def say_how(configs: Sequence[RunConfig], place: Place, console: Console) -> None:
-    """Say what will show in the times: other work on this machine, and runs beside each other."""
+    """Say what will show in the times of runs to be made: other work on this machine, and runs beside each other."""
+    if not configs:
+        return
     warn_if_busy(console)
     if place.jobs > 1:
         threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
@@ -218,7 +222,8 @@ def warn_if_busy(console: Console) -> None:
     """Warn if other work on this machine will show in the times."""
     cores = len(os.sched_getaffinity(0))
     if (load := os.getloadavg()[0]) > cores:
-        console.warn(f"this machine is busy (load {load:.1f} on {cores} cores): times measured now will mean little.")
+        where = f"load {load:.1f} on {counted(cores, 'core')}"
+        console.warn(f"this machine is busy ({where}): times measured now will mean little.")
 
 
 @contextlib.contextmanager

@@ -22,7 +22,12 @@ def load_results(out: Path | str) -> pd.DataFrame:
     ``started_at``, ``bool`` for ``ok`` (only then may the numbers be compared) and ``string`` for all others. What is
     not known is NA, NaN or NaT; columns that older runs lack are there. Records that are damaged or were altered are
     left out, with a warning in the log ``bench``.
+
+    Raises:
+        NotADirectoryError: ``out`` is no folder. Of one without runs the table is empty.
     """
+    if not Path(out).is_dir():
+        raise NotADirectoryError(f"{str(out)!r} is no folder; accepted: what --out was given")
     table = SummaryRow.table(run.row for run in load_runs(Path(out)))
     started = pd.to_datetime(table["started_at"], format="ISO8601", utc=True, errors="coerce")
     table["started_at"] = started.astype("datetime64[us, UTC]")

@@ -35,7 +35,7 @@ def results(arms: Sequence[Arm]) -> list[list[Cell]]:
         others = max(arm.values("beside"), default=0)
         statuses = [run.row.status for run in arm.runs if not run.ok]
         notes = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
-        notes += [f"timed beside {others:.0f}"] * bool(others)
+        notes += [f"timed beside {others:.0f} other run{'s' * (others > 1)}"] * bool(others)
         spread = arm.sd(arm.tested["plain"])
         before = arm.mean(f"{arm.tested['plain'].removeprefix('test_')}_before_adaptation")
         tasks = sum(arm.values("test_tasks"))
@@ -90,7 +90,9 @@ def run_cells(run: Run) -> tuple[list[Cell], str, str | None]:
     kind = "test_error" if r.test_error is not None else "test_acc"
     scores = [getattr(r, f"{kind}{part}") for part in ("", "_transductive")]
     cells = [Cell(r.algo), Cell(f"{r.n_way}-way {r.k_shot}-shot", f"{r.n_way:05} {r.k_shot:05}")]
-    cells += [Cell(str(r.seed), float(r.seed)), Cell(r.status), *(Cell(fraction(score), score) for score in scores)]
+    unit = f" {r.measure}" if kind == "test_error" and r.measure else ""
+    told = (Cell(fraction(score) + unit * (score is not None), score) for score in scores)
+    cells += [Cell(str(r.seed), float(r.seed)), Cell(r.status), *told]
     cells += [Cell(number(v), v) for v in (r.train_s, r.step_ms_median, r.peak_mem_mib)]
     cells += [Cell("-" if r.tasks_seen is None else f"{r.tasks_seen:,}", r.tasks_seen), Cell(r.started_at[:19])]
     cells.append(Cell((r.git_commit or "-")[:12]))

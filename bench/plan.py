@@ -52,7 +52,7 @@ def plan(
     check_taken(asked.sets, configs)
     source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
     configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
-    check(configs, source, unfinished(args, place.out, source))
+    check(configs, source, unfinished(args, place.out, source.sha256))
     asked = dataclasses.replace(asked, data_sha256=source.sha256)
     return asked, list({config.run_id: config for config in configs}.values())
 
@@ -136,9 +136,9 @@ def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunCo
     rehearse(configs, source, due)
 
 
-def unfinished(args: argparse.Namespace, out: Path, source: TaskSource) -> Callable[[RunConfig], bool]:
+def unfinished(args: argparse.Namespace, out: Path, data_sha256: str) -> Callable[[RunConfig], bool]:
     """Return what says whether the command will make a run under ``out``, and not only keep or read it."""
-    return lambda c: not args.report and (args.fresh or finished(out / "runs" / c.run_id, source.sha256) is None)
+    return lambda c: not args.report and (args.fresh or finished(out / "runs" / c.run_id, data_sha256) is None)
 
 
 def _default_threads() -> int:

@@ -141,15 +141,28 @@ class Pace:
 
     left: int
     jobs: int
-    made: int = 0
+    took: list[float] = field(default_factory=list)
+    under_way: dict[int, float] = field(default_factory=dict)
     began: float = field(default_factory=time.monotonic)
 
-    def words(self) -> str:
-        """Say both."""
-        gone = time.monotonic() - self.began
-        text = f"{duration(gone)} gone"
-        if self.left and self.made:
-            text += f", about {duration(gone / self.made * self.left)} left"
+    def start(self, number: int) -> None:
+        """Note that a run is under way."""
+        self.under_way[number] = time.monotonic()
+
+    def end(self, number: int) -> None:
+        """Note that a run is done, whether it was made here or not."""
+        self.left -= 1
+        if (began := self.under_way.pop(number, None)) is not None:
+            self.took.append(time.monotonic() - began)
+
+    def words(self, going_on: bool = True) -> str:
+        """Say both, or the first alone where nothing goes on."""
+        now = time.monotonic()
+        text = f"{duration(now - self.began)} gone"
+        if self.left and self.took and going_on:
+            each = sum(self.took) / len(self.took)
+            work = each * self.left - sum(min(each, now - began) for began in self.under_way.values())
+            text += f", about {duration(work / min(self.jobs, self.left))} left"
         return text
 
 
@@ -328,6 +341,7 @@ class _Comparison:
             c = item.config
             what = f"{c.algo} {c.n_way}-way {c.k_shot}-shot seed {c.seed} on {c.dataset}"
             self.reports.note(f"{self._place_of(item)} {what}: started; {self.pace.words()}")
+            self.pace.start(item.number)
 
     def _start(self, job: Job, lock: Lock, held: socket.socket | None, profiles: bool) -> subprocess.Popen[bytes]:
         # The worker holds the lock too: should we be killed, it goes on until its next step and saves.
@@ -418,9 +432,9 @@ class _Comparison:
     def _ended(self, item: _Item, run: Run, kept: bool = False) -> None:
         meanwhile = item.waited or run.row.started_at >= self.began
         how = "run by another process meanwhile" if meanwhile else "kept; --fresh runs it again"
-        self.pace.left -= 1
-        self.pace.made += not kept
-        how = f" ({how})" if kept else f"; {self.pace.words()}" if self.total > 1 else ""
+        self.pace.end(item.number)
+        words = self.pace.words(going_on=not self.signals.stopped)
+        how = f" ({how})" if kept else f"; {words}" if self.total > 1 else ""
         self.reports.say(f"{self._place_of(item)} {self.reports.describe(run)}{how}")
         if self.reports.after_run is not None:
             self.reports.after_run(run)

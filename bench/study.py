@@ -14,7 +14,7 @@ from bench.files import plain
 from bench.protocols import Override
 from bench.records import Run
 from bench.registry import Registry, create_algorithm, create_backbone, load_package
-from bench.text import number
+from bench.text import counted, number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,7 +69,7 @@ class Study(ABC):
     def line(self, run: Run) -> str:
         """Return one line on a run that has just ended."""
         row = run.row
-        what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot, {row.inner_steps} inner steps, {row.backbone}"
+        what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot, {counted(row.inner_steps, 'inner step')}, {row.backbone}"
         if not run.ok:
             return f"{what}, meta-batch {row.meta_batch}: {row.status}: {one_line(str(row.error))}"
         chunk = "" if row.task_chunk == row.meta_batch else f" in chunks of {row.task_chunk}"

@@ -19,6 +19,11 @@ def number(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{min(6, max(0, digits - before))}f}"
 
 
+def counted(count: int | None, noun: str) -> str:
+    """Return a number with its noun, as in ``1 inner step`` or ``no inner steps``."""
+    return f"{'no' if count is None else f'{count:,}'} {noun}{'s' * (count != 1)}"
+
+
 def fraction(value: float | None) -> str:
     """Return an accuracy, or a difference or spread of accuracies; a dash if not known."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"

@@ -34,9 +34,13 @@ def unequal(arms: Sequence[Arm]) -> list[str]:
     if len({tuple(budget) for budget in seen.values()}) > 1:
         least, most = (choose(n for budget in seen.values() for n in budget) for choose in (min, max))
         sentences.append(f"Training budgets differ: {least:,} to {most:,} tasks.")
-    steps = {run.row.inner_steps for arm in arms for run in arm.ok.values() if run.row.inner_steps is not None}
-    if len(steps) > 1:
-        sentences.append(f"Inner steps in training differ: {', '.join(map(str, sorted(steps)))}.")
+    steps = {a.label: run.row.inner_steps for a in arms for run in a.ok.values() if run.row.inner_steps is not None}
+    if len(set(steps.values())) > 1:
+        by_count: dict[int, list[str]] = {}
+        for label, count in sorted(steps.items(), key=lambda pair: pair[1]):
+            by_count.setdefault(count, []).append(label)
+        told = (f"{count} ({_listed(labels)})" for count, labels in by_count.items())
+        sentences.append(f"Inner steps in training differ: {', '.join(told)}.")
     return sentences
 
 

@@ -79,6 +79,12 @@ class Job:
         return self.out / "runs" / self.config.run_id
 
     @property
+    def told(self) -> str:
+        """Return what the run is called in messages."""
+        c = self.config
+        return f"{self.place} {c.algo} {c.n_way}-way {c.k_shot}-shot seed {c.seed} on {c.dataset}".lstrip()
+
+    @property
     def cache(self) -> Path:
         """Return where prepared images go if the data root cannot be written."""
         return self.out / "cache"
@@ -150,9 +156,8 @@ class Pulse:
     """Says how far training is, at most once a minute: a log needs that, on a terminal a bar does it."""
 
     def __init__(self, job: Job, console: Console, progress: Progress) -> None:
-        c = job.config
-        self._name = f"{job.place} {c.algo} {c.n_way}-way {c.k_shot}-shot seed {c.seed} on {c.dataset}".lstrip()
-        self._console, self._progress, self._total = console, progress, c.meta_steps
+        self._name, self._total = job.told, job.config.meta_steps
+        self._console, self._progress = console, progress
         self._from, self._began = progress.meta_step, time.monotonic()
         self._due = self._began + PULSE_S
 
@@ -257,6 +262,10 @@ def _execute(job: Job, stop: Stop, outcome: Outcome) -> None:
     training.warm_up()
     outcome.details["meta_step"] = {"mode": training.mode, "reason": training.reason}
     training.progress.setup_s += now_monotonic(device) - job.launched
+
+    if training.progress.meta_step:
+        done, total = training.progress.meta_step, config.meta_steps
+        outcome.console.say(f"{job.told}: goes on after meta-step {done:,} of {total:,}, where it was stopped")
 
     quiet = not (job.bars and sys.stderr.isatty())
     company = Company(job.presence, training.progress.beside)

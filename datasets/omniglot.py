@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -52,7 +53,9 @@ class Omniglot(Dataset):
             DataError: one half is missing, or what is there is damaged or not Omniglot; the message names the file.
         """
         split = read_split(SPLIT_FILE)
-        prepared = cached("omniglot", PIPELINE, (root, cache), lambda: _prepare(root), PREPARED_SHA256)
+        # What was prepared from another root must not stand in for one that is not there.
+        folders = (root, cache) if os.path.exists(root) else (root,)  # noqa: PTH110  # Path.exists may raise
+        prepared = cached("omniglot", PIPELINE, folders, lambda: _prepare(root), PREPARED_SHA256)
         number = {name: i for i, name in enumerate(prepared.class_names)}
         splits = {part: tuple(sorted(number[name] for name in split[part])) for part in SPLITS}
         images = torch.from_numpy(prepared.images)

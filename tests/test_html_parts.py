@@ -57,7 +57,7 @@ def test_a_verdict_says_what_the_algorithms_did_not_have_in_common(tmp_path):
     for told in verdict_sentences(*compared(tmp_path)).values():
         assert told[-2:] == [
             "Training budgets differ: 3,200 to 12,800 tasks.",
-            "Inner steps in training differ: 1, 5.",
+            "Inner steps in training differ: 1 (a and b), 5 (c).",
         ]
 
 

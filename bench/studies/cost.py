@@ -159,6 +159,12 @@ class Cost(Study):
                 found[config.run_id] = config
         return list(found.values())
 
+    def line(self, run: Run) -> str:
+        """Return one line on a run that has just ended, which says what it measured."""
+        whole = run.row.meta_steps == MEMORY_STEPS
+        what = "memory of the whole meta-batch" if whole else "time, in chunks as a run takes them"
+        return f"{super().line(run)} ({what})"
+
     def report(self, request: Request, runs: Mapping[str, Run], out: Path) -> str:
         """Write cost.csv, slopes.csv, cost.md and a figure per axis, and return the slopes and where all of it is."""
         wanted = list(points(request))
@@ -422,7 +428,7 @@ def figure(
             if (slope.axis, slope.measure, slope.algo) == (axis.name, "peak_mem_whole_mib", algo):
                 label += f": {number(slope.per_unit)} MiB per {axis.per}"
         handles.append(Line2D([], [], label=literal(label), **line_style(style, 1)))
-    if axis.per and slopes:
+    if axis.per and any(slope.points > 2 for slope in slopes if slope.axis == axis.name):
         further.append(Line2D([], [], color=GREY, lw=0.8, label="thin: least squares"))
         for slope in slopes:
             if slope.axis == axis.name and slope.measure == "peak_mem_whole_mib":
@@ -441,6 +447,7 @@ def _panel(
     for algo, line in sorted(series.items()):
         axes.plot(list(line), list(line.values()), **line_style(look[algo], 1))
     axes.set_xticks(sorted({row.value for row in rows}))
+    axes.margins(y=0.1)
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter("{x:,.10g}")
     axes.yaxis.set_major_locator(MaxNLocator(5))
