@@ -194,10 +194,13 @@ def test_an_interrupted_run_is_saved_and_continued_to_the_same_bits(tmp_path):
     (row,) = table(out / "summary.csv")
     if row["status"] == "interrupted":  # else it was faster than the signal
         assert 0 < int(row["tasks_seen"]) < 1600
+        first = row
         done = run_bench(*SMALL, *plugin, "--out", out)
         assert done.returncode == 0, done.stderr
         (row,) = table(out / "summary.csv")
         assert row["resumed"] == "1"
+        done_at = int(first["tasks_seen"]) // 4
+        assert re.search(rf"goes on after meta-step {done_at} of \d+, where it was stopped$", done.stdout, re.MULTILINE)
     (expected,) = table(tmp_path / "whole" / "summary.csv")
     for column in ("test_acc", "test_acc_transductive", "stream_sha256", "tasks_seen", "run_id", "status"):
         assert row[column] == expected[column]

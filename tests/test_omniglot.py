@@ -155,6 +155,17 @@ def test_a_good_cache_file_stands_in_for_archives_that_are_gone(mini):
     assert again.splits == whole.splits
 
 
+def test_a_cache_elsewhere_does_not_stand_in_for_a_root_that_is_not_there(mini):
+    """A mistyped --data-root, say; what was prepared under --out is of another one."""
+    mini.archives()
+    mini.root.chmod(0o555)
+    mini.load()
+    assert list(mini.cache.iterdir())
+    mini.root.rename(mini.root.with_name("elsewhere"))
+    with pytest.raises(pytest.fail.Exception, match="tried to download"):
+        mini.load()
+
+
 def test_a_cut_cache_file_is_made_anew(mini):
     whole = mini.archives().load()
     (file,) = mini.root.glob("*.npz")

@@ -587,6 +587,13 @@ def test_results_take_older_records_and_leave_out_what_was_edited(tmp_path, capl
     assert "edited/run.json: ignored" in caplog.text
 
 
+def test_results_of_what_is_no_folder_are_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    for name in ("file", "nope"):
+        with pytest.raises(NotADirectoryError, match=f"{name}' is no folder; accepted: what --out was given"):
+            bench.load_results(tmp_path / name)
+
+
 def test_results_of_no_run_have_the_same_columns_and_types(tmp_path):
     none = bench.load_results(tmp_path)
     make_run(tmp_path)

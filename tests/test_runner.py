@@ -20,7 +20,7 @@ from bench.config import RunConfig
 from bench.locks import run_lock
 from bench.processes import Forwarding, forwarding_signals
 from bench.records import load_run, plain
-from bench.runner import Halted, Place, run_all
+from bench.runner import Halted, Pace, Place, run_all
 
 FAKE = Path(__file__).parent / "fake_worker.py"
 
@@ -421,3 +421,24 @@ def test_an_error_of_ours_leaves_no_worker_behind(compare):
         run_all(configs, Place(compare.out, compare.out, jobs=2), False, fail)
     assert compare.row("long").status == "interrupted"
     assert compare.lock("long").take()
+
+
+def test_time_left_counts_runs_under_way_and_ends_with_the_last(monkeypatch):
+    """Two at a time, the first two begun together: one took 60 s, so that the other, as long, is nearly done."""
+    now = [0.0]
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+    pace = Pace(4, 2, began=0.0)
+    assert pace.words() == "0 s gone"
+    pace.start(1)
+    pace.start(2)
+    now[0] = 60.0
+    pace.end(1)
+    assert pace.words() == "1 min 0 s gone, about 1 min 0 s left"  # 3 runs of 60 s less 60 s, by two
+    pace.start(3)
+    now[0] = 90.0  # what takes longer than others is not counted beyond them
+    assert pace.words() == "1 min 30 s gone, about 45 s left"
+    assert pace.words(going_on=False) == "1 min 30 s gone"
+    pace.end(2)
+    pace.end(3)
+    pace.end(4)  # kept, or made by others
+    assert pace.words() == "1 min 30 s gone"
