@@ -34,7 +34,7 @@ from bench.records import MODES, Run, Warn, log
 from bench.repeat import repeat_command
 from bench.summary import written
 from bench.text import heading, place
-from bench.verdicts import verdict_sentences
+from bench.verdicts import published_sentences, verdict_sentences
 
 FOLDER = Path(__file__).with_name("page")
 LONG = 40  # lines of a table, beyond which it is folded up
@@ -82,6 +82,7 @@ def page(
             arms=compared,
             counts=_counts(runs),
             verdicts=[(name, verdict_sentences(members, comparisons)) for name, members in settings],
+            judged=published_sentences(published),
             result_headers=headers,
             results=list(zip(lines, commands)),
             every_run=[(run.row.run_id, *run_cells(run)) for run in runs],

@@ -7,7 +7,7 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from bench.config import AUTO, RunConfig
 from bench.data import load_data
 from bench.flags import DEFAULT_PROTOCOL, GRID, default_algorithms, flag_names, names_in, values_of, varied
 from bench.kernels import available
-from bench.protocols import IDENTITY, Override, check_overrides, check_taken, load_protocol, resolve
+from bench.protocols import IDENTITY, Override, Protocol, check_overrides, check_taken, gaps, load_protocol, resolve
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, blaming, create_algorithm, said, unknown
 from bench.rehearsal import rehearse
 from bench.runner import Place, finished
@@ -42,19 +42,38 @@ def plan(
     protocol = load_protocol(args.protocol or DEFAULT_PROTOCOL)
     defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
     grid = {name: asked.grid.get(name, [None]) for name in GRID}
-    configs = []
+    configs, told = [], set[str]()
+
+    def once(line: str) -> None:
+        if line not in told:
+            warn(line)
+            told.add(line)
+
     for values in itertools.product(*grid.values()):
         cell = {name: value for name, value in zip(grid, values) if value is not None}
         flags = {name: value for name, value in {**asked.flags, **cell}.items() if name not in IDENTITY}
         shape = {name: cell.get(name, defaults[name]) for name in ("n_way", "k_shot", "seed")}
         machine = {"device": asked.device, "dataset": asked.dataset, "threads": asked.threads}
-        configs += [resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets) for algo in algos]
+        for algo in algos:
+            configs.append(resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets))
+            tell_gaps(protocol, configs[-1], {*flags, *(o.name for o in asked.sets if o.algo in (None, algo))}, once)
     check_taken(asked.sets, configs)
     source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
     configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
     check(configs, source, unfinished(args, place.out, source.sha256))
     asked = dataclasses.replace(asked, data_sha256=source.sha256)
     return asked, list({config.run_id: config for config in configs}.values())
+
+
+def tell_gaps(protocol: Protocol, config: RunConfig, given: Collection[str], warn: Callable[[str], None]) -> None:
+    """Warn of settings that the protocol has for other shapes of tasks and that nobody has given for this one."""
+    open_ones = {n: shapes for n, shapes in gaps(protocol, dataclasses.asdict(config)).items() if n not in given}
+    for name, shapes in open_ones.items():
+        value = config.hyperparameters.get(name, getattr(config, name, None))
+        warn(
+            f"protocol {protocol.name} sets {name} of {config.algo} for {'; '.join(shapes)}, but not for"
+            f" {config.n_way}-way {config.k_shot}-shot, where it stays at {value}; --set {config.algo}.{name}=N decides"
+        )
 
 
 def request(args: argparse.Namespace, place: Place) -> Request:

@@ -154,6 +154,24 @@ def resolve(
     )
 
 
+def gaps(protocol: Protocol, identity: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what a protocol sets of an algorithm for some shapes of tasks and not for this one, with those shapes.
+
+    Args:
+        identity: algo, n_way, k_shot.
+    """
+    own = [preset for preset in protocol.presets if preset.where.get("algo") in (None, identity["algo"])]
+    matching = [p for p in own if all(identity.get(key) == value for key, value in p.where.items())]
+    settled = {name for preset in matching for name in preset.values}
+    found: dict[str, list[str]] = {}
+    for preset in own:
+        shape = ", ".join(f"{key}={value}" for key, value in preset.where.items() if key != "algo")
+        for name in preset.values if shape else ():
+            if name not in settled:
+                found.setdefault(name, []).append(shape)
+    return found
+
+
 def _backbone_options() -> set[str]:
     """Return the options of all backbones: a protocol's, for the backbone that it has in mind, do nothing on others."""
     return {option for name in BACKBONES.names() for option in hyperparameter_names(BACKBONES.get(name))}

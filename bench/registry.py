@@ -111,8 +111,12 @@ class Registry(Generic[T]):
         """
         self._load()
         if name not in self._classes:
-            raise BenchError(unknown(self.kind, name, self.names()))
+            raise BenchError(unknown(self.kind, name, self.names()) + self._plugin_hint())
         return self._classes[name]
+
+    def _plugin_hint(self) -> str:
+        """Return where else a name may come from, for registries that plugins fill."""
+        return "" if self._load_plugins else " That of a plugin needs --plugin FILE.py."
 
 
 def _where(cls: type) -> str:

@@ -6,12 +6,14 @@ import itertools
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 
+from bench.anchors import beside, load_anchors
 from bench.comparison import LEVEL, Arm, Comparison, arms, by_setting, compare
 from bench.console import styled, width
 from bench.exports import leader
 from bench.records import Run
 from bench.summary import modes
 from bench.text import heading, number, plus_minus
+from bench.verdicts import published_sentences
 
 _RIGHT = (1, 4, 5, 6)  # columns of numbers
 
@@ -32,6 +34,10 @@ def comparison_table(runs: Sequence[Run], colour: bool = False) -> str:
         members = [arm for _, group in by_setting(grouped) for arm in group if heading([arm.setting]) == title]
         best = _best(members) if colour else {}
         blocks.append(f"{title}\n{_fitted(members, best)}")
+    if any(any(arm.values("beside")) for arm in grouped):
+        blocks.append("beside N: timed while up to N other runs were under way on this machine")
+    judged = published_sentences(beside(load_anchors(), grouped))
+    blocks += ["\n".join(textwrap.wrap(sentence, width(), subsequent_indent="  ")) for sentence in judged]
     return "\n\n".join(blocks)
 
 

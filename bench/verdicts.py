@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+from bench.anchors import Beside
 from bench.comparison import Arm, Comparison, budgets
 from bench.records import MODES
 from bench.text import plus_minus
@@ -25,6 +26,17 @@ def verdict_sentences(arms: Sequence[Arm], comparisons: Iterable[Comparison]) ->
     pairs = [c for c in comparisons if c.setting == arms[0].setting]
     found = {mode: _of_mode(arms, [c for c in pairs if c.mode == mode], mode) for mode in MODES}
     return {mode: [*sentences, *unequal(arms)] for mode, sentences in found.items()}
+
+
+def published_sentences(lines: Iterable[Beside]) -> list[str]:
+    """Return a sentence for each published value that something of ours stands beside."""
+    return [
+        f"{line.label}, {line.anchor.n_way}-way {line.anchor.k_shot}-shot {line.anchor.mode}:"
+        f" {plus_minus(line.test_acc, line.test_acc_ci95 or math.nan)}, published"
+        f" {plus_minus(line.anchor.published, line.anchor.published_pm or math.nan)}: {line.verdict}."
+        for line in lines
+        if line.anchor.kind == "anchor" and line.test_acc is not None
+    ]
 
 
 def unequal(arms: Sequence[Arm]) -> list[str]:

@@ -1,12 +1,16 @@
 """Configurations: ranges, types, protocols and the order in which settings override each other."""
 
+import itertools
 import tomllib
 from pathlib import Path
 
 import pytest
+from conftest import TOY
 
 from bench.api import BenchError
 from bench.config import RunConfig, coerce
+from bench.flags import parser
+from bench.plan import plan
 from bench.protocols import (
     FOLDER,
     Override,
@@ -14,11 +18,13 @@ from bench.protocols import (
     Protocol,
     check_overrides,
     check_taken,
+    gaps,
     load_protocol,
     protocol_names,
     resolve,
 )
 from bench.registry import ALGORITHMS, algorithm_names, create_algorithm, load_plugin
+from bench.runner import Place
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 IDENTITY = {"dataset": "toy", "n_way": 5, "k_shot": 1, "seed": 0, "device": "cpu", "threads": None}
@@ -231,3 +237,40 @@ def test_protocol_files_say_what_they_are_for():
 def test_unknown_protocols_are_answered_with_the_nearest():
     with pytest.raises(BenchError, match="Did you mean 'matched'"):
         load_protocol("mached")
+
+
+def test_what_a_protocol_has_for_other_shapes_alone_is_told():
+    """Reptile's minibatches are made for 5 and 20 ways, 1 and 5 shots; in ``paper`` so are the queries of all."""
+    shapes = ["n_way=5, k_shot=1", "n_way=5, k_shot=5", "n_way=20, k_shot=1", "n_way=20, k_shot=5"]
+    for name in ("quick", "matched"):
+        protocol = load_protocol(name)
+        assert gaps(protocol, {"algo": "reptile", "n_way": 5, "k_shot": 3}) == {"inner_batch": shapes}
+        for n_way, k_shot in itertools.product((5, 20), (1, 5)):
+            assert gaps(protocol, {"algo": "reptile", "n_way": n_way, "k_shot": k_shot}) == {}
+        assert gaps(protocol, {"algo": "maml", "n_way": 7, "k_shot": 3}) == {}
+    paper = gaps(load_protocol("paper"), {"algo": "maml", "n_way": 20, "k_shot": 2})
+    assert paper == {"k_query": ["k_shot=1", "k_shot=5"], "eval_k_query": ["k_shot=1", "k_shot=5"]}
+
+
+def test_the_gap_is_warned_of_once_and_not_where_it_is_filled(tmp_path):
+    load_plugin(TOY)
+    place = Place(tmp_path, tmp_path, (TOY,))
+    base = [
+        "--dataset",
+        "toy",
+        "--backbone",
+        "one-layer",
+        "--device",
+        "cpu",
+        "--algos",
+        "reptile,maml",
+        "--k-shot",
+        "3",
+    ]
+    told = []
+    plan(parser().parse_args([*base, "--seeds", "0,1"]), place, told.append)
+    (line,) = told
+    assert "sets inner_batch of reptile for n_way=5, k_shot=1; " in line
+    assert line.endswith("not for 5-way 3-shot, where it stays at 10; --set reptile.inner_batch=N decides")
+    plan(parser().parse_args([*base, "--set", "reptile.inner_batch=6"]), place, told.append)
+    assert len(told) == 1

@@ -88,7 +88,10 @@ def long_names(tmp_path_factory):
     out = tmp_path_factory.mktemp("long")
     for i, algo in enumerate(("a", LONG, f"{LONG} too", "b")):
         make_run(out, algo, 0, 0.8 + 0.04 * i, 60, 1 + i, run_id=f"run{i}")
-    return write_report(out).report_html
+    with pytest.MonkeyPatch.context() as patch:  # these runs have no configuration to make one of
+        for module in ("html", "pagetables"):
+            patch.setattr(f"bench.{module}.repeat_command", lambda *runs: "python run_bench.py" + " --flag value" * 40)
+        return write_report(out).report_html
 
 
 @pytest.fixture
@@ -116,6 +119,23 @@ def test_a_click_and_enter_sort_by_number(opened):
     assert [float(text) for text in column(opened, "results-table", place)] == sorted(found, reverse=True)
     order.send_keys(Keys.SPACE)  # back to the order of the page
     wait_for(opened, f"{order_of} == null")
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_a_command_unfolds_in_a_row_of_its_own_in_sight(browser, long_names, width):
+    emulate(browser, width)
+    ready(browser, long_names)
+    for table in ("results", "runs"):
+        cell = browser.find_element(By.CSS_SELECTOR, f"#{table}-table tbody tr td details")
+        show(browser, cell)
+        cell.find_element(By.TAG_NAME, "summary").click()
+        shown = f"document.querySelector('#{table}-table td.unfolded > *')"
+        box = wait_for(browser, f"return {shown}?.getBoundingClientRect()")
+        assert box["left"] >= 0
+        assert box["right"] <= width
+        assert len(browser.execute_script(f"return {shown}.textContent")) > 40
+        cell.find_element(By.TAG_NAME, "summary").click()
+        wait_for(browser, f"return !{shown}")
 
 
 def test_a_table_scrolls_by_keyboard(opened):

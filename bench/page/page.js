@@ -245,6 +245,15 @@
         for (const name of ["role", "aria-label", "tabindex"]) outer.removeAttribute(name);
       }
       choices(table, tables.at(-1));
+      // What unfolds gets a row of its own: in its cell it would lie beyond the edge, and under the column that stays.
+      const library = tables.at(-1);
+      table.addEventListener("toggle", ({ target: details }) => {
+        if (printing || details.tagName !== "DETAILS") return;
+        const row = library.row(details.closest("tr"));
+        for (const other of details.closest("tr").querySelectorAll("details")) if (other !== details && details.open) other.open = false;
+        if (details.open) row.child(details.lastElementChild.cloneNode(true), "unfolded").show();
+        else if (![...row.node().querySelectorAll("details")].some((other) => other.open)) row.child.remove();
+      }, true);
       table.tHead.addEventListener("keydown", (event) => {
         if (event.key === " ") {
           event.preventDefault();
