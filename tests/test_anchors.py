@@ -17,6 +17,8 @@ from bench.protocols import load_protocol, resolve
 from bench.records import MODES, load_runs, write_run
 from bench.report import write_report
 from bench.sections import published
+from bench.terminal import comparison_table
+from bench.verdicts import published_sentences
 
 SETTINGS = ((5, 1), (5, 5), (20, 1), (20, 5))
 # Typed from the notes on the table, not from the data file: percent and +-, by setting.
@@ -265,3 +267,21 @@ def test_the_file_and_the_page_say_the_same(tmp_path):
     assert line[4:7] == [f"{sd:.4f}", "2", "20,000 of 60,000"]
     assert line[7:] == ["0.9870 ± 0.0040", f"{diff:+.4f}", f"{tolerance:.4f}", mine["verdict"]]
     assert mine["verdict"] == "reproduced; 2 seeds; 33% of the budget"
+
+
+@pytest.mark.usefixtures("blank_pictures")
+def test_what_is_published_stands_among_the_verdicts_and_on_the_terminal(tmp_path):
+    for seed in range(3):
+        paper_run(tmp_path, seed=seed, accuracy=0.985)
+    paper_run(tmp_path, "fomaml", accuracy=0.9, meta_steps=6_000)
+    lines = beside(load_anchors(), arms(load_runs(tmp_path)))
+    told = published_sentences(lines)
+    assert len(told) == 2  # of the table's one mode for both
+    maml = next(text for text in told if text.startswith("maml, 5-way 1-shot transductive: 0.9850 ± "))
+    assert maml.endswith(", published 0.9870 ± 0.0040: reproduced.")
+    assert "below; 1 seed; 10% of the budget" in next(text for text in told if text.startswith("fomaml"))
+    shown = write_report(tmp_path).report_html.read_text(encoding="utf-8")
+    assert shown.index("Against published values") < shown.index('id="results"')
+    assert f"<li>{maml}</li>" in shown
+    terminal = " ".join(comparison_table(load_runs(tmp_path)).split())
+    assert all(text in terminal for text in told)

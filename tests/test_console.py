@@ -53,6 +53,7 @@ def test_a_long_name_has_a_line_of_its_own_and_is_never_broken(tmp_path):
         make_run(tmp_path, "fomaml", 0, 0.8, cost=10, meta_steps=steps, beside=4, run_id=f"fomaml-{steps}")
     lines = comparison_table(load_runs(tmp_path)).splitlines()
     assert max(map(len, lines)) <= 80
+    assert lines[-1] == "beside N: timed while up to N other runs were under way on this machine"
     for steps in (10_000, 60_000):
         place = next(i for i, line in enumerate(lines) if line == f"fomaml (meta_steps={steps})")
         assert re.match(r" +1  0\.\d{4} ± ", lines[place + 1])
