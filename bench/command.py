@@ -190,7 +190,8 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
             status = _with_lost(status, configs, runs.values(), console)
         text = chosen.report(asked, runs, place.out)
         shown = write_study_page(place.out, args.study, list(runs.values()))
-    console.say(f"\n{text}{', report.html' * shown}")
+    page = f"\nThe page of it: {place.out / 'report.html'}" if shown else ""
+    console.say(f"\n{text}{page}")
     return status
 
 

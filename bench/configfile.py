@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from bench.api import BenchError
 from bench.config import RunConfig
 from bench.files import write_atomic
 from bench.flags import DEFAULT_PROTOCOL, GRID, flag_names, folder, values_of
-from bench.protocols import IDENTITY
+from bench.protocols import IDENTITY, Override
 from bench.registry import unknown
 from bench.runner import Place
 from bench.study import Request
@@ -28,13 +28,14 @@ FILE = "config.toml"
 VERSION = 1
 _FORMAT = "format"
 _RESOLVED = "resolved"
-_DECIDING = ("protocol", "backbone", "n_way", "k_shot")  # what the settings of a resolved file may depend on
+_DECIDING = ("algos", "protocol", "backbone", "n_way", "k_shot")  # what the settings of a resolved file depend on
 _NOT_KEYS = ("help", "config")
 
 _HEADER = """\
 # What the last command on this folder asked for, with every setting that it had decided. It goes on with
 #     python run_bench.py --config {name}
-# Flags beside --config override it. Paths are relative to this file.
+# Flags beside --config override it, but not with an algorithm, protocol, network or shape of tasks that it was not
+# decided for. Paths are relative to this file.
 """
 
 
@@ -51,7 +52,7 @@ def arguments(path: Path, parser: argparse.ArgumentParser, typed: argparse.Names
     """Return the command line that a configuration file stands for; what the user types comes after it, and wins.
 
     A file that a command has left holds every setting that was decided for its protocol, network and shape of tasks:
-    others cannot be asked for beside it. ``set`` lines for algorithms that are not among the typed ones are left out.
+    others cannot be asked for beside it. ``set`` lines of algorithms in it that are not typed are left out.
 
     Args:
         typed: what the user typed besides.
@@ -83,30 +84,35 @@ def arguments(path: Path, parser: argparse.ArgumentParser, typed: argparse.Names
         if name not in known:
             raise BenchError(unknown(f"key in {where}", key, known))
         words += _words(f"{where}: {key}", known[name], value, path.parent)
-    if typed.algos is None:
+    held = content.get("algos")
+    if typed.algos is None or not isinstance(held, list):
         return words
-    algos = [name.strip() for name in typed.algos.split(",")]
-    return [word for word in words if not _of_others(word, algos)]
+    left_out = set(map(str, held)) - {name.strip() for name in typed.algos.split(",")}
+    return [word for word in words if not _sets_one_of(word, left_out)]
 
 
 def _check_made_for(where: str, content: Mapping[str, Any], typed: argparse.Namespace) -> None:
     """Refuse what is typed beside a resolved file if its settings were decided for something else."""
-    for name in _DECIDING:
-        text, held = getattr(typed, name), content.get(name)
-        accepted = [str(value) for value in (held if isinstance(held, list) else [held])]
-        if text is not None and held is not None and not {part.strip() for part in text.split(",")} <= set(accepted):
+    asked = {name: getattr(typed, name) for name in _DECIDING}
+    for override in map(Override.parse, typed.set):
+        if override.name in _DECIDING:
+            asked[override.name] = override.value
+    for name, text in asked.items():
+        held = content.get(name)
+        accepted = [str(value) for value in (held if isinstance(held, list) else [held] if held is not None else [])]
+        if text is not None and not {part.strip() for part in text.split(",")} <= set(accepted):
             flag = f"--{name.replace('_', '-')}"
             raise BenchError(
                 f"{flag} {text!r} beside {where}, in which a command has left all that it had decided for"
-                f" {flag} {','.join(accepted)}; accepted: that, or flags without the file"
+                f" {flag} {','.join(accepted) or 'of several kinds'}; accepted: that, or flags without the file"
             )
 
 
-def _of_others(word: str, algos: Sequence[str]) -> bool:
-    """Say whether a word sets something of an algorithm that is not among ``algos``."""
+def _sets_one_of(word: str, algos: Collection[str]) -> bool:
+    """Say whether a word sets something of one of ``algos``."""
     _, is_set, setting = word.partition("--set=")
     algo, dot, _ = setting.partition("=")[0].rpartition(".")
-    return bool(is_set and dot) and algo not in algos
+    return bool(is_set and dot) and algo in algos
 
 
 def _words(where: str, action: argparse.Action, value: Any, beside: Path) -> list[str]:

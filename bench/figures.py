@@ -14,7 +14,7 @@ from typing import Any
 from bench.anchors import Beside
 from bench.colours import Labels, colours
 from bench.comparison import Arm, Comparison, by_setting
-from bench.curves import Point, adaptation, adapted, validation
+from bench.curves import Point, adaptation, drawn_points, known, takes_no_steps, validation
 from bench.records import MODES
 from bench.stats import pareto_front
 from bench.text import number
@@ -27,7 +27,6 @@ from bench.traces import (
     band_note,
     faint,
     in_rows,
-    known,
     literal,
     log_scale,
     score_axis,
@@ -95,7 +94,7 @@ def _curves(
     if not data:
         return None
     note = f"Transductive meta-validation; line: {'mean over seeds' if _several(arms) else 'one seed'}"
-    note += f"{band_note(arms, data, 'validation tasks')}."
+    note += f"{band_note(found, 'validation tasks')}."
     layout = {"xaxis": x_axis, "yaxis": score_axis(f"validation {measure}", measure), "height": 340}
     return FigureSpec(
         f"curves-{column}", f"Validation {measure} {against}", note, place, data, layout, _drawn(data, arms)
@@ -253,11 +252,9 @@ def _adapted(place: int, arms: list[Arm], mode: str, look: dict[str, str]) -> Fi
     found = [(arm, points) for arm in arms if (points := adaptation(arm, mode))]
     longest = max((max(points) for _, points in found), default=0)
     data: list[dict[str, Any]] = []
-    for arm, points in found:
-        shown, steps = adapted(points), f"{mode}<br>%{{x}} steps<br>{measure}"
-        if len(points) == 1 < longest:  # takes no steps, to be compared with every step of the others
-            shown = [point._replace(x=end) for point in shown for end in (1, longest)]
-            steps = f"{mode}<br>takes no steps<br>{measure}"
+    for arm, _ in found:
+        shown = drawn_points(arm, mode, longest)
+        steps = f"{mode}<br>{'takes no' if takes_no_steps(arm) else '%{x}'} steps<br>{measure}"
         data += [*band(arm, shown, look), _with_points(arm, shown, look, steps)]
     if not data:
         return None
@@ -266,7 +263,7 @@ def _adapted(place: int, arms: list[Arm], mode: str, look: dict[str, str]) -> Fi
     tasks = sorted({point.tasks for arm in arms for run in arm.ok.values() for point in run.adaptation if point.tasks})
     note = "Mean over seeds" if _several(arms) else "One seed"
     note += f", on the first {' or '.join(f'{n:,}' for n in tasks)} test tasks" if tasks else ""
-    note += band_note(arms, data, "these tasks")
+    note += band_note(((arm, drawn_points(arm, mode, longest)) for arm, _ in found), "these tasks")
     note += ". From the first step on: what the weights do unadapted is in the table." if longest else "."
     title = f"Test {measure} after adaptation steps, {mode}"
     return FigureSpec(f"adaptation-{mode}", title, note, place, data, layout, _drawn(data, arms))

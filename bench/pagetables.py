@@ -10,7 +10,7 @@ from bench.comparison import Arm
 from bench.records import Run
 from bench.repeat import repeat_command
 from bench.summary import modes
-from bench.text import fraction, number, plus_minus, short_places
+from bench.text import counted, fraction, number, plus_minus, short_places
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def results(arms: Sequence[Arm]) -> list[list[Cell]]:
         others = max(arm.values("beside"), default=0)
         statuses = [run.row.status for run in arm.runs if not run.ok]
         notes = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
-        notes += [f"timed beside {others:.0f} other run{'s' * (others > 1)}"] * bool(others)
+        notes += [f"timed beside {counted(round(others), 'other run')}"] * bool(others)
         spread = arm.sd(arm.tested["plain"])
         before = arm.mean(f"{arm.tested['plain'].removeprefix('test_')}_before_adaptation")
         tasks = sum(arm.values("test_tasks"))

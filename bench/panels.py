@@ -20,7 +20,7 @@ from matplotlib.patches import Patch
 
 from bench.colours import Labels, colours, ink, strokes
 from bench.comparison import Arm, by_setting
-from bench.curves import Point
+from bench.curves import Point, band_kind
 from bench.text import heading, short_places
 
 _DASHES: tuple[Any, ...] = (
@@ -140,11 +140,11 @@ def in_panels(panels: Iterable[tuple[Axes, list[Arm]]]) -> list[Arm]:
 
 def shade(axes: Axes, arm: Arm, curve: Sequence[Point], style: Style) -> set[str]:
     """Fill the band around a curve, if it has one, and return what it is for ``band_handles``."""
-    low, high = [point.low for point in curve], [point.high for point in curve]
-    if low == high:
+    if not (kind := band_kind(arm, curve, "tasks (one seed)")):
         return set()
-    axes.fill_between([point.x for point in curve], low, high, color=style.colour, alpha=0.15, linewidth=0)
-    return {"lowest to highest seed" if len(arm.ok) > 1 else "95% interval over tasks (one seed)"}
+    ends = ([point.low for point in curve], [point.high for point in curve])
+    axes.fill_between([point.x for point in curve], *ends, color=style.colour, alpha=0.15, linewidth=0)
+    return {kind}
 
 
 def band_handles(kinds: Iterable[str]) -> list[Any]:

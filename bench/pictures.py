@@ -69,8 +69,8 @@ def write_pictures(folder: Path, name: str, draw: Callable[[Page], Figure], sett
         slides.append(folder / "slides" / f"{name}{f'-{i + 1}' * (i > 0)}.png")
         write_atomic(slides[-1], png(figure))
     kept = {*found, *(path.with_suffix(".svg") for path in found), *slides}
-    for old in (*folder.glob(f"{name}-*.*"), *folder.glob(f"slides/{name}-*.*")):
-        if old not in kept and re.fullmatch(r"\d+", old.stem.removeprefix(f"{name}-")):
+    for old in (*folder.glob(f"{name}-*.png"), *folder.glob(f"{name}-*.svg"), *folder.glob(f"slides/{name}-*.png")):
+        if old not in kept and re.fullmatch(r"[2-9]|[1-9]\d", old.stem.removeprefix(f"{name}-")):
             old.unlink()  # of a comparison that took more pages
     return found
 

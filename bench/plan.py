@@ -42,13 +42,8 @@ def plan(
     protocol = load_protocol(args.protocol or DEFAULT_PROTOCOL)
     defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
     grid = {name: asked.grid.get(name, [None]) for name in GRID}
-    configs, told = [], set[str]()
-
-    def once(line: str) -> None:
-        if line not in told:
-            warn(line)
-            told.add(line)
-
+    configs: list[RunConfig] = []
+    told: list[str] = []
     for values in itertools.product(*grid.values()):
         cell = {name: value for name, value in zip(grid, values) if value is not None}
         flags = {name: value for name, value in {**asked.flags, **cell}.items() if name not in IDENTITY}
@@ -56,24 +51,27 @@ def plan(
         machine = {"device": asked.device, "dataset": asked.dataset, "threads": asked.threads}
         for algo in algos:
             configs.append(resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets))
-            tell_gaps(protocol, configs[-1], {*flags, *(o.name for o in asked.sets if o.algo in (None, algo))}, once)
+            told += untold(protocol, configs[-1], {*flags, *(o.name for o in asked.sets if o.algo in (None, algo))})
     check_taken(asked.sets, configs)
     source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
     configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
     check(configs, source, unfinished(args, place.out, source.sha256))
+    for line in dict.fromkeys(told):  # now: what is wrong is told alone
+        warn(line)
     asked = dataclasses.replace(asked, data_sha256=source.sha256)
     return asked, list({config.run_id: config for config in configs}.values())
 
 
-def tell_gaps(protocol: Protocol, config: RunConfig, given: Collection[str], warn: Callable[[str], None]) -> None:
-    """Warn of settings that the protocol has for other shapes of tasks and that nobody has given for this one."""
-    open_ones = {n: shapes for n, shapes in gaps(protocol, dataclasses.asdict(config)).items() if n not in given}
-    for name, shapes in open_ones.items():
-        value = config.hyperparameters.get(name, getattr(config, name, None))
-        warn(
-            f"protocol {protocol.name} sets {name} of {config.algo} for {'; '.join(shapes)}, but not for"
-            f" {config.n_way}-way {config.k_shot}-shot, where it stays at {value}; --set {config.algo}.{name}=N decides"
-        )
+def untold(protocol: Protocol, config: RunConfig, given: Collection[str]) -> list[str]:
+    """Return a line on each setting that a protocol has for other shapes of tasks and that nobody has ``given``."""
+    shape = {name: getattr(config, name) for name in ("algo", "n_way", "k_shot")}
+    return [
+        f"protocol {protocol.name} sets {name} of {config.algo} for {'; '.join(shapes)}, but not for"
+        f" {config.n_way}-way {config.k_shot}-shot, where it stays at"
+        f" {config.hyperparameters.get(name, getattr(config, name, None))}; --set {config.algo}.{name}=N decides"
+        for name, shapes in gaps(protocol, shape).items()
+        if name not in given
+    ]
 
 
 def request(args: argparse.Namespace, place: Place) -> Request:

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from bench.comparison import Arm
 from bench.curves import adaptation as after_steps
-from bench.curves import adapted, validation
+from bench.curves import drawn_points, validation
 from bench.marks import footnote, marked, marked_look, unmarked
 from bench.panels import (
     COLUMN,
@@ -70,7 +70,7 @@ def peak_memory(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     """Draw the peak memory as a bar, with a line to what was reserved."""
     known = any(arm.values("peak_mem_reserved_mib") for arm in arms)
     label = "peak memory (MiB)" + (": bar allocated, line to reserved" if known else "")
-    return _bars(arms, "peak_mem_mib", "peak_mem_reserved_mib", "held", "Peak memory in training", label, page)
+    return _bars(arms, "peak_mem_mib", "peak_mem_reserved_mib", "reserved", "Peak memory in training", label, page)
 
 
 def accuracy_vs_cost(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
@@ -120,10 +120,8 @@ def adaptation(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
         for (axes, members), mode in zip(panels[first : first + len(MODES)], MODES):
             found = [(arm, points) for arm in members if (points := after_steps(arm, mode))]
             longest = max((max(points) for _, points in found), default=0)
-            for arm, points in found:
-                style, curve = look[arm.label], adapted(points)
-                if len(points) == 1 < longest:  # takes no steps, to be compared with every step of the others
-                    curve = [point._replace(x=end) for point in curve for end in (1, longest)]
+            for arm, _ in found:
+                style, curve = look[arm.label], drawn_points(arm, mode, longest)
                 axes.plot([p.x for p in curve], [p.mean for p in curve], **line_style(style, len(curve)))
                 bands |= shade(axes, arm, curve, style)
                 values += [end for point in curve for end in (point.low, point.high)]

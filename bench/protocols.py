@@ -165,7 +165,7 @@ def gaps(protocol: Protocol, identity: Mapping[str, Any]) -> dict[str, list[str]
     settled = {name for preset in matching for name in preset.values}
     found: dict[str, list[str]] = {}
     for preset in own:
-        shape = ", ".join(f"{key}={value}" for key, value in preset.where.items() if key != "algo")
+        shape = ", ".join(f"{key}={preset.where[key]}" for key in ("n_way", "k_shot") if key in preset.where)
         for name in preset.values if shape else ():
             if name not in settled:
                 found.setdefault(name, []).append(shape)

@@ -67,7 +67,7 @@ class Registry(Generic[T]):
     """Plugins of one kind by name."""
 
     def __init__(self, kind: str, base: type[T], load: Callable[[], object] | None = None) -> None:
-        self.kind, self.base, self._load_plugins = kind, base, load
+        self.kind, self.base, self._load_own = kind, base, load
         self._classes: dict[str, type[T]] = {}
 
     def register(self, name: str) -> Callable[[type[T]], type[T]]:
@@ -91,7 +91,7 @@ class Registry(Generic[T]):
         return add
 
     def _load(self) -> None:
-        (self._load_plugins or load_built_in)()
+        (self._load_own or load_built_in)()
 
     def names(self) -> list[str]:
         """Return the registered names in alphabetical order."""
@@ -111,12 +111,10 @@ class Registry(Generic[T]):
         """
         self._load()
         if name not in self._classes:
-            raise BenchError(unknown(self.kind, name, self.names()) + self._plugin_hint())
+            text = unknown(self.kind, name, self.names())
+            near = text.endswith("?")  # a slip is likelier than a plugin that was left out
+            raise BenchError(text if near or self._load_own else f"{text} One of a plugin needs --plugin FILE.py.")
         return self._classes[name]
-
-    def _plugin_hint(self) -> str:
-        """Return where else a name may come from, for registries that plugins fill."""
-        return "" if self._load_plugins else " That of a plugin needs --plugin FILE.py."
 
 
 def _where(cls: type) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from bench.api import BenchError
@@ -34,7 +34,7 @@ def repeat_command(*runs: Run) -> str | None:
         if name not in _FLAGS or name == "protocol":
             continue
         if name in IDENTITY or name not in preset or preset[name] != value:
-            text = _seeds(runs) if name == "seed" else _text(name, value)
+            text = ",".join(map(str, sorted({run.row.seed for run in runs}))) if name == "seed" else _text(name, value)
             words += ["--seeds" if name == "seed" else f"--{name.replace('_', '-')}", text]
     for group, prefix in (("hyperparameters", f"{config['algo']}."), ("backbone_options", "")):
         expected, found = preset.get(group), config.get(group)
@@ -51,11 +51,6 @@ def _preset(config: Mapping[str, Any]) -> dict[str, Any]:
         return dataclasses.asdict(resolve(load_protocol(config["protocol"]), identity, {}, []))
     except (BenchError, TypeError):
         return {}
-
-
-def _seeds(runs: Sequence[Run]) -> str:
-    configs = [run.details.get("config") for run in runs]
-    return ",".join(map(str, sorted({config["seed"] for config in configs if isinstance(config, Mapping)})))
 
 
 def _text(name: str, value: Any) -> str:

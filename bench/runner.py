@@ -338,9 +338,7 @@ class _Comparison:
             raise
         self.active.append(task)
         if not profiles:
-            c = item.config
-            what = f"{c.algo} {c.n_way}-way {c.k_shot}-shot seed {c.seed} on {c.dataset}"
-            self.reports.note(f"{self._place_of(item)} {what}: started; {self.pace.words()}")
+            self.reports.note(f"{job.told}: started; {self.pace.words()}")
             self.pace.start(item.number)
 
     def _start(self, job: Job, lock: Lock, held: socket.socket | None, profiles: bool) -> subprocess.Popen[bytes]:

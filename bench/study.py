@@ -62,6 +62,8 @@ class Study(ABC):
     def report(self, request: Request, runs: Mapping[str, Run], out: Path) -> str:
         """Write tables and plots under ``out`` and return what to print.
 
+        ``NAME.md``, if there is one, and the pictures in ``plots/`` that it shows become the study's report.html.
+
         Args:
             runs: the finished runs under ``out`` by run_id; some or all of those wanted may be missing.
         """

@@ -5,12 +5,12 @@ from __future__ import annotations
 import html
 import math
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.colours import strokes
 from bench.comparison import Arm
-from bench.curves import Point
+from bench.curves import Point, band_kind
 
 GREY = "#888888"
 DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot", "12px 3px", "3px 6px")
@@ -30,7 +30,7 @@ def arm_line(arm: Arm, look: dict[str, str]) -> dict[str, Any]:
 
 def band(arm: Arm, points: Sequence[Point], look: dict[str, str]) -> list[dict[str, Any]]:
     """Return what lies between the low and high ends of the points, nothing where these are one."""
-    if not any(point.low < point.high for point in points):
+    if not band_kind(arm, points, ""):
         return []
     x = [point.x for point in points]
     outline = {"x": [*x, *reversed(x)], "y": [*(p.high for p in points), *(p.low for p in reversed(points))]}
@@ -38,12 +38,9 @@ def band(arm: Arm, points: Sequence[Point], look: dict[str, str]) -> list[dict[s
     return [{**outline, **fill, "type": "scatter", "meta": arm.label, "name": literal(arm.label)}]
 
 
-def band_note(arms: Sequence[Arm], data: Sequence[dict[str, Any]], tasks: str) -> str:
+def band_note(curves: Iterable[tuple[Arm, Sequence[Point]]], tasks: str) -> str:
     """Say what the bands of a figure are, empty where it has none."""
-    banded = {trace["meta"] for trace in data if trace.get("mode") == "none"}
-    kinds = {
-        "lowest to highest seed" if len(a.ok) > 1 else f"95% interval over {tasks}" for a in arms if a.label in banded
-    }
+    kinds = {kind for arm, points in curves if (kind := band_kind(arm, points, tasks))}
     return f"; band: {' or '.join(sorted(kinds))}" if kinds else ""
 
 
@@ -95,8 +92,3 @@ def faint(colour: str) -> str:
     """Return the colour of a band around a line."""
     red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
     return f"rgba({red},{green},{blue},0.15)"
-
-
-def known(value: float | None) -> bool:
-    """Say whether a value can be drawn."""
-    return value is not None and math.isfinite(value)

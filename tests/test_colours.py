@@ -83,7 +83,8 @@ def test_arms_of_an_algorithm_are_shades_of_its_colour_and_all_different():
 
 def test_neither_a_new_file_nor_a_plugin_moves_a_colour(monkeypatch):
     """Whatever its name, and in whatever order things were imported."""
-    before = colours(registered())
+    settled = [name for name in registered() if ALGORITHMS.get(name).__module__.startswith("algorithms.")]
+    before = colours(settled)
     kept = dict(ALGORITHMS._classes)
     monkeypatch.setattr(ALGORITHMS, "_classes", dict(reversed(kept.items())))
     base = ALGORITHMS.get("maml")

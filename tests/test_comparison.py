@@ -9,7 +9,7 @@ import pytest
 from made_runs import make_row
 
 from bench.comparison import Setting, arms, by_setting, compare
-from bench.curves import adaptation, adapted
+from bench.curves import adaptation, drawn_points
 from bench.records import AdaptationPoint, Run, TestTask
 from bench.stats import paired_comparison
 
@@ -237,8 +237,15 @@ def test_adaptation_is_the_mean_of_the_seeds_that_have_it_by_step_within_its_ban
     found = adaptation(arm, "plain")
     assert found == {0: (0, pytest.approx(0.3), 0.2, 0.4), 1: (1, 0.6, pytest.approx(0.59), pytest.approx(0.61))}
     assert adaptation(arm, "transductive") == {0: (0, 0.9, pytest.approx(0.89), pytest.approx(0.91))}
-    assert [point.x for point in adapted(found)] == [1]
-    assert [point.x for point in adapted(adaptation(arm, "transductive"))] == [0]
+    assert [point.x for point in drawn_points(arm, "plain", 3)] == [1]
+    assert drawn_points(arm, "transductive", 3) == []  # lost on the way, which is no level
+
+
+def test_what_takes_no_steps_is_a_level_across_the_others():
+    runs = [run_of(adaptation=[AdaptationPoint("plain", 0, 0.6, 0.01)])]
+    (arm,) = arms(runs)
+    assert [(point.x, point.mean) for point in drawn_points(arm, "plain", 5)] == [(1, 0.6), (5, 0.6)]
+    assert [(point.x, point.mean) for point in drawn_points(arm, "plain", 0)] == [(1, 0.6)]
 
 
 def test_comparisons_are_of_shared_seeds_in_both_modes():

@@ -204,6 +204,21 @@ def test_what_a_command_has_left_is_not_mixed_with_another_protocol_or_shape(tmp
     fewer = arguments([*saved, "--algos", "reptile", "--n-way", "3", "--protocol", "quick"])
     assert [text for text in fewer.set if text.startswith("maml.")] == []
     assert plan(fewer, place)[1] == [c for c in configs if c.algo == "reptile" and c.n_way == 3]
-    for flag, value in (("--protocol", "matched"), ("--n-way", "2,5"), ("--k-shot", "5"), ("--backbone", "conv4-pool")):
+    wrong = {
+        "--protocol": "matched",
+        "--n-way": "2,5",
+        "--k-shot": "5",
+        "--backbone": "conv4-pool",
+        "--algos": "maml,joint",
+    }
+    for flag, value in wrong.items():
         with pytest.raises(BenchError, match=f"^{flag} '{value}' beside --config .*; accepted: that, or flags without"):
             arguments([*saved, flag, value])
+    with pytest.raises(BenchError, match=r"^--backbone 'mlp' beside --config"):
+        arguments([*saved, "--set", "maml.backbone=mlp"])
+
+
+def test_a_wrong_name_in_a_file_is_not_lost_with_what_is_left_out(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text('algos = ["maml", "reptile"]\nset = ["malm.inner_lr=0.2", "reptile.inner_lr=0.3"]\n')
+    assert arguments(["--config", str(path), "--algos", "maml"]).set == ["malm.inner_lr=0.2"]

@@ -170,13 +170,13 @@ def test_the_command_of_a_run_makes_that_run(tmp_path, protocol, monkeypatch, to
         return plan.plan(flags.parser().parse_args(words), place)[1]
 
     for config in planned(given):
-        run = Run(make_row(), {"config": dataclasses.asdict(config), "command": command}, tmp_path)
+        run = Run(make_row(seed=config.seed), {"config": dataclasses.asdict(config), "command": command}, tmp_path)
         words = shlex.split(repeat_command(run))
         assert words[:2] == ["python", "run_bench.py"]
         assert words[-2:] == ["--data-root", str(tmp_path / "a b")]
         assert [one.run_id for one in planned(words[2:])] == [config.run_id]
         again = dataclasses.replace(config, seed=1)
-        both = repeat_command(run, Run(make_row(), {"config": dataclasses.asdict(again)}, tmp_path))
+        both = repeat_command(run, Run(make_row(seed=1), {}, tmp_path))
         assert [one.run_id for one in planned(shlex.split(both)[2:])] == [again.run_id, config.run_id]
 
 

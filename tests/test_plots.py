@@ -278,11 +278,14 @@ def test_what_is_taller_than_its_page_is_shared_out_and_looks_the_same(tmp_path)
     assert titles == [f"{n_way}-way 1-shot" for n_way in range(5, 13)]
     assert [figure.get_suptitle().split()[-3:] for figure in kept] == [[f"({i}", "of", "3)"] for i in (1, 2, 3)]
     assert drawn[-1][1].get_figheight() <= SLIDE.tallest
+    for name in ("acc-2.csv", "acc-2024.png", "acc-x.png"):  # somebody else's
+        (tmp_path / name).write_text("kept")
     fewer = [arm for arm in members if arm.setting.n_way < 7]
     assert [p.name for p in write_pictures(tmp_path, "acc", lambda page: FIGURES["step_time"](fewer, page), 2)] == [
         "acc.png"
     ]
-    assert sorted(path.name for path in tmp_path.glob("**/acc*")) == ["acc.png", "acc.png", "acc.svg"]
+    left = ["acc-2.csv", "acc-2024.png", "acc-x.png", "acc.png", "acc.png", "acc.svg"]
+    assert sorted(path.name for path in tmp_path.glob("**/acc*")) == left
 
 
 def test_an_algorithm_looks_the_same_in_every_figure_and_no_two_look_alike(grid):

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from bench.api import BenchError, MetaAlgorithm
-from bench.registry import Registry, create_algorithm, load_plugin, unknown
+from bench.registry import ALGORITHMS, Registry, create_algorithm, load_plugin, unknown
 
 
 class Something(MetaAlgorithm):
@@ -64,3 +64,10 @@ def test_an_installed_package_registers_through_its_entry_point(tmp_path):
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from bench.registry import *; print(algorithm_names())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "'outside'" in done.stdout
+
+
+def test_an_unknown_name_that_is_near_to_none_may_be_a_plugins():
+    with pytest.raises(BenchError, match=r"reptile\. One of a plugin needs --plugin FILE\.py\.$"):
+        ALGORITHMS.get("zzzzzz")
+    with pytest.raises(BenchError, match=r"Did you mean 'maml'\?$"):
+        ALGORITHMS.get("mamll")

@@ -233,6 +233,7 @@ def test_the_whole_script_on_tiny_work(monkeypatch, tmp_path, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "slides",
         "speed.csv",
+        "speed.json",
         "speed.md",
         "speed.png",
         "speed.svg",

@@ -233,7 +233,7 @@
       const count = table.tBodies[0].rows.length, many = count > rows;
       const filter = count > 7 || table.querySelector("[data-choose]") ? "search" : null;
       tables.push(new DataTable(table, {
-        pageLength: rows, lengthMenu: [10, rows, 100, 500], paging: many, info: many, order: [], autoWidth: false, orderClasses: false, search: { boundary: true },
+        pageLength: rows, lengthMenu: [...new Set([10, rows, 100, 500])], paging: many, info: many, order: [], autoWidth: false, orderClasses: false, search: { boundary: true },
         layout: { topStart: many ? "pageLength" : null, topEnd: filter, bottomStart: many ? "info" : null, bottomEnd: many ? "paging" : null },
         language: { search: "Filter:", zeroRecords: "no row has all of these words", lengthMenu: "_MENU_ rows", info: "_START_ to _END_ of _TOTAL_", infoEmpty: "no row", infoFiltered: "(of _MAX_)" },
       }));
