@@ -115,7 +115,7 @@ def make_panels(
     rows = [max(heights[i : i + columns]) for i in range(0, len(heights), columns)]
     total = sum(rows) + around * len(rows)
     figure = new_figure(page, total)
-    counted = f" ({place + 1} of {of})" if of > 1 else ""
+    counted = f" ({place + 1}\u00a0of\u00a0{of})" if of > 1 else ""  # on one line
     entitle(figure, f"{title}: {heading(arm.setting for arm in arms)}{counted}", total)
     if not wanted:
         figure.text(0.5, 0.4, "no finished run", ha="center", va="center", color=GREY, fontsize=TEXT)
