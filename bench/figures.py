@@ -251,9 +251,9 @@ def _adapted(place: int, arms: list[Arm], mode: str, look: dict[str, str]) -> Fi
     measure = _measure(arms)
     found = [(arm, points) for arm in arms if (points := adaptation(arm, mode))]
     longest = max((max(points) for _, points in found), default=0)
+    curves = [(arm, drawn_points(arm, mode, longest)) for arm, _ in found]
     data: list[dict[str, Any]] = []
-    for arm, _ in found:
-        shown = drawn_points(arm, mode, longest)
+    for arm, shown in curves:
         steps = f"{mode}<br>{'takes no' if takes_no_steps(arm) else '%{x}'} steps<br>{measure}"
         data += [*band(arm, shown, look), _with_points(arm, shown, look, steps)]
     if not data:
@@ -263,7 +263,7 @@ def _adapted(place: int, arms: list[Arm], mode: str, look: dict[str, str]) -> Fi
     tasks = sorted({point.tasks for arm in arms for run in arm.ok.values() for point in run.adaptation if point.tasks})
     note = "Mean over seeds" if _several(arms) else "One seed"
     note += f", on the first {' or '.join(f'{n:,}' for n in tasks)} test tasks" if tasks else ""
-    note += band_note(((arm, drawn_points(arm, mode, longest)) for arm, _ in found), "these tasks")
+    note += band_note(curves, "these tasks")
     note += ". From the first step on: what the weights do unadapted is in the table." if longest else "."
     title = f"Test {measure} after adaptation steps, {mode}"
     return FigureSpec(f"adaptation-{mode}", title, note, place, data, layout, _drawn(data, arms))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import difflib
 import os
 import re
 import sys
@@ -16,7 +15,7 @@ from typing import Any, NoReturn
 from bench.api import BenchError
 from bench.config import AUTO, RunConfig, check_range, coerce
 from bench.protocols import load_protocol, protocol_names
-from bench.registry import ALGORITHMS, BACKBONES
+from bench.registry import ALGORITHMS, BACKBONES, unknown
 
 DESCRIPTION = "Compare meta-learning algorithms on identical task streams: flags in, tables and plots out."
 USAGE = 2
@@ -36,10 +35,7 @@ class Parser(argparse.ArgumentParser):
         words = message.split("unrecognized arguments: ")
         if len(words) == 2:
             flags = [option for action in self._actions for option in action.option_strings if option.startswith("--")]
-            name = words[1].split()[0]
-            near = difflib.get_close_matches(name, flags, n=1, cutoff=0.5)
-            hint = f". Did you mean {near[0]!r}? Accepted" if near else "; accepted"  # first: the list is long
-            message = f"unknown flag {name!r}{hint}: {', '.join(flags)}"
+            message = unknown("flag", words[1].split()[0], flags)
         print(f"run_bench.py: {message}", file=sys.stderr)
         sys.exit(USAGE)
 

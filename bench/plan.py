@@ -17,11 +17,12 @@ from bench.api import BenchError, TaskSource
 from bench.config import AUTO, RunConfig
 from bench.data import load_data
 from bench.flags import DEFAULT_PROTOCOL, GRID, default_algorithms, flag_names, names_in, values_of, varied
+from bench.kept import finished
 from bench.kernels import available
 from bench.protocols import IDENTITY, Override, Protocol, check_overrides, check_taken, gaps, load_protocol, resolve
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, blaming, create_algorithm, said, unknown
 from bench.rehearsal import rehearse
-from bench.runner import Place, finished
+from bench.runner import Place
 from bench.study import Request
 from bench.untrusted import check_inside
 from bench.worker import build, stream_plan

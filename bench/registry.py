@@ -56,11 +56,11 @@ def blaming(whom: str) -> Iterator[None]:
 
 
 def unknown(what: str, name: str, accepted: Iterable[str]) -> str:
-    """Return the one line for a name that is not among ``accepted``: the name, what is accepted, the nearest."""
+    """Return the one line for a name that is not among ``accepted``: the name, the nearest, all, which may be many."""
     accepted = list(accepted)
     near = difflib.get_close_matches(str(name), accepted, n=1, cutoff=0.5)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {name!r}; accepted: {', '.join(accepted) or 'none'}.{hint}"
+    hint = f". Did you mean {near[0]!r}? Accepted" if near else "; accepted"
+    return f"unknown {what} {name!r}{hint}: {', '.join(accepted) or 'none'}."
 
 
 class Registry(Generic[T]):
@@ -112,7 +112,7 @@ class Registry(Generic[T]):
         self._load()
         if name not in self._classes:
             text = unknown(self.kind, name, self.names())
-            near = text.endswith("?")  # a slip is likelier than a plugin that was left out
+            near = "Did you mean" in text  # a slip is likelier than a plugin that was left out
             raise BenchError(text if near or self._load_own else f"{text} One of a plugin needs --plugin FILE.py.")
         return self._classes[name]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import signal
@@ -11,27 +10,26 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench import presence
 from bench.config import RunConfig
-from bench.console import duration, one_line
-from bench.files import remove_leftovers, write_atomic
+from bench.console import one_line
+from bench.files import remove_leftovers
+from bench.kept import FINISHED, clear, finished, on_other_data
 from bench.locks import Lock, Owner, run_lock
+from bench.pace import Pace
 from bench.processes import Forwarding, forwarding_signals, verdict
 from bench.profile import PROFILE_SUMMARY
-from bench.records import RUN_FILE, Run, load_run, log, rewrite_status, unusable, write_run
-from bench.untrusted import check_inside, read_regular
-from bench.worker import CHECKPOINT_FILE, INTERRUPTED, Job
+from bench.records import RUN_FILE, Run, load_run, rewrite_status, write_run
+from bench.untrusted import check_inside
+from bench.worker import INTERRUPTED, Job
 
 POLL_S = 0.05  # how often workers are looked after
 LOOK_S = 1.0  # how often runs of other processes are
 GRACE_S = 10.0  # for a worker that was told to leave
 INTERRUPT_S = 30.0  # for one that a signal told so: schedulers kill all of us not much later
-
-FINISHED = ("ok", "leaking")
-"""Statuses after which nothing is left to do."""
 
 
 class Halted(Exception):
@@ -95,36 +93,6 @@ def run_all(
         return _Comparison(configs, place, fresh, Reports(say, note, describe or _line, after_run), signals).run()
 
 
-def finished(folder: Path, data_sha256: str = "") -> Run | None:
-    """Return the run in ``folder`` if there is nothing left to do: it ended well, or what it measured is a leak.
-
-    A run that says that it was made on other data than ``data_sha256`` is not the one.
-    """
-    try:
-        run = load_run(folder)
-    except (OSError, ValueError, RecursionError):
-        return None
-    if on_other_data(run, data_sha256):
-        return None
-    return run if run.row.status in FINISHED else None
-
-
-def on_other_data(run: Run, data_sha256: str) -> bool:
-    """Say whether a run was made on data that is not that of the hash; not where one of both is unknown."""
-    return bool(data_sha256 and run.row.data_sha256) and run.row.data_sha256 != data_sha256
-
-
-def set_aside(folder: Path, where: Path) -> Path:
-    """Move a run's folder out of the way under a name that was not taken, and return where it is now."""
-    where.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.datetime.now().strftime("%Y%m%dT%H%M%S")
-    for suffix in ("", *(f"-{i}" for i in range(1, 1000))):
-        target = where / f"{folder.name}-{stamp}{suffix}"
-        if not target.exists():
-            return folder.rename(target)
-    raise FileExistsError(f"{where} holds a thousand runs of this second")
-
-
 @dataclass(frozen=True)
 class Reports:
     """Whom a comparison tells about its runs, as ``run_all`` says."""
@@ -133,37 +101,6 @@ class Reports:
     note: Callable[[str], None]
     describe: Callable[[Run], str]
     after_run: Callable[[Run], None] | None
-
-
-@dataclass
-class Pace:
-    """How long the comparison has taken, and how long it will take if the runs to come take as long as those made."""
-
-    left: int
-    jobs: int
-    took: list[float] = field(default_factory=list)
-    under_way: dict[int, float] = field(default_factory=dict)
-    began: float = field(default_factory=time.monotonic)
-
-    def start(self, number: int) -> None:
-        """Note that a run is under way."""
-        self.under_way[number] = time.monotonic()
-
-    def end(self, number: int) -> None:
-        """Note that a run is done, whether it was made here or not."""
-        self.left -= 1
-        if (began := self.under_way.pop(number, None)) is not None:
-            self.took.append(time.monotonic() - began)
-
-    def words(self, going_on: bool = True) -> str:
-        """Say both, or the first alone where nothing goes on."""
-        now = time.monotonic()
-        text = f"{duration(now - self.began)} gone"
-        if self.left and self.took and going_on:
-            each = sum(self.took) / len(self.took)
-            work = each * self.left - sum(min(each, now - began) for began in self.under_way.values())
-            text += f", about {duration(work / min(self.jobs, self.left))} left"
-        return text
 
 
 @dataclass(eq=False)
@@ -266,7 +203,7 @@ class _Comparison:
         try:
             kept = self._usable(item)
             if kept is None and item.folder.exists():
-                self._clear(item.folder)
+                clear(item.folder, self.place.out / "set-aside", self.fresh, self.place.data_sha256)
             if kept is not None:
                 self._ended(item, kept, kept=True)
             if kept is None or self._wants_profile(item, kept):
@@ -304,26 +241,6 @@ class _Comparison:
             return run if not self.fresh or (since and not run.row.resumed) else None
         others = since or (item.waited and run.row.started_at != item.before)
         return run if others and run.row.status != "interrupted" else None
-
-    def _clear(self, folder: Path) -> None:
-        """Set aside what is not to be written over: with ``--fresh`` all, else a record that cannot be used.
-
-        Of the latter's folder the checkpoint stays usable, which has a seal of its own.
-        """
-        why = "" if self.fresh else unusable(folder) or self._other_data(folder)
-        if not (self.fresh or why):
-            return
-        aside = set_aside(folder, self.place.out / "set-aside")
-        if why:
-            log.warning("%s: cannot be used (%s); its folder is now %s", folder / RUN_FILE, why, aside)
-            with contextlib.suppress(OSError):  # there is none, or it is no file
-                write_atomic(folder / CHECKPOINT_FILE, read_regular(aside / CHECKPOINT_FILE, None))
-
-    def _other_data(self, folder: Path) -> str:
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            if on_other_data(load_run(folder), self.place.data_sha256):
-                return "it was made on other data of that name"
-        return ""
 
     def _launch(self, item: _Item, lock: Lock, profiles: bool) -> None:
         held = presence.announce()

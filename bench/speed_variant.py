@@ -54,7 +54,7 @@ class VariantProcess:
 
     def __init__(self, work: Work, algo: str, name: str, device: torch.device, threads: int, memory: bool) -> None:
         self._label = f"{work.name} {algo} {name}"
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  # open as long as the process
         job = {"work": dataclasses.asdict(work), "algo": algo, "name": name, "device": device.type}
         text = json.dumps({**job, "threads": threads, "memory": memory})
         self._process = subprocess.Popen(

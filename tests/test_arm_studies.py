@@ -115,7 +115,7 @@ REFUSED = [
         {"vary": {"arms": ["g1"]}},
         "unknown setting in --vary of study gradient",
     ),
-    ("gradient-combination", {"vary": {"arm": ["g5"]}}, "'g5'; accepted: g1, g1_g2"),
+    ("gradient-combination", {"vary": {"arm": ["g5"]}}, "'g5'. Did you mean 'g4'? Accepted: g1, g1_g2"),
     (
         "gradient-combination",
         {"algos": ("maml",)},

@@ -10,7 +10,7 @@ from bench.checks import algorithm, backbone, dataset, pace, sync
 from bench.checks.gpu import meta_step
 from bench.checks.verdicts import Caution, Status, Verdict, ask, ask_all
 from bench.registry import ALGORITHMS, create_algorithm, load_plugin
-from tests.plugins import wrong
+from tests.plugins import wrong, wrong_data, wrong_networks
 
 THREE_KINDS = Path(__file__).parent / "plugins" / "three_kinds.py"
 
@@ -32,14 +32,14 @@ def test_a_broken_algorithm_fails_the_check_it_breaks_and_no_other(cls):
     only(failures(algorithm.CHECKS, algorithm.Algorithm("wrong", cls)), *wrong.ALGORITHMS[cls])
 
 
-@pytest.mark.parametrize("cls", wrong.DATASETS, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", wrong_data.DATASETS, ids=lambda cls: cls.__name__)
 def test_a_broken_data_set_fails_the_check_it_breaks_and_no_other(cls):
-    only(failures(dataset.CHECKS, dataset.Data("wrong", cls)), *wrong.DATASETS[cls])
+    only(failures(dataset.CHECKS, dataset.Data("wrong", cls)), *wrong_data.DATASETS[cls])
 
 
-@pytest.mark.parametrize("cls", wrong.BACKBONES, ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", wrong_networks.BACKBONES, ids=lambda cls: cls.__name__)
 def test_a_broken_backbone_fails_the_check_it_breaks_and_no_other(cls):
-    only(failures(backbone.CHECKS, backbone.Network("wrong", cls)), *wrong.BACKBONES[cls])
+    only(failures(backbone.CHECKS, backbone.Network("wrong", cls)), *wrong_networks.BACKBONES[cls])
 
 
 def test_a_name_that_flags_cannot_take_is_found():
@@ -174,7 +174,7 @@ def test_wrong_usage_is_one_line_and_2(tmp_path, capsys):
         ([str(tmp_path / "none.py")], "is not a file"),
         ([str(broken)], "failed on import: ZeroDivisionError"),
         ([str(empty)], "registers nothing"),
-        (["mamk"], "unknown plugin 'mamk'; accepted: "),
+        (["mamk"], "unknown plugin 'mamk'. Did you mean 'maml'? Accepted: "),
     ):
         assert check.main(args) == 2
         out, err = capsys.readouterr()

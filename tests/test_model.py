@@ -240,7 +240,7 @@ def test_options_make_the_network_that_they_name():
     assert weights(init="torch")[3].weight.abs().max().item() == pytest.approx(1 / math.sqrt(9 * 64), rel=1e-3)
     with pytest.raises(BenchError, match="filters 0; accepted: 1 or more"):
         create_backbone("conv4", filters=0)
-    with pytest.raises(BenchError, match=r"unknown option of conv4 'filter'; .*Did you mean 'filters'"):
+    with pytest.raises(BenchError, match=r"unknown option of conv4 'filter'\. Did you mean 'filters'\? Accepted: "):
         create_backbone("conv4", filter=3)
 
 

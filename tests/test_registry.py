@@ -29,7 +29,7 @@ def test_only_classes_of_the_contract_register(thing):
 
 
 def test_unknown_names_get_the_accepted_ones_and_the_nearest():
-    assert unknown("x", "abd", ["abc", "def"]) == "unknown x 'abd'; accepted: abc, def. Did you mean 'abc'?"
+    assert unknown("x", "abd", ["abc", "def"]) == "unknown x 'abd'. Did you mean 'abc'? Accepted: abc, def."
     assert unknown("x", "zzz", ["abc"]) == "unknown x 'zzz'; accepted: abc."
     with pytest.raises(BenchError, match="Did you mean 'reptile'"):
         create_algorithm("reptil")
@@ -69,5 +69,5 @@ def test_an_installed_package_registers_through_its_entry_point(tmp_path):
 def test_an_unknown_name_that_is_near_to_none_may_be_a_plugins():
     with pytest.raises(BenchError, match=r"reptile\. One of a plugin needs --plugin FILE\.py\.$"):
         ALGORITHMS.get("zzzzzz")
-    with pytest.raises(BenchError, match=r"Did you mean 'maml'\?$"):
+    with pytest.raises(BenchError, match=r"Did you mean 'maml'\? Accepted: .*reptile\.$"):
         ALGORITHMS.get("mamll")

@@ -18,9 +18,10 @@ from made_runs import make_row
 from bench import runner
 from bench.config import RunConfig
 from bench.locks import run_lock
+from bench.pace import Pace
 from bench.processes import Forwarding, forwarding_signals
 from bench.records import load_run, plain
-from bench.runner import Halted, Pace, Place, run_all
+from bench.runner import Halted, Place, run_all
 
 FAKE = Path(__file__).parent / "fake_worker.py"
 
@@ -426,7 +427,7 @@ def test_an_error_of_ours_leaves_no_worker_behind(compare):
 def test_time_left_counts_runs_under_way_and_ends_with_the_last(monkeypatch):
     """Two at a time, the first two begun together: one took 60 s, so that the other, as long, is nearly done."""
     now = [0.0]
-    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("bench.pace.time.monotonic", lambda: now[0])
     pace = Pace(4, 2, began=0.0)
     assert pace.words() == "0 s gone"
     pace.start(1)

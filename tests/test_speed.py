@@ -295,7 +295,7 @@ def test_a_second_start_is_reported_beside_the_first(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--settings", "S1,S9"], "unknown setting 'S9'; accepted: S1, S2, S3, S4."),
+        (["--settings", "S1,S9"], "unknown setting 'S9'. Did you mean 'S4'? Accepted: S1, S2, S3, S4."),
         (["--rounds", "0"], "--rounds 0; accepted: 1 or more"),
         pytest.param(
             ["--device", "cuda"], "--device cuda: torch finds no GPU here",

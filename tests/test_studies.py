@@ -200,7 +200,7 @@ def test_an_algorithm_without_inner_steps_is_left_out_or_refused(tmp_path, capsy
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--study", "cots"], "unknown study 'cots'; accepted: cost, "),
+        (["--study", "cots"], "unknown study 'cots'. Did you mean 'cost'? Accepted: cost, "),
         (["--study", "cost", "--protocol", "quick"], "a study has settings of its own"),
         (["--study", "cost", "--vary", "inner_steps"], "accepted: setting=A,B,C"),
         (["--vary", "inner_steps=1"], "add --study NAME"),
