@@ -35,7 +35,7 @@ def published_sentences(lines: Iterable[Beside]) -> list[str]:
         f" {plus_minus(line.test_acc, line.test_acc_ci95 or math.nan)}, published"
         f" {plus_minus(line.anchor.published, line.anchor.published_pm or math.nan)}: {line.verdict}."
         for line in lines
-        if line.anchor.kind == "anchor" and line.test_acc is not None
+        if line.test_acc is not None
     ]
 
 
