@@ -15,7 +15,7 @@ INTERRUPTED = 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status of SPEC 1."""
     with _leaving_at_once():
-        from bench.command import main as run  # imports torch, which takes seconds
+        from bench.cli.command import main as run  # imports torch, which takes seconds
     return run(argv)
 
 

@@ -386,7 +386,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def load(self, root: Path, cache: Path) -> TaskSource:
-        """Find, verify and prepare the data; images come back as a ``bench.images.ImageSet``.
+        """Find, verify and prepare the data; images come back as a ``bench.tasks.ImageSet``.
 
         Args:
             root: the user's data root; may not exist, may be read-only.
@@ -401,7 +401,7 @@ class Backbone(ABC):
     """How to build a network: any ``nn.Module`` that maps ``[n, *shape]`` to ``[n, output_size]``.
 
     A subclass that is a frozen dataclass has its fields as options, which protocols and ``--set`` override. The inner
-    loop leaves parameters alone whose names hold a slash (``bench.layers.BatchNormShift2d``).
+    loop leaves parameters alone whose names hold a slash (``bench.network.layers.BatchNormShift2d``).
     """
 
     paper: ClassVar[str] = ""

@@ -14,9 +14,9 @@ from matplotlib import ft2font
 from numpy.typing import NDArray
 
 from bench.api import Dataset
-from bench.imagecache import Prepared, cached, prepare
-from bench.images import ImageSet
 from bench.registry import register_dataset
+from bench.tasks.imagecache import Prepared, cached, prepare
+from bench.tasks.images import ImageSet
 
 SIDE = 28
 VARIANTS = 20

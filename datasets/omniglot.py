@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from bench.api import SPLITS, DataError, DataMissing, Dataset
-from bench.download import download
-from bench.imagecache import Prepared, cached, prepare
-from bench.images import ImageSet
 from bench.registry import register_dataset
+from bench.tasks.download import download
+from bench.tasks.imagecache import Prepared, cached, prepare
+from bench.tasks.images import ImageSet
 from datasets.omniglot_files import HALVES, SIZE, find, places, read
 
 SIDE = 28

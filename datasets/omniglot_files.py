@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from bench.api import DataError
-from bench.untrusted import open_regular, read_regular
+from bench.system.untrusted import open_regular, read_regular
 
 DRAWERS = 20
 SIZE = 105

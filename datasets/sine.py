@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bench.api import BenchError, Bits, Dataset, Drawn, Episode, Objective, TaskPool, TaskSource
-from bench.counter import permutations
 from bench.registry import register_dataset
+from bench.tasks.counter import permutations
 
 AMPLITUDE = (0.1, 5.0)
 PHASE = (0.0, 2 * math.pi)

@@ -5,16 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import REPOSITORY, TOY
 
-from bench.files import write_atomic
 from bench.registry import load_plugin
+from bench.system.files import write_atomic
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes get in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-TOY = REPOSITORY / "tests" / "plugins" / "toy_data.py"
 
 
 @pytest.fixture
@@ -44,4 +42,4 @@ def blank_pictures(monkeypatch):
             write_atomic(path, b"\x89PNG")
         return [folder / f"{name}.png"]
 
-    monkeypatch.setattr("bench.report.write_pictures", write)
+    monkeypatch.setattr("bench.report.write.write_pictures", write)

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from bench.panels import COLUMN
+from bench.report.drawing.panels import COLUMN
 
 
 def texts_of(figure: Figure) -> list[tuple[Text, Bbox]]:

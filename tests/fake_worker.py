@@ -1,4 +1,4 @@
-"""Stands in for ``bench.worker`` without torch: ``fake_worker.py JOB RECORD RUN_ID``; ``algo`` says what it does.
+"""Stands in for ``bench.runs.worker`` without torch: ``fake_worker.py JOB RECORD RUN_ID``; ``algo`` says what it does.
 
 It notes when it begins and ends in ``OUT/log``; of the record that it leaves it changes what is its own.
 """

@@ -34,26 +34,26 @@ import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+from places import PLUGINS, REPOSITORY
+
 sys.path.insert(0, str(REPOSITORY))
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-import torch._dynamo  # noqa: E402  # torch.optim imports it at its first use, which takes longer than a run here
-from PIL import Image  # noqa: E402
+import numpy as np
+import torch
+import torch._dynamo  # torch.optim imports it at its first use, which takes longer than a run here
+from PIL import Image
 
-import bench.command  # noqa: E402
-import bench.report  # noqa: E402
-import bench.runner  # noqa: E402
-import bench.train  # noqa: E402
-import bench.worker  # noqa: E402
-import run_bench  # noqa: E402
-from bench.checkpoint import read_checkpoint, seal  # noqa: E402
-from bench.processes import Forwarding  # noqa: E402
-from bench.records import load_run  # noqa: E402
-from bench.registry import ALGORITHMS, BACKBONES, DATASETS  # noqa: E402
+import bench.cli.command
+import bench.report.write
+import bench.runs.runner
+import bench.runs.worker
+import bench.training.train
+import run_bench
+from bench.records.run import load_run
+from bench.registry import ALGORITHMS, BACKBONES, DATASETS
+from bench.runs.processes import Forwarding
+from bench.training.checkpoint import read_checkpoint, seal
 
-PLUGINS = REPOSITORY / "tests" / "plugins"
 ALGOS = ("reptile", "fomaml", "maml")
 ARGS = [
     *("--algos", ",".join(ALGOS), "--device", "cpu", "--threads", "1", "--set", "filters=4"),
@@ -173,11 +173,11 @@ class Forked:
 
 def fork_worker(self, module, argument, files=()):
     """Stands in for ``Forwarding.start``: the same worker, forked and not begun anew."""
-    assert module == "bench.worker"
+    assert module == "bench.runs.worker"
 
     def work():
         sys.argv = [module, argument]
-        return bench.worker.main(argument)
+        return bench.runs.worker.main(argument)
 
     with self.held():
         worker = Forked(work)
@@ -192,12 +192,12 @@ def prepare(board):
     for kinds in (ALGORITHMS, BACKBONES, DATASETS):
         kinds.names()
     Forwarding.start = fork_worker
-    bench.train.Training._segment = board.during("training", bench.train.Training._segment)
-    bench.train.Training._validate = board.during("validation", bench.train.Training._validate)
-    bench.train.write_checkpoint = board.during("checkpoint", bench.train.write_checkpoint)
-    bench.worker.evaluate = board.during("evaluation", bench.worker.evaluate)
-    bench.worker.write_run = board.during("record", bench.worker.write_run)
-    bench.report._write_report = board.during("tables", bench.report._write_report)
+    bench.training.train.Training._segment = board.during("training", bench.training.train.Training._segment)
+    bench.training.train.Training._validate = board.during("validation", bench.training.train.Training._validate)
+    bench.training.train.write_checkpoint = board.during("checkpoint", bench.training.train.write_checkpoint)
+    bench.runs.worker.evaluate = board.during("evaluation", bench.runs.worker.evaluate)
+    bench.runs.worker.write_run = board.during("record", bench.runs.worker.write_run)
+    bench.report.write._write_report = board.during("tables", bench.report.write._write_report)
 
 
 class Killing:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.records import MODES, RUN_FILE, AdaptationPoint, CurvePoint, SummaryRow, TestTask, load_run, write_run
-from bench.stats import mean_ci95
+from bench.records.run import MODES, RUN_FILE, AdaptationPoint, CurvePoint, SummaryRow, TestTask, load_run, write_run
+from bench.records.stats import mean_ci95
 
 
 def make_row(algo: str = "alpha", seed: int = 0, **changes: object) -> SummaryRow:

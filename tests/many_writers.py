@@ -14,12 +14,12 @@ from pathlib import Path
 
 from made_runs import make_run
 
-import bench.report
-from bench.locks import run_lock
-from bench.records import load_run, load_runs
-from bench.report import write_report
+import bench.report.write
+from bench.records.run import load_run, load_runs
+from bench.report.write import write_report
+from bench.system.locks import run_lock
 
-bench.report.FIGURES, bench.report.compare = {}, lambda arms: []
+bench.report.write.FIGURES, bench.report.write.compare = {}, lambda arms: []
 
 
 def begun(out: Path, run_id: str) -> None:

@@ -4,14 +4,10 @@ import subprocess
 import sys
 
 import pytest
+from helpers import Something
 
 from bench.api import BenchError, MetaAlgorithm
 from bench.registry import ALGORITHMS, Registry, create_algorithm, load_plugin, unknown
-
-
-class Something(MetaAlgorithm):
-    def meta_grad(self, task_loss, slow, tasks):
-        raise AssertionError
 
 
 def test_a_name_is_registered_once():

@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 
 from bench.api import Backbone
-from bench.layers import BatchNormShift2d, Rotate180
+from bench.network.layers import BatchNormShift2d, Rotate180
 from bench.registry import register_backbone
 
 

@@ -17,11 +17,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from bench.api import BenchError
-from bench.config import RunConfig, coerce
-from bench.exports import write_both
-from bench.files import Columns, write_atomic
-from bench.marks import MARK, company_note
-from bench.panels import (
+from bench.records.run import Run
+from bench.records.stats import Line, least_squares
+from bench.registry import ALGORITHMS, hyperparameter_names, unknown
+from bench.report.drawing.marks import MARK, company_note
+from bench.report.drawing.panels import (
     COLUMN,
     GREY,
     Page,
@@ -34,13 +34,13 @@ from bench.panels import (
     put_legend,
     styles_of,
 )
-from bench.pictures import write_pictures
-from bench.protocols import Override, Preset, Protocol, resolve
-from bench.records import Run
-from bench.registry import ALGORITHMS, hyperparameter_names, unknown
-from bench.stats import Line, least_squares
-from bench.study import Request, Study, register_study, run_of
-from bench.text import markdown_table, number
+from bench.report.drawing.pictures import write_pictures
+from bench.report.exports import write_both
+from bench.settings.config import RunConfig, coerce
+from bench.settings.protocols import Override, Preset, Protocol, resolve
+from bench.studies.study import Request, Study, register_study, run_of
+from bench.system.files import Columns, write_atomic
+from bench.system.text import markdown_table, number
 
 MEMORY_STEPS = 3  # meta-steps of a run that only measures memory, whose peak the first one reaches
 

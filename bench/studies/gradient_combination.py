@@ -12,8 +12,28 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bench.analysis.comparison import Arm, Comparison
+from bench.analysis.curves import validation
 from bench.api import BenchError
-from bench.armstudy import (
+from bench.records.run import MODES, CurvePoint, Run
+from bench.registry import unknown
+from bench.report.drawing.panels import (
+    COLUMN,
+    TEXT,
+    Page,
+    entitle,
+    finish,
+    fraction_axis,
+    label_ends,
+    literal,
+    new_figure,
+    styles,
+    thousands,
+)
+from bench.report.drawing.pictures import write_pictures
+from bench.report.exports import write_both
+from bench.settings.config import RunConfig
+from bench.studies.armstudy import (
     HOW_TO_COMPARE,
     HOW_TO_READ,
     Cell,
@@ -32,29 +52,9 @@ from bench.armstudy import (
     run_line,
     score_cells,
 )
-from bench.comparison import Arm, Comparison
-from bench.config import RunConfig
-from bench.curves import validation
-from bench.exports import write_both
-from bench.files import write_atomic
-from bench.panels import (
-    COLUMN,
-    TEXT,
-    Page,
-    entitle,
-    finish,
-    fraction_axis,
-    label_ends,
-    literal,
-    new_figure,
-    styles,
-    thousands,
-)
-from bench.pictures import write_pictures
-from bench.records import MODES, CurvePoint, Run
-from bench.registry import unknown
-from bench.study import Request, Study, register_study
-from bench.text import markdown_table, number
+from bench.studies.study import Request, Study, register_study
+from bench.system.files import write_atomic
+from bench.system.text import markdown_table, number
 
 NAME = "gradient-combination"
 IMAGES = 5  # per class in a minibatch: a task holds that times inner_steps, so that minibatches never overlap

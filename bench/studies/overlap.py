@@ -12,8 +12,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.analysis.comparison import Comparison
 from bench.api import BenchError
-from bench.armstudy import (
+from bench.records.run import Run
+from bench.registry import unknown
+from bench.report.drawing.panels import (
+    COLUMN,
+    GREY,
+    TEXT,
+    Page,
+    Style,
+    entitle,
+    finish,
+    fraction_axis,
+    line_style,
+    literal,
+    new_figure,
+    put_legend,
+    styles_of,
+)
+from bench.report.drawing.pictures import write_pictures
+from bench.report.exports import write_both
+from bench.settings.config import RunConfig, coerce
+from bench.studies.armstudy import (
     HOW_TO_COMPARE,
     MODES,
     Cell,
@@ -30,30 +51,9 @@ from bench.armstudy import (
     refuse,
     run_line,
 )
-from bench.comparison import Comparison
-from bench.config import RunConfig, coerce
-from bench.exports import write_both
-from bench.files import write_atomic
-from bench.panels import (
-    COLUMN,
-    GREY,
-    TEXT,
-    Page,
-    Style,
-    entitle,
-    finish,
-    fraction_axis,
-    line_style,
-    literal,
-    new_figure,
-    put_legend,
-    styles_of,
-)
-from bench.pictures import write_pictures
-from bench.records import Run
-from bench.registry import unknown
-from bench.study import Request, Study, register_study
-from bench.text import markdown_table, plus_minus
+from bench.studies.study import Request, Study, register_study
+from bench.system.files import write_atomic
+from bench.system.text import markdown_table, plus_minus
 
 NAME = "overlap"
 

@@ -19,14 +19,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from bench.api import BenchError
-from bench.checkpoint import read_checkpoint
-from bench.colours import ink
-from bench.config import RunConfig
-from bench.data import load_data
-from bench.evaluate import TRANSDUCTIVE, evaluate
-from bench.exports import write_both
-from bench.files import Columns, write_atomic
-from bench.panels import (
+from bench.records.run import Run, add_tables
+from bench.records.stats import holm, mean_ci95, paired_comparison
+from bench.registry import create_algorithm
+from bench.report.drawing.colours import ink
+from bench.report.drawing.panels import (
     COLUMN,
     GREY,
     TEXT,
@@ -42,15 +39,18 @@ from bench.panels import (
     styles_of,
     wrapped,
 )
-from bench.pictures import write_pictures
-from bench.protocols import Protocol, read_presets, resolve
-from bench.records import Run, add_tables
-from bench.registry import create_algorithm
-from bench.stats import holm, mean_ci95, paired_comparison
-from bench.study import Request, Study, register_study, run_of
-from bench.tasks import TaskStream
-from bench.text import markdown_table, number
-from bench.worker import build, stream_plan
+from bench.report.drawing.pictures import write_pictures
+from bench.report.exports import write_both
+from bench.runs.worker import build, stream_plan
+from bench.settings.config import RunConfig
+from bench.settings.protocols import Protocol, read_presets, resolve
+from bench.studies.study import Request, Study, register_study, run_of
+from bench.system.files import Columns, write_atomic
+from bench.system.text import markdown_table, number
+from bench.tasks.data import load_data
+from bench.tasks.stream import TaskStream
+from bench.training.checkpoint import read_checkpoint
+from bench.training.evaluate import TRANSDUCTIVE, evaluate
 
 SETTINGS = Path(__file__).with_suffix(".toml")
 STEPS = (0, 1, 2, 5, 8, 10, 16, 24, 32)

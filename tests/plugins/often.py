@@ -1,5 +1,5 @@
 """Registers nothing, but has checkpoints written fifty times a second, so that a run of a second has many."""
 
-import bench.train
+import bench.training.train
 
-bench.train.CHECKPOINT_EVERY_S = 0.02
+bench.training.train.CHECKPOINT_EVERY_S = 0.02

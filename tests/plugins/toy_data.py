@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from bench.api import Backbone, Dataset
-from bench.images import ImageSet
 from bench.registry import register_backbone, register_dataset
+from bench.tasks.images import ImageSet
 
 
 def toy_images() -> ImageSet:

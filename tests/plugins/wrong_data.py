@@ -4,10 +4,10 @@ import random
 from typing import ClassVar
 
 import torch
+from places import TOY
 
 from bench.api import Dataset
-from bench.images import Classification, ImagePool, ImageSet
-from tests.conftest import TOY
+from bench.tasks.images import Classification, ImagePool, ImageSet
 from tests.plugins.wrong import caught
 
 DATASETS: dict[type, tuple[str, str]] = {}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from bench.api import Backbone
-from bench.layers import BatchNormShift2d
+from bench.network.layers import BatchNormShift2d
 from tests.plugins.wrong import caught
 
 BACKBONES: dict[type, tuple[str, str]] = {}

@@ -1,0 +1,1 @@
+"""What follows from records: arms, comparisons, verdicts, curves, time to accuracy, published values."""

@@ -1,0 +1,175 @@
+"""Adapt a trained run to a folder of images of one's own: ``python -m bench.adapt RUN_DIR FOLDER``.
+
+FOLDER holds a subfolder per class with some images to adapt on, and beside these subfolders the images to predict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from tabulate import tabulate
+from torch import Tensor
+
+from bench.api import BenchError, Examples, TaskBatch, Weights
+from bench.network.model import Classifier
+from bench.records.run import load_run
+from bench.registry import create_algorithm, load_plugin
+from bench.settings.config import RunConfig
+from bench.system.untrusted import read_regular
+from bench.training.checkpoint import read_checkpoint
+from bench.training.evaluate import PLAIN, TRANSDUCTIVE, outputs_of
+from bench.training.weights import WEIGHTS_FILE, plain_network
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What one image was taken for, and the share of the softmax that says so."""
+
+    path: Path
+    label: str
+    probability: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a line per image to predict; returns 0, or 2 after one line on what is wrong."""
+    p = argparse.ArgumentParser("python -m bench.adapt", description=__doc__)
+    p.add_argument("run", type=Path, metavar="RUN_DIR", help="OUT/runs/RUN_ID of a finished run on images")
+    p.add_argument("folder", type=Path, metavar="FOLDER", help="FOLDER/CLASS/* to adapt on, FOLDER/* to predict")
+    p.add_argument("--steps", type=int, metavar="N", help="adaptation steps [as the run was tested]")
+    p.add_argument(
+        "--transductive", action="store_true", help="classify all images in one batch instead of each by itself"
+    )
+    p.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE.py", help="as for run_bench.py")
+    args = p.parse_args(argv)
+    try:
+        for path in args.plugin:
+            load_plugin(path)
+        mode = TRANSDUCTIVE if args.transductive else PLAIN
+        found = adapt(args.run, args.folder, args.steps, mode)
+    except BenchError as error:
+        print(f"bench.adapt: {error}", file=sys.stderr)
+        return 2
+    rows = [(p.path.relative_to(args.folder), p.label, f"{p.probability:.3f}") for p in found]
+    print(tabulate(rows, ["image", "class", "probability"], disable_numparse=True))
+    return 0
+
+
+def adapt(run: Path, folder: Path, steps: int | None = None, mode: str = PLAIN) -> list[Prediction]:
+    """Adapt a run's meta-trained weights to the classes of a folder and predict the images beside them.
+
+    Args:
+        run: ``OUT/runs/RUN_ID``.
+        folder: a subfolder per class, at most as many as the run's ``n_way``; images to predict beside them.
+        steps: adaptation steps; None for as many as the run was tested with.
+        mode: plain, each image by itself together with those adapted on, or transductive, all in one batch.
+    Raises:
+        BenchError: the run or the folder is not of that kind; names the file and what is accepted.
+    """
+    config, shape = _settings(run)
+    if steps is not None and steps < 0:
+        raise BenchError(f"--steps {steps}; accepted: 0 or more")
+    classes, queries = _contents(folder, config.n_way)
+    y = torch.tensor([[label for label, paths in enumerate(classes.values()) for _ in paths]])
+    support = Examples(_images([path for paths in classes.values() for path in paths], shape), y)
+    tasks = TaskBatch(support, Examples(_images(queries, shape), torch.zeros(1, len(queries), dtype=torch.long)))
+
+    algorithm = create_algorithm(config.algo, **config.hyperparameters)
+    network = plain_network(config, algorithm, shape)
+    try:
+        data = io.BytesIO(read_regular(run / WEIGHTS_FILE, None))
+        network.load_state_dict(torch.load(data, weights_only=True, map_location="cpu"))
+    except Exception as error:  # foreign bytes make torch raise anything
+        raise BenchError(
+            f"{run / WEIGHTS_FILE}: {' '.join(str(error).split())[:200]}; accepted: what a run that finished left"
+        ) from error
+    task_loss = Classifier(network)
+    extra, carry = _beyond_the_network(run, task_loss.weights)
+    wanted = config.eval_inner_steps if steps is None else steps
+    predictors = algorithm.predictors(task_loss, {**task_loss.weights, **extra}, support, wanted, carry)
+    predictor = deque(predictors, maxlen=1).pop()  # the last, holding one at a time
+    outputs = outputs_of(predictor, tasks, mode)[0, :, : len(classes)].softmax(dim=-1)
+    best = outputs.max(dim=-1)
+    names = list(classes)
+    return [
+        Prediction(path, names[int(label)], float(share))
+        for path, label, share in zip(queries, best.indices, best.values)
+    ]
+
+
+def _settings(run: Path) -> tuple[RunConfig, tuple[int, ...]]:
+    """Return a run's configuration and the shape of its images."""
+    try:
+        record = load_run(run)
+        config = RunConfig(**record.details["config"])
+        shape: Any = record.details["data"].get("shape")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BenchError(f"{str(run)!r} is no finished run ({error}); accepted: OUT/runs/RUN_ID") from error
+    if record.row.measure not in (None, "accuracy") or not isinstance(shape, list) or len(shape) != 3:
+        raise BenchError(f"{str(run)!r} is on {record.row.dataset}; accepted: a run of this version on images")
+    return config, tuple(shape)
+
+
+def _contents(folder: Path, n_way: int) -> tuple[dict[str, list[Path]], list[Path]]:
+    """Return the images to adapt on by class, and those to predict."""
+    if not folder.is_dir():
+        raise BenchError(f"{str(folder)!r} is no folder; accepted: one with a subfolder of images per class")
+    found = {sub.name: _pictures(sub) for sub in sorted(folder.iterdir()) if sub.is_dir()}
+    classes = {name: paths for name, paths in found.items() if paths}
+    if not 2 <= len(classes) <= n_way:
+        raise BenchError(
+            f"{str(folder)!r} has {len(classes)} subfolders with images; accepted: 2 to {n_way}, the classes that this"
+            " run's network tells apart"
+        )
+    queries = _pictures(folder)
+    if not queries:
+        raise BenchError(f"{str(folder)!r} has no images beside its subfolders; those are what is predicted")
+    return classes, queries
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
+
+
+def _images(paths: Sequence[Path], shape: tuple[int, ...]) -> Tensor:
+    """Return the images ``[1, n, C, H, W]`` in [0, 1]; grey ones with light ink on dark, as the networks know them."""
+    return torch.stack([_image(path, shape) for path in paths])[None]
+
+
+def _image(path: Path, shape: tuple[int, ...]) -> Tensor:
+    channels, height, width = shape
+    try:
+        with Image.open(path) as opened:
+            picture = ImageOps.exif_transpose(opened).convert("RGBA")
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise BenchError(f"{path} is no image that can be read ({error})") from error
+    paper = Image.new("RGBA", picture.size, "white")
+    image = Image.alpha_composite(paper, picture).convert("L" if channels == 1 else "RGB")
+    background: Any = "white"
+    if channels == 1:
+        if np.median(np.asarray(image)) > 127:
+            image = ImageOps.invert(image)
+        image, background = ImageOps.autocontrast(image), 0
+    image = ImageOps.pad(image, (width, height), Image.Resampling.BOX, color=background)
+    pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255)
+    return pixels[None] if channels == 1 else pixels.movedim(-1, 0)
+
+
+def _beyond_the_network(run: Path, network: Weights) -> tuple[Weights, Weights]:
+    """Return what an algorithm has learnt beside the network's weights, and what it carries, from the checkpoint."""
+    try:
+        state = read_checkpoint(run / "checkpoint.pt")
+    except (OSError, ValueError) as error:
+        raise BenchError(f"{run / 'checkpoint.pt'}: {error}; accepted: what a run that finished left") from error
+    return {name: w for name, w in state["slow"].items() if name not in network}, state["carry"]

@@ -1,0 +1,185 @@
+"""What the command line asks for, made into the configurations of all runs, checked before anything is trained."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+import os
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.api import BenchError, TaskSource
+from bench.cli.flags import DEFAULT_PROTOCOL, GRID, default_algorithms, flag_names, names_in, values_of, varied
+from bench.network.kernels import available
+from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, blaming, create_algorithm, said, unknown
+from bench.runs.kept import finished
+from bench.runs.rehearsal import rehearse
+from bench.runs.runner import Place
+from bench.runs.worker import build, stream_plan
+from bench.settings.config import RunConfig
+from bench.settings.protocols import (
+    IDENTITY,
+    Override,
+    Protocol,
+    check_overrides,
+    check_taken,
+    gaps,
+    load_protocol,
+    resolve,
+)
+from bench.studies.study import Request
+from bench.system.untrusted import check_inside
+from bench.tasks.data import AUTO, load_data
+
+
+def plan(
+    args: argparse.Namespace, place: Place, warn: Callable[[str], None] = lambda line: None
+) -> tuple[Request, list[RunConfig]]:
+    """Return what is asked for and the configuration of every run, all checked before anything is trained.
+
+    Raises:
+        BenchError: an unknown name, a value out of range, missing or damaged data, no GPU where one is asked for.
+    """
+    if args.vary:
+        raise BenchError(f"--vary {args.vary[0]!r}: only a study varies settings; add --study NAME")
+    asked = request(args, place)
+    algos = default_algorithms() if asked.algos is None else asked.algos
+    protocol = load_protocol(args.protocol or DEFAULT_PROTOCOL)
+    defaults = {f.name: f.default for f in dataclasses.fields(RunConfig)}
+    grid = {name: asked.grid.get(name, [None]) for name in GRID}
+    configs: list[RunConfig] = []
+    told: list[str] = []
+    for values in itertools.product(*grid.values()):
+        cell = {name: value for name, value in zip(grid, values) if value is not None}
+        flags = {name: value for name, value in {**asked.flags, **cell}.items() if name not in IDENTITY}
+        shape = {name: cell.get(name, defaults[name]) for name in ("n_way", "k_shot", "seed")}
+        machine = {"device": asked.device, "dataset": asked.dataset, "threads": asked.threads}
+        for algo in algos:
+            configs.append(resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets))
+            told += untold(protocol, configs[-1], {*flags, *(o.name for o in asked.sets if o.algo in (None, algo))})
+    check_taken(asked.sets, configs)
+    source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
+    configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
+    check(configs, source, unfinished(args, place.out, source.sha256))
+    for line in dict.fromkeys(told):  # now: what is wrong is told alone
+        warn(line)
+    asked = dataclasses.replace(asked, data_sha256=source.sha256)
+    return asked, list({config.run_id: config for config in configs}.values())
+
+
+def untold(protocol: Protocol, config: RunConfig, given: Collection[str]) -> list[str]:
+    """Return a line on each setting that a protocol has for other shapes of tasks and that nobody has ``given``."""
+    shape = {name: getattr(config, name) for name in ("algo", "n_way", "k_shot")}
+    return [
+        f"protocol {protocol.name} sets {name} of {config.algo} for {'; '.join(shapes)}, but not for"
+        f" {config.n_way}-way {config.k_shot}-shot, where it stays at"
+        f" {config.hyperparameters.get(name, getattr(config, name, None))}; --set {config.algo}.{name}=N decides"
+        for name, shapes in gaps(protocol, shape).items()
+        if name not in given
+    ]
+
+
+def request(args: argparse.Namespace, place: Place) -> Request:
+    """Return what the command line asks for, its names and values checked one by one.
+
+    Raises:
+        BenchError: an unknown name, a value of the wrong kind, no GPU where one is asked for.
+    """
+    algos, sets, given = read(args)
+    single = {name: values[0] for name, values in given.items() if name not in GRID}
+    device = single.pop("device", AUTO)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise BenchError("--device cuda: torch finds no GPU here; accepted here: auto, cpu")
+    if device == AUTO:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if single.get("kernels", AUTO) == AUTO:
+        single["kernels"] = available(device)
+    threads = single.pop("threads", None)
+    _check_writable(place.out)
+    check_inside(place.out)
+    return Request(
+        algos=algos,
+        dataset=args.dataset,
+        device=device,
+        threads=max(1, _default_threads() // place.jobs) if threads is None else threads,
+        flags=single,
+        grid={name: values for name, values in given.items() if name in GRID},
+        sets=sets,
+        vary=dict(varied(text) for text in args.vary),
+    )
+
+
+def read(args: argparse.Namespace) -> tuple[tuple[str, ...] | None, list[Override], dict[str, list[Any]]]:
+    """Return algorithms, overrides and further fields of RunConfig as given, whatever data and machine there are.
+
+    Raises:
+        BenchError: an unknown name, a value of the wrong kind.
+    """
+    algos = None if args.algos is None else tuple(names_in("--algos", args.algos))
+    for name in algos or ():
+        ALGORITHMS.get(name)
+    if args.protocol is not None:
+        load_protocol(args.protocol)
+    if args.dataset not in (AUTO, *DATASETS.names()):
+        raise BenchError(unknown("dataset", args.dataset, [AUTO, *DATASETS.names()]))
+    sets = [Override.parse(text) for text in args.set]
+    check_overrides(sets, algos or (ALGORITHMS.names() if args.study else default_algorithms()))
+    given = {name: values_of(name, text) for name in flag_names() if (text := getattr(args, name)) is not None}
+    for device in given.get("device", []):
+        if device not in (AUTO, "cpu", "cuda"):
+            raise BenchError(unknown("device", device, [AUTO, "cpu", "cuda"]))
+    for backbone in given.get("backbone", []):
+        BACKBONES.get(backbone)
+    return algos, sets, given
+
+
+def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> None:
+    """Build every run's network, look whether the data can fill its tasks, and rehearse the runs that are ``due``.
+
+    Raises:
+        BenchError: says which cannot.
+    """
+    if source.name not in DATASETS.names():  # by which every run looks for it
+        raise BenchError(unknown("name of what a dataset has loaded", source.name, DATASETS.names()))
+    for config in configs:
+        algorithm = create_algorithm(config.algo, **config.hyperparameters)
+        for split, (rotation, episode) in stream_plan(config).items():
+            with blaming(f"dataset {source.name!r}"):
+                source.check(split, rotation, episode)
+        try:
+            build(config, algorithm, source.shape, torch.device("cpu"))
+        except BenchError:
+            raise
+        except RAISED as error:  # from a plugin's or the user's values
+            raise BenchError(
+                f"{config.algo} on backbone {config.backbone} cannot be built for {source.name}, whose inputs have the"
+                f" shape {tuple(source.shape)}: {said(error)}"
+            ) from error
+    rehearse(configs, source, due)
+
+
+def unfinished(args: argparse.Namespace, out: Path, data_sha256: str) -> Callable[[RunConfig], bool]:
+    """Return what says whether the command will make a run under ``out``, and not only keep or read it."""
+    return lambda c: not args.report and (args.fresh or finished(out / "runs" / c.run_id, data_sha256) is None)
+
+
+def _default_threads() -> int:
+    """Return what the user's environment says, else one thread for each core that this process may use."""
+    said = os.environ.get("OMP_NUM_THREADS", "")
+    return int(said) if said.isdecimal() and int(said) else len(os.sched_getaffinity(0))
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out) as probe:  # without a name, so that nothing is left if we are killed
+            probe.write(b"x")
+    except OSError as error:
+        raise BenchError(
+            f"--out {str(out)!r} cannot be written ({error.strerror}); accepted: a folder that can"
+        ) from error

@@ -1,0 +1,1 @@
+"""A network over stacked weights, one set per task, and its kernels."""

@@ -1,0 +1,133 @@
+"""Parts of summary.md beside the comparison itself: published values, time to accuracy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from bench.analysis.anchors import DRIFT, FAIR_SEEDS, Beside
+from bench.analysis.comparison import Arm, by_setting
+from bench.analysis.naming import place
+from bench.analysis.time_to_accuracy import THRESHOLDS, ArmReached, of_arm, spacing
+from bench.settings.protocols import load_protocol, protocol_names
+from bench.system.text import escape, fraction, markdown_table, number, plus_minus
+
+
+def deviations(arms: Sequence[Arm]) -> list[str]:
+    """Return what the protocols of these runs say of where they depart from the papers."""
+    blocks = []
+    for name in dict.fromkeys(arm.setting.protocol for arm in arms):
+        if name in protocol_names() and (found := load_protocol(name).deviations):
+            lines = "\n".join(f"- {escape(text)}" for text in found)
+            blocks.append(f"Protocol {escape(name)}, besides what a verdict below names:\n\n{lines}")
+    return ["## Deviations from the papers", *blocks] if blocks else []
+
+
+def published(lines: Sequence[Beside]) -> list[str]:
+    """Return the blocks on published values, none without ``lines``."""
+    if not lines:
+        return []
+    blocks = [
+        "## Published values beside ours",
+        "Ours: mean over seeds ± half-width of its 95% interval over test tasks, spread over seeds beside it. "
+        "Difference: ours minus published. Reproduced: it is within the tolerance, the larger of the published ± and "
+        f"twice our standard error over seeds, plus {DRIFT:.3f} for what differs between frameworks. "
+        f"**Only {FAIR_SEEDS} or more seeds with the published budget and settings make a fair verdict**; any other "
+        "says what it lacks. A large spread over our seeds widens the tolerance: read it first.",
+    ]
+    where = dict.fromkeys((line.anchor.dataset, line.anchor.protocol) for line in lines)
+    for dataset, protocol in where:
+        here = [line for line in lines if (line.anchor.dataset, line.anchor.protocol) == (dataset, protocol)]
+        if len(where) > 1:
+            blocks.append(f"### {escape(f'{dataset}, protocol {protocol}')}")
+        blocks.append(_judged([line for line in here if line.anchor.kind == "anchor"]))
+        if context := [line for line in here if line.anchor.kind != "anchor"]:
+            apart = (
+                "Superseded values, and what other code bases report under their own rules; no verdict goes by them:"
+            )
+            blocks += [apart, _context(context)]
+    cited = dict.fromkeys(
+        f"{a.paper}, arXiv {a.arxiv} ({a.version}), read in {a.source}"
+        for a in (line.anchor for line in lines)
+        if a.kind == "anchor"
+    )
+    return [*blocks, f"Sources: {'; '.join(map(escape, cited))}. Tags are explained in `bench/anchors.toml`."]
+
+
+def _judged(lines: Sequence[Beside]) -> str:
+    headers = ["algorithm", "setting", "mode", "ours", "sd over seeds", "seeds", "meta-steps"]
+    rows = []
+    for line in lines:
+        a = line.anchor
+        paper = f"{a.published_meta_steps:,}"
+        rows.append(
+            [
+                line.label or a.algo,
+                _setting(line),
+                a.mode,
+                "-" if line.test_acc is None else plus_minus(line.test_acc, line.test_acc_ci95 or math.nan),
+                fraction(line.seed_sd),
+                line.seeds or "-",
+                f"- of {paper}" if line.meta_steps is None else f"{line.meta_steps:,} of {paper}",
+                plus_minus(a.published, a.published_pm or math.nan),
+                "-" if line.diff is None else f"{line.diff:+.4f}",
+                fraction(line.tolerance),
+                line.verdict,
+            ]
+        )
+    return markdown_table([*headers, "published", "difference", "tolerance", "verdict"], rows)
+
+
+def _context(lines: Sequence[Beside]) -> str:
+    settings = dict.fromkeys(_setting(line) for line in sorted(lines, key=lambda x: (x.anchor.n_way, x.anchor.k_shot)))
+    systems: dict[tuple[str, ...], dict[str, str]] = {}
+    for line in lines:
+        a = line.anchor
+        origin = "; ".join(filter(None, (f"arXiv {a.arxiv}" if a.arxiv else None, a.source, a.note)))
+        cells = systems.setdefault((a.system, a.mode or "-", origin), {})
+        cells[_setting(line)] = plus_minus(a.published, math.nan if a.published_pm is None else a.published_pm)
+    rows = [
+        [system, mode, *(cells.get(s, "-") for s in settings), told] for (system, mode, told), cells in systems.items()
+    ]
+    return markdown_table(["system", "mode", *settings, "source"], rows)
+
+
+def _setting(line: Beside) -> str:
+    return f"{line.anchor.n_way}-way {line.anchor.k_shot}-shot"
+
+
+def times(arms: Sequence[Arm]) -> list[str]:
+    """Return the blocks on time to accuracy, none where no run has validation accuracies."""
+    shown = [arm for arm in arms if of_arm(arm)]
+    if not shown:
+        return []
+    intro = (
+        "Training time (meta-steps only) and training tasks up to the first validation with at least that accuracy, "
+        "median over seeds; it stands there only if every seed got there: a miss is a miss, and so is a seed that "
+        "diverged before. Nothing is interpolated: a time is late by up to the distance between two validations. "
+        "Validation is transductive, on characters of its own and few tasks: ± is the half-width of the 95% interval "
+        "of its last point, by which a first crossing may come early or late."
+    )
+    if len({(run.row.device, run.row.device_name) for arm in shown for run in arm.ok.values()}) > 1:
+        intro += " **Times on different devices are not comparable.**"
+    blocks = ["## Time to accuracy", intro]
+    headers = ["algorithm", "seeds", "validated every", "±", *(f"{threshold:.2f}" for threshold in THRESHOLDS)]
+    for _, members in by_setting(shown):
+        rows = []
+        for arm in members:
+            found, gap = of_arm(arm), spacing(arm)
+            every = f"{gap[0]:,.0f} steps ({number(gap[1])} s)" if gap else "-"
+            last = [run.curve[-1].val_acc_ci95 for run in arm.ok.values() if run.curve]
+            half = max((h for h in last if h is not None and math.isfinite(h)), default=None)
+            rows.append([arm.label, len(found[0].runs), every, fraction(half), *map(told, found)])
+        blocks += [f"### {escape(place(members[0], arms))}", markdown_table(headers, rows)]
+    return blocks
+
+
+def told(found: ArmReached) -> str:
+    """Say in a few words how long the seeds took, or that they did not all get there."""
+    if found.median_s is not None and found.median_tasks is not None:
+        return f"{number(found.median_s)} s ({found.median_tasks:,.0f} tasks)"
+    if found.hits:
+        return f"{found.hits} of {len(found.runs)} seeds"
+    return f"not reached (best {found.best:.3f})" if math.isfinite(found.best) else "not reached"

@@ -1,0 +1,91 @@
+"""Algorithm, network and data set held against their contract on two small tasks, before anything is trained."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from bench.api import BenchError, Episode, Examples, MetaAlgorithm, TaskBatch, TaskSource, stack
+from bench.registry import blaming, create_algorithm
+from bench.runs.worker import build
+from bench.settings.config import RunConfig
+from bench.tasks.stream import TaskStream
+from bench.training.contract import Diverged, check_contract
+from bench.training.measure import is_out_of_memory
+
+_TASKS = 2
+_STEPS = 1
+"""At most, of inner steps: names and shapes show in the first."""
+
+
+def rehearse(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> None:
+    """Ask every algorithm on every network of the runs that are ``due`` for one meta-gradient, on the CPU.
+
+    Runs that differ in seed or in numbers with a fraction alone are asked once. What depends on such values, a loss
+    that is not finite, and want of memory are left to the run.
+
+    Raises:
+        BenchError: names the plugin and what is wrong.
+    """
+    seen = set()
+    for config in configs:
+        hyper = {name: value for name, value in config.hyperparameters.items() if not isinstance(value, float)}
+        key = str((config.algo, hyper, config.network, config.n_way, config.train_shots, config.k_query))
+        if key not in seen and due(config):
+            seen.add(key)
+            with torch.random.fork_rng(devices=[]), _one_thread():
+                _rehearse(config, source)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keep to one thread: so little work gains nothing from several, and waits for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rehearse(config: RunConfig, source: TaskSource) -> None:
+    cpu = torch.device("cpu")
+    algorithm = _shortened(config)
+    config = dataclasses.replace(config, device="cpu", precision="float32")
+    task_loss, slow = build(config, algorithm, source.shape, cpu, objective=source.objective)
+    shots = 2 if config.n_way == 1 else 1  # normalisation needs more than one example
+    episode = Episode(config.n_way, min(config.train_shots, shots), min(config.k_query, shots))
+    with blaming(f"dataset {source.name!r}"):
+        stream = TaskStream(source.pool("meta_train", config.train_rotation, cpu), episode, config.seed)
+        number = stream.numbers(0, _TASKS)
+        support, query = stream.pool.examples(stream.draw(number).parts, episode, stream.dtype)
+        orders = functools.partial(stream.orders, number)
+        tasks = TaskBatch(Examples(*support, orders), Examples(*query, orders))
+    with blaming(f"backbone {config.backbone!r}"):
+        shape = tuple(task_loss.outputs(stack(slow, _TASKS), tasks.support.x).shape)
+    outputs = (*tasks.support.x.shape[:2], algorithm.output_size(config.n_way))
+    if shape != outputs:
+        raise BenchError(f"backbone {config.backbone!r}: outputs have the shape {shape}; they must have {outputs}")
+    with blaming(f"algorithm {config.algo!r}"):
+        carry = algorithm.initial_carry(slow)
+        try:
+            result = algorithm.meta_grad(task_loss, slow, dataclasses.replace(tasks, carry=carry))
+        except Exception as error:
+            if is_out_of_memory(error):
+                return
+            raise
+    with contextlib.suppress(Diverged):
+        check_contract(config.algo, slow, carry, _TASKS, result)
+
+
+def _shortened(config: RunConfig) -> MetaAlgorithm:
+    """Return the run's algorithm with few inner steps, where it takes so few."""
+    steps = config.hyperparameters.get("inner_steps")
+    if isinstance(steps, int) and steps > _STEPS:
+        with contextlib.suppress(BenchError):
+            return create_algorithm(config.algo, **{**config.hyperparameters, "inner_steps": _STEPS})
+    return create_algorithm(config.algo, **config.hyperparameters)

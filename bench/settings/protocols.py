@@ -1,0 +1,238 @@
+"""Protocols: one readable TOML file each under bench/protocols/, resolved to the RunConfig of every run."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import inspect
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.api import BenchError, MetaAlgorithm
+from bench.registry import (
+    ALGORITHMS,
+    BACKBONES,
+    create_algorithm,
+    create_backbone,
+    hyperparameter_names,
+    hyperparameter_types,
+    unknown,
+)
+from bench.settings.config import RunConfig, coerce
+
+FOLDER = Path(__file__).parent / "protocols"
+IDENTITY = ("algo", "dataset", "protocol", "n_way", "k_shot", "seed", "device", "threads")
+"""Fields that are the same for all algorithms of a comparison; neither protocols nor --set change them."""
+
+_FIELDS = {
+    f.name: f
+    for f in dataclasses.fields(RunConfig)
+    if f.name not in ("algo", "hyperparameters", "backbone_options", "code")
+}
+_DEFAULT_BACKBONE = _FIELDS["backbone"].default
+_TYPES = typing.get_type_hints(RunConfig)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings for the runs that agree with ``where`` (keys: algo and fields of RunConfig); later presets win."""
+
+    where: Mapping[str, Any]
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A named budget with its settings."""
+
+    name: str
+    summary: str
+    presets: tuple[Preset, ...]
+    deviations: tuple[str, ...] = ()
+    """Where its runs depart from what was published, all the same."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """``--set algo.name=value``, or ``--set name=value`` with algo None: for all that have it."""
+
+    algo: str | None
+    name: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Override:
+        """Return the override that ``[algo.]field=value`` describes.
+
+        Raises:
+            BenchError: the text is not of that form.
+        """
+        key, equals, value = text.partition("=")
+        algo, dot, name = key.rpartition(".")
+        if not (equals and name and value and (algo or not dot)):
+            raise BenchError(f"--set {text!r}; accepted: algo.field=value, as in reptile.inner_lr=0.1, or field=value")
+        return cls(algo or None, name, value)
+
+
+def protocol_names() -> list[str]:
+    """Return the names of the protocols, the default one first."""
+    names = sorted(path.stem for path in FOLDER.glob("*.toml"))
+    return sorted(names, key=lambda name: name != _FIELDS["protocol"].default)
+
+
+def load_protocol(name: str) -> Protocol:
+    """Return the protocol ``name``.
+
+    Raises:
+        BenchError: no such protocol; the message holds the accepted ones and the nearest.
+    """
+    if name not in protocol_names():
+        raise BenchError(unknown("protocol", name, protocol_names()))
+    content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    return Protocol(name, content["summary"], read_presets(content), tuple(content.get("deviations", ())))
+
+
+def read_presets(content: Mapping[str, Any]) -> tuple[Preset, ...]:
+    """Return the presets of a TOML file, a protocol's or a study's."""
+    return tuple(Preset(p.get("where", {}), {k: v for k, v in p.items() if k != "where"}) for p in content["preset"])
+
+
+def resolve(
+    protocol: Protocol, identity: Mapping[str, Any], flags: Mapping[str, Any], sets: Sequence[Override]
+) -> RunConfig:
+    """Return the configuration of one run.
+
+    In order, each overriding the one before: defaults of RunConfig, the algorithm's own ``run_defaults``, the
+    protocol's presets, flags, ``--set``.
+
+    Args:
+        identity: algo, dataset, n_way, k_shot, seed, device, threads.
+        flags: further fields of RunConfig that the user gave.
+    Raises:
+        BenchError: an unknown name or a value out of range.
+    """
+    algo = identity["algo"]
+    cls = ALGORITHMS.get(algo)
+    if not isinstance(cls.run_defaults, Mapping):
+        raise BenchError(f"algorithm {algo!r}: run_defaults is {cls.run_defaults!r}; it must map fields to values")
+    settings = [(f"run_defaults of {algo}", name, value) for name, value in cls.run_defaults.items()]
+    presets_of_algo = f"protocol {protocol.name}, {algo}"
+    for preset in protocol.presets:
+        if all(identity.get(key) == value for key, value in preset.where.items()):
+            named = presets_of_algo if "algo" in preset.where else ""
+            settings += [(named, name, value) for name, value in preset.values.items()]
+    settings += [("", name, value) for name, value in flags.items()]
+    for override in sets:
+        if override.algo in (None, algo):
+            settings.append((f"--set {algo}" if override.algo else "", override.name, override.value))
+
+    backbone = str(next((value for _, name, value in reversed(settings) if name == "backbone"), _DEFAULT_BACKBONE))
+    hyper_types, option_types = hyperparameter_types(cls), hyperparameter_types(BACKBONES.get(backbone))
+    run: dict[str, Any] = {}
+    hyper: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for where, name, value in settings:
+        if name in hyper_types:
+            hyper[name] = coerce(f"{algo}.{name}", value, hyper_types[name])
+        elif name in _FIELDS and name not in IDENTITY:
+            run[name] = coerce(name, value, _TYPES[name], _FIELDS[name].metadata["none"])
+        elif name in option_types:
+            options[name] = coerce(f"{backbone}.{name}", value, option_types[name])
+        elif where and not (where in presets_of_algo and name in _backbone_options()):
+            raise BenchError(unknown(f"field in {where} on backbone {backbone}", name, accepted_names(cls, backbone)))
+    algorithm, network = create_algorithm(algo, **hyper), create_backbone(backbone, **options)
+    return RunConfig(
+        **{**run, **identity},
+        protocol=protocol.name,
+        hyperparameters={name: getattr(algorithm, name) for name in hyper_types},
+        backbone_options={name: getattr(network, name) for name in option_types},
+        code=code_of(cls),
+    )
+
+
+def gaps(protocol: Protocol, identity: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return what a protocol sets of an algorithm for some shapes of tasks and not for this one, with those shapes.
+
+    Args:
+        identity: algo, n_way, k_shot.
+    """
+    own = [preset for preset in protocol.presets if preset.where.get("algo") in (None, identity["algo"])]
+    matching = [p for p in own if all(identity.get(key) == value for key, value in p.where.items())]
+    settled = {name for preset in matching for name in preset.values}
+    found: dict[str, list[str]] = {}
+    for preset in own:
+        shape = ", ".join(f"{key}={preset.where[key]}" for key in ("n_way", "k_shot") if key in preset.where)
+        for name in preset.values if shape else ():
+            if name not in settled:
+                found.setdefault(name, []).append(shape)
+    return found
+
+
+def _backbone_options() -> set[str]:
+    """Return the options of all backbones: a protocol's, for the backbone that it has in mind, do nothing on others."""
+    return {option for name in BACKBONES.names() for option in hyperparameter_names(BACKBONES.get(name))}
+
+
+def check_overrides(sets: Sequence[Override], algos: Sequence[str]) -> None:
+    """Refuse overrides that no algorithm of the comparison takes, on any backbone.
+
+    Raises:
+        BenchError: names the algorithm or field, what is accepted, the nearest.
+    """
+    for override in sets:
+        if override.algo is not None and override.algo not in algos:
+            raise BenchError(unknown("algorithm in --set (it is not among --algos)", override.algo, algos))
+        takers = [override.algo] if override.algo else algos
+        names = {n for algo in takers for b in BACKBONES.names() for n in accepted_names(ALGORITHMS.get(algo), b)}
+        if override.name not in names:
+            raise BenchError(unknown("field in --set", override.name, sorted(names)))
+
+
+def check_contradictions(sets: Sequence[Override], flags: Mapping[str, str]) -> None:
+    """Refuse two values for one thing: ``--set`` twice, or once and the flag of that name.
+
+    A value for all (``inner_lr``) and another for one of them (``maml.inner_lr``) is no contradiction.
+
+    Raises:
+        BenchError: names both.
+    """
+    seen: dict[tuple[str | None, str], str] = {(None, name): text for name, text in flags.items()}
+    for override in sets:
+        key = (override.algo, override.name)
+        if seen.setdefault(key, override.value) != override.value:
+            name = f"{override.algo}.{override.name}" if override.algo else override.name
+            raise BenchError(
+                f"{name} is given twice, as {seen[key]} and as {override.value} (--set); accepted: one value"
+            )
+
+
+def check_taken(sets: Sequence[Override], configs: Sequence[RunConfig]) -> None:
+    """Refuse overrides that no run of the comparison has taken, its backbone not having them.
+
+    Raises:
+        BenchError: names the field and the backbones.
+    """
+    for override in sets:
+        if not any(
+            override.name in accepted_names(ALGORITHMS.get(config.algo), config.backbone)
+            for config in configs
+            if override.algo in (None, config.algo)
+        ):
+            used = ", ".join(sorted({config.backbone for config in configs}))
+            raise BenchError(f"--set {override.name}: no such option of the backbone ({used}); see --list")
+
+
+def accepted_names(cls: type[MetaAlgorithm], backbone: str) -> list[str]:
+    """Return what ``--set`` takes: the algorithm's hyperparameters, the fields of RunConfig, the backbone's options."""
+    fields = [name for name in _FIELDS if name not in IDENTITY]
+    return [*hyperparameter_names(cls), *fields, *hyperparameter_names(BACKBONES.get(backbone))]
+
+
+def code_of(cls: type[MetaAlgorithm]) -> str | None:
+    """Return a hash over the file that defines an algorithm, None where there is no such file."""
+    file = inspect.getsourcefile(cls)
+    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else None

@@ -1,0 +1,1 @@
+"""The speed comparison: this project beside its peers on the same work."""

@@ -1,0 +1,8 @@
+"""``python -m bench.speed``."""
+
+import sys
+
+from bench.speed.command import main, with_worker_environment
+
+with_worker_environment(sys.argv[1:])
+sys.exit(main())

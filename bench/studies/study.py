@@ -1,0 +1,117 @@
+"""The contract of a study: a question that takes many runs, answered by tables and plots of its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar
+
+from bench.records.run import Run
+from bench.registry import Registry, create_algorithm, create_backbone, load_package
+from bench.settings.config import RunConfig
+from bench.settings.protocols import Override
+from bench.system.console import one_line
+from bench.system.files import plain
+from bench.system.text import counted, number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks for, each value checked by itself, before it is made into runs."""
+
+    algos: tuple[str, ...] | None
+    """As given by ``--algos``; None where the user leaves the choice."""
+    dataset: str
+    device: str
+    threads: int
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of RunConfig that take one value, those given."""
+    grid: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Fields of RunConfig that take comma lists, those given."""
+    sets: Sequence[Override] = ()
+    vary: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """As given by ``--vary``: what a study varies, and over which values."""
+    data_sha256: str = ""
+    """Of the data set that was loaded; empty where none was."""
+
+
+class Study(ABC):
+    """Which runs answer a question, and what is made of them; a file in ``bench/studies/`` registers one.
+
+    The runs are ordinary ones, each in a process of its own, under ``OUT/study-NAME/runs``; finished ones are kept.
+    """
+
+    summary: ClassVar[str] = ""
+    """One line for ``--list``."""
+    dataset: ClassVar[str | None] = None
+    """The one data set that the study is about; None where ``--dataset`` chooses."""
+    measures_time: ClassVar[bool] = False
+    """Whether its runs must be made one at a time."""
+
+    @abstractmethod
+    def configs(self, request: Request) -> list[RunConfig]:
+        """Return the runs in the order in which they are to be made.
+
+        Raises:
+            BenchError: the request holds something that this study cannot use.
+        """
+
+    @abstractmethod
+    def report(self, request: Request, runs: Mapping[str, Run], out: Path) -> str:
+        """Write tables and plots under ``out`` and return what to print.
+
+        ``NAME.md``, if there is one, and the pictures in ``plots/`` that it shows become the study's report.html.
+
+        Args:
+            runs: the finished runs under ``out`` by run_id; some or all of those wanted may be missing.
+        """
+
+    def line(self, run: Run) -> str:
+        """Return one line on a run that has just ended."""
+        row = run.row
+        what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot, {counted(row.inner_steps, 'inner step')}, {row.backbone}"
+        if not run.ok:
+            return f"{what}, meta-batch {row.meta_batch}: {row.status}: {one_line(str(row.error))}"
+        chunk = "" if row.task_chunk == row.meta_batch else f" in chunks of {row.task_chunk}"
+        cost = f"{number(row.step_ms_median)} ms a step, {number(row.peak_mem_mib)} MiB"
+        return f"{what}, meta-batch {row.meta_batch}{chunk}: {cost}"
+
+
+MACHINE = ("device", "threads", "kernels", "precision", "task_chunk", "cuda_graph")
+
+
+def run_of(config: RunConfig, runs: Mapping[str, Run], apart: Collection[str] = MACHINE) -> Run | None:
+    """Return the run of a configuration, so that ``--report`` still finds it after the code has moved on.
+
+    That is the one of its run_id; without one the latest with the same settings. Those in ``apart`` may differ, like
+    the version of the algorithm's file and how much of a test was followed; a setting that did not exist when the run
+    was made must have its default.
+    """
+    if config.run_id in runs:
+        return runs[config.run_id]
+    return next((run for run in reversed(list(runs.values())) if _same(config, run, apart)), None)
+
+
+def _same(config: RunConfig, run: Run, apart: Collection[str]) -> bool:
+    then, now = run.details.get("config"), plain(asdict(config))
+    if not isinstance(then, dict) or then.get("algo") != config.algo:
+        return False
+    defaults = plain({f.name: f.default for f in fields(RunConfig)})
+    nested = {
+        "hyperparameters": vars(create_algorithm(config.algo)),
+        "backbone_options": vars(create_backbone(config.backbone)),
+    }
+    return all(
+        plain({**nested[name], **then.get(name, {})}) == value
+        if name in nested
+        else then.get(name, defaults[name]) == value
+        for name, value in now.items()
+        if name not in (*apart, "code", "adaptation_tasks")
+    )
+
+
+# Loaded when asked for and not with the other plugins: studies draw, and a worker need not import matplotlib.
+STUDIES: Registry[Study] = Registry("study", Study, lambda: load_package("bench.studies"))  # type: ignore[type-abstract]  # the base is abstract
+register_study = STUDIES.register

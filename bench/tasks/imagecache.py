@@ -1,0 +1,117 @@
+"""Prepared images in one file: read back only if they are what the same pipeline would make again."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+import warnings
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.system.files import write_atomic
+from bench.system.untrusted import open_regular
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Images uint8 ``[classes, images_per_class, H, W]``, a name for every class, and the sha256 over the pixels."""
+
+    images: NDArray[np.uint8]
+    class_names: tuple[str, ...]
+    sha256: str
+
+
+def prepare(images: NDArray[np.uint8], class_names: Sequence[str]) -> Prepared:
+    """Return ``images`` with their hash, the pixels in C order."""
+    images = np.ascontiguousarray(images)
+    return Prepared(images, tuple(class_names), hashlib.sha256(images.data).hexdigest())
+
+
+def cached(
+    name: str,
+    pipeline: str,
+    folders: Sequence[Path],
+    make: Callable[[], Prepared],
+    sha256: str | None = None,
+) -> Prepared:
+    """Return what ``make`` returns, from the first of ``folders`` that keeps it; else make it and keep it.
+
+    A file that is cut, altered, of another pipeline or not ours at all counts as absent. Any number of processes may
+    do this at once. A result that cannot be kept is returned all the same, with a warning.
+
+    Args:
+        name: begins the file's name, which goes on with 12 digits of a hash of ``pipeline``.
+        pipeline: every step that decides about a pixel, in words; any change of them must change it.
+        folders: where to look, in order; the first that can be written gets a new file and is made if need be.
+        make: prepares the images; its errors pass through.
+        sha256: what the pixels must hash to, where that is known beforehand.
+    """
+    file = f"{name}-{hashlib.sha256(pipeline.encode()).hexdigest()[:12]}.npz"
+    for folder in folders:
+        found = _read(folder / file, pipeline)
+        if found is not None and sha256 in (None, found.sha256):
+            return found
+    made = make()
+    target = next((folder for folder in folders if writable(folder)), None)
+    if target is not None:
+        try:
+            write_atomic(target / file, _packed(made, pipeline))
+        except OSError as error:
+            warnings.warn(f"{name} is prepared anew on every start: {target / file}: {error}", stacklevel=2)
+    return made
+
+
+def writable(folder: Path) -> bool:
+    """Whether ``folder`` may be written, or made where it is not there.
+
+    The permission bits are asked as well as the system, because to root the system says yes to everything.
+    """
+    try:
+        while not folder.exists():
+            if folder == folder.parent:
+                return False
+            folder = folder.parent
+        return folder.is_dir() and bool(folder.stat().st_mode & stat.S_IWUSR) and os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        return False
+
+
+def _seal(prepared: Prepared, pipeline: str) -> str:
+    """Return a hash over everything that the file says."""
+    kind = f"{prepared.images.dtype} {prepared.images.shape}"
+    return hashlib.sha256("\n".join([pipeline, kind, *prepared.class_names, prepared.sha256]).encode()).hexdigest()
+
+
+def _packed(prepared: Prepared, pipeline: str) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        images=prepared.images,
+        class_names=np.array(prepared.class_names),
+        pipeline=np.array(pipeline),  # for people; the seal covers it
+        seal=np.array(_seal(prepared, pipeline)),
+    )
+    return buffer.getvalue()
+
+
+def _read(path: Path, pipeline: str) -> Prepared | None:
+    """Return what the file holds if it is whole and of this pipeline, else None."""
+    try:
+        with os.fdopen(open_regular(path), "rb") as file:
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+            if any(m.compress_type != zipfile.ZIP_STORED or m.file_size != m.compress_size for m in members):
+                return None  # ours are stored; others could fill the memory once they are unpacked
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as fields:
+                prepared = prepare(fields["images"], fields["class_names"].tolist())
+                return prepared if fields["seal"] == _seal(prepared, pipeline) else None
+    except Exception:  # foreign bytes make numpy and zipfile raise anything; whatever it is, the file is not ours
+        return None

@@ -1,0 +1,1 @@
+"""One run's inside: meta-step, capture, chunks, outer rule, evaluation, checkpoint, clocks and memory."""

@@ -1,0 +1,57 @@
+"""How many tasks to hold at once: some thousand images on a CPU, what the memory of a card holds on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from bench.tasks.stream import TaskStream
+from bench.training.metastep import MetaStep
+
+# On 2 cores conv4 gains from more tasks at once up to here and little beyond, while its memory goes on growing.
+CPU_IMAGES = 2_000
+SHARE = 0.8  # of a card's free memory: the rest is for what an allocator cannot fill
+
+
+def default_chunk(stream: TaskStream, meta_batch: int) -> int:
+    """Return how many tasks to hold at once: on a GPU the whole meta-batch, on a CPU equal parts of it."""
+    if stream.device.type == "cuda":
+        return meta_batch
+    images = stream.episode.n_way * (stream.episode.k_shot + stream.episode.k_query)
+    return equal_parts(meta_batch, max(1, CPU_IMAGES // images))
+
+
+def equal_parts(meta_batch: int, most: int) -> int:
+    """Return the size of the fewest chunks of a meta-batch that are alike and no larger than ``most``."""
+    chunks = -(-meta_batch // most)
+    return -(-meta_batch // chunks)
+
+
+def measured_chunk(step: MetaStep) -> int:
+    """Return how many tasks fit into the free memory of the card, from the peaks of small chunks of the next step."""
+    device = step.done.device
+
+    def peak(n: int) -> int:
+        held = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        step.estimate_of(0, n)
+        return torch.cuda.max_memory_allocated(device) - held
+
+    peak(1)  # libraries take their workspaces at the first call
+    torch.cuda.empty_cache()
+    free, _ = torch.cuda.mem_get_info(device)
+    return fitting_chunk(peak, int(SHARE * free), step.config.meta_batch)
+
+
+def fitting_chunk(peak: Callable[[int], int], budget: int, meta_batch: int) -> int:
+    """Return the size of the fewest equal chunks of a meta-batch of which one fits into ``budget`` bytes.
+
+    Args:
+        peak: the memory in bytes that a chunk of 1 or 2 tasks takes; more are taken to cost the same each.
+    """
+    if meta_batch == 1:
+        return 1
+    one, two = peak(1), peak(2)
+    each = max(two - one, 1)
+    return equal_parts(meta_batch, min(max((budget - (one - each)) // each, 1), meta_batch))

@@ -1,0 +1,321 @@
+"""Sample, meta-step, time, validate, checkpoint: the life of one run; knows no algorithm by name."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from bench.api import MetaAlgorithm, TaskLoss, Weights
+from bench.records.run import CurvePoint, measured
+from bench.records.stats import mean_ci95
+from bench.settings.config import RunConfig
+from bench.tasks.data import AUTO
+from bench.tasks.stream import TaskStream
+from bench.training.capture import CannotCapture, CudaRecorder, Recorder, Replay, capture
+from bench.training.checkpoint import read_checkpoint, write_checkpoint
+from bench.training.chunks import default_chunk, measured_chunk
+from bench.training.contract import Diverged, check_values
+from bench.training.evaluate import TRANSDUCTIVE, evaluate
+from bench.training.leaks import Held, open_files
+from bench.training.measure import Memory, StepTimes, is_out_of_memory, now, release
+from bench.training.metastep import MetaStep
+
+log = logging.getLogger("bench")
+
+CHECKPOINT_EVERY_S = 60.0
+_COUNTERS = (
+    "chunk", "oom_retries", "meta_step", "train_s", "eval_s", "setup_s", "parts", "step_ms", "losses", "beside",
+)  # fmt: skip
+
+T = TypeVar("T")
+
+
+@dataclass
+class Progress:
+    """What a run has reached: all that a checkpoint must hold."""
+
+    slow: dict[str, Tensor]
+    carry: Weights
+    chunk: int
+    oom_retries: int = 0
+    meta_step: int = 0
+    train_s: float = 0.0
+    eval_s: float = 0.0
+    setup_s: float = 0.0
+    parts: int = 1
+    step_ms: list[float] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # of the meta-steps since the last point of the curve
+    beside: int | None = None
+    """The most other runs that were seen under way on this machine; None where that cannot be known."""
+
+
+class Training:
+    """One run's training loop.
+
+    Args:
+        slow: initial weights, network's and the algorithm's own, on the device; changed in place.
+        stream, val_stream: tasks to train on and to validate on.
+        checkpoint: where to save and whence to continue.
+        recorder: what captures the meta-step; left out, CUDA graphs on a GPU unless the configuration says off.
+    Raises:
+        Diverged: a loss or gradient became NaN or infinite.
+        BenchError: the algorithm breaks its contract.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        algorithm: MetaAlgorithm,
+        task_loss: TaskLoss,
+        slow: dict[str, Tensor],
+        stream: TaskStream,
+        val_stream: TaskStream,
+        checkpoint: Path,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self.config, self.algorithm, self.task_loss = config, algorithm, task_loss
+        self.stream, self.val_stream, self.checkpoint = stream, val_stream, checkpoint
+        self.device = stream.device
+        on_gpu = self.device.type == "cuda"
+        chunk = min(config.task_chunk or default_chunk(stream, config.meta_batch), config.meta_batch)
+        self.step = MetaStep(
+            config, algorithm, task_loss, slow, algorithm.initial_carry(slow), stream, chunk, captured=on_gpu
+        )
+        self.progress = Progress(slow, self.step.carry, chunk)
+        self.recorder = recorder
+        self.reason = "CPU" if not on_gpu else "--cuda-graph off" if config.cuda_graph != AUTO else ""
+        """Why meta-steps run line by line; empty if they are replayed, or if that is not known yet."""
+        if recorder is None and not self.reason:
+            self.recorder = CudaRecorder(self.device)
+        self._replay: Replay | None = None
+        self.memory: Memory | None = None
+        self._earlier_memory: dict[str, Any] = {}
+        self._files: list[int] = []  # open at the end of each segment
+        self.resumed = self._resume()
+
+    @property
+    def mode(self) -> str:
+        """Say how meta-steps run: ``graph`` if they are replayed, ``eager`` if line by line."""
+        return "eager" if self.reason else "graph"
+
+    @property
+    def held(self) -> Held:
+        """Return what was held at the end of each segment."""
+        return Held(self.memory.held if self.memory else (), self._files)
+
+    def warm_up(self) -> None:
+        """Run meta-steps without keeping anything of them, look at the values of the first, capture if possible.
+
+        Raises:
+            BenchError: names or shapes are not what the contract asks for.
+            Diverged: a gradient is not finite.
+        """
+        config, p = self.config, self.progress
+        if config.task_chunk is None and self.device.type == "cuda" and not self.resumed:
+            self.step.go_to(0)
+            p.chunk = self.step.chunk = measured_chunk(self.step)
+        self.step.go_to(0)
+        result = self._sparing(self.step.estimate)
+        check_values(config.algo, result)
+        del result  # of which a capture would count the memory twice
+        if self.recorder is not None:
+            self._capture(self.recorder)
+        self.step.go_to(p.meta_step)
+        self.memory = Memory(self.device, self._earlier_memory, self._replay.peak if self._replay else 0)
+
+    def run(self, advance: Callable[[int], object] = lambda steps: None) -> None:
+        """Train to the end of the budget, validating on the way.
+
+        ``advance`` gets the number of meta-steps done since its last call and may raise to stop: the state is whole
+        whenever it is called.
+        """
+        config, progress = self.config, self.progress
+        if self.memory is None:
+            self.warm_up()
+        points = sorted({round(i * config.meta_steps / config.val_points) for i in range(config.val_points + 1)})
+        advance(progress.meta_step)
+        for point in points:
+            while progress.meta_step < point:
+                self._segment(point, advance)
+                if progress.meta_step < point:
+                    self.save()
+            if point not in {seen.meta_step for seen in progress.curve}:
+                self._validate(advance)
+                self.save()
+        self._replay = None  # whose memory the test may need
+        assert self.memory is not None, "warm_up() has made it"
+        self.memory.clear()
+
+    def save(self) -> None:
+        """Write a checkpoint in one step."""
+        p = self.progress
+        state = {
+            "run_id": self.config.run_id,
+            "data_sha256": self.stream.pool.source.sha256,
+            "slow": p.slow,
+            "carry": dict(p.carry),
+            "optimizer": self.step.optimizer.torch.state_dict(),
+            "counters": {k: getattr(p, k) for k in _COUNTERS},
+            "curve": [asdict(point) for point in p.curve],
+            "memory": self.memory.state if self.memory else self._earlier_memory,
+        }
+        write_checkpoint(self.checkpoint, state)
+
+    def stream_sha256(self) -> str:
+        """Return a hash over what every training task consumed so far holds, in order."""
+        return self.stream.digest(self.progress.meta_step * self.config.meta_batch)
+
+    def _segment(self, end: int, advance: Callable[[int], object]) -> None:
+        """Train until meta-step ``end``, or until a checkpoint is due; the clock of training runs only here."""
+        progress, times = self.progress, StepTimes(self.device)
+        assert self.memory is not None, "run() has made it"
+        self.memory.clear()
+        first = progress.meta_step
+        self.step.hold(first)
+        if self._replay is None:
+            self._sparing(self.step.estimate)  # warm again, off the clock, after an evaluation
+        self.memory.open()
+        due = time.monotonic() + CHECKPOINT_EVERY_S
+        began = now(self.device)
+        times.mark()
+        try:
+            while progress.meta_step < end and time.monotonic() < due:
+                self._meta_step()
+                times.mark()
+                advance(1)
+        finally:
+            progress.train_s += now(self.device) - began
+            times.close()
+            progress.step_ms += times.ms
+            progress.losses += self.step.losses[first : progress.meta_step].tolist()
+            self.memory.close()
+            if (files := open_files()) is not None:
+                self._files.append(files)
+        self._check_finite()
+
+    def _meta_step(self) -> None:
+        progress = self.progress
+        self.step.hold(progress.meta_step)
+        if self._replay is not None:
+            self._replay.run()
+        else:
+            self.step.apply(self._sparing(self.step.estimate))
+        progress.meta_step += 1
+
+    def _capture(self, recorder: Recorder) -> None:
+        """Have the step captured, or say why it is not."""
+        try:
+            self._replay = self._sparing(lambda: capture(self.step, recorder))
+            self.reason = ""
+        except CannotCapture as error:
+            self.reason = str(error)
+            log.warning("%s: the meta-step is not captured and runs line by line: %s", self.config.algo, error)
+        if self.reason:
+            release(self.device)  # here the exception is gone, and with it what its frames held
+
+    def _sparing(self, work: Callable[[], T]) -> T:
+        """Return ``work()``, which changes nothing if it fails, on half the chunk if memory runs out; once per run."""
+        p = self.progress
+        try:
+            return work()
+        except Exception as error:
+            if not is_out_of_memory(error) or p.oom_retries or p.chunk == 1:
+                raise
+            text = " ".join(str(error).split())[:200]
+        # Here the exception is gone, and with its frames the tensors that they held.
+        release(self.device)
+        p.oom_retries += 1
+        log.warning("out of memory with %d tasks at once; going on with %d (%s)", p.chunk, p.chunk // 2, text)
+        p.chunk = self.step.chunk = p.chunk // 2
+        return work()
+
+    def _validate(self, advance: Callable[[int], object]) -> None:
+        """Add a point to the curve; one that ``advance`` stops is begun anew by the run that goes on."""
+        config, progress = self.config, self.progress
+        began = now(self.device)
+        result = evaluate(
+            self.algorithm, self.task_loss, {n: w.detach() for n, w in progress.slow.items()}, progress.carry,
+            self.val_stream, config.val_tasks, config.eval_inner_steps, modes=(TRANSDUCTIVE,), at=(),
+            advance=lambda tasks: advance(0),
+        )  # fmt: skip
+        mean, ci95 = mean_ci95(result.final(TRANSDUCTIVE))
+        kind = self.val_stream.objective.kind
+        found = measured(kind, mean, ci95, "val_")
+        loss = math.fsum(progress.losses) / len(progress.losses) if progress.losses else None
+        tasks_seen = progress.meta_step * config.meta_batch
+        progress.curve.append(CurvePoint(progress.meta_step, tasks_seen, progress.train_s, query_loss=loss, **found))
+        progress.losses = []
+        progress.eval_s += now(self.device) - began
+
+    def _check_finite(self) -> None:
+        p = self.progress
+        numbered = enumerate(p.losses, start=p.meta_step - len(p.losses) + 1)
+        step, loss = next(((step, loss) for step, loss in numbered if not math.isfinite(loss)), (math.inf, 0.0))
+        bad_step, names = self.step.bad_gradients()
+        if names and bad_step < step:
+            others = f" (nor of {len(names) - 1} others)" if len(names) > 1 else ""
+            raise Diverged(
+                f"algorithm {self.config.algo!r}: gradient of {names[0]}{others} is not finite at meta-step {bad_step};"
+                " try a lower inner_lr or meta_lr"
+            )
+        if step < math.inf:
+            raise Diverged(f"query loss is {loss} at meta-step {step}; try a lower inner_lr or meta_lr")
+        for name, w in p.slow.items():
+            if not torch.isfinite(w).all():
+                raise Diverged(f"weight {name} is not finite at meta-step {p.meta_step}; try a lower meta_lr")
+
+    def _resume(self) -> bool:
+        """Continue from the checkpoint of the same run, if there is one that can be read."""
+        try:
+            state = read_checkpoint(self.checkpoint)
+            if state["run_id"] != self.config.run_id:
+                return False
+            data = self.stream.pool.source.sha256
+            if state.get("data_sha256", data) != data:  # a checkpoint of an earlier version does not say
+                raise ValueError("it was trained on other data of that name")
+            for part, tensors in (("slow", self.progress.slow), ("carry", self.step.carry)):
+                if odd := [name for name in tensors if not isinstance(state[part][name], Tensor)]:
+                    raise ValueError(f"{odd[0]} is no tensor")
+            curve = [CurvePoint.parse(point) for point in state["curve"]]
+            carry = {name: state["carry"][name].reshape(c.shape) for name, c in self.step.carry.items()}
+            progress = Progress(self.progress.slow, self.step.carry, curve=curve, **state["counters"])
+            if not 0 <= progress.meta_step <= self.config.meta_steps or len(progress.step_ms) != progress.meta_step:
+                raise ValueError(f"{len(progress.step_ms)} times of {progress.meta_step} meta-steps")
+            if not 1 <= progress.chunk <= self.config.meta_batch:
+                raise ValueError(f"chunk is {progress.chunk}")
+            numbers = (
+                progress.train_s,
+                progress.eval_s,
+                progress.setup_s,
+                progress.parts,
+                *progress.step_ms,
+                *progress.losses,
+            )
+            if not all(isinstance(number, int | float) for number in numbers):
+                raise ValueError("a counter is no number")
+            memory = dict(state["memory"])
+            weights = [state["slow"][name].reshape(w.shape) for name, w in self.progress.slow.items()]
+            self.step.optimizer.load(state["optimizer"])
+        except FileNotFoundError:
+            return False
+        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+            log.warning("%s: ignored, the run starts anew (%s)", self.checkpoint, error)
+            return False
+        with torch.no_grad():
+            for w, saved in zip(self.progress.slow.values(), weights):
+                w.copy_(saved)
+            for name, c in self.step.carry.items():
+                c.copy_(carry[name])
+        self.step.chunk = progress.chunk
+        self.progress, self._earlier_memory = progress, memory
+        self.progress.parts += 1
+        return True

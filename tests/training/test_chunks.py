@@ -1,0 +1,128 @@
+"""Chunks of the task axis: how many tasks fit the memory, and what happens when they do not."""
+
+import pytest
+import torch
+from trainings import ADAM, CPU, FakeRecorder, Stopped, make_training, same, stop_after
+
+from bench.api import Episode
+from bench.registry import create_algorithm
+from bench.runs.worker import build
+from bench.settings.config import RunConfig
+from bench.tasks.images import ImagePool
+from bench.tasks.stream import TaskStream
+from bench.training.chunks import fitting_chunk
+from bench.training.evaluate import evaluate
+from bench.training.measure import is_out_of_memory
+
+
+class Hungry:
+    """Runs out of memory where more than ``limit`` tasks come at once, ``after`` calls."""
+
+    def __init__(self, algorithm, limit, after=0, message=None):
+        self.algorithm, self.limit, self.after, self.message = algorithm, limit, after, message
+        self.sizes = []
+
+    def __getattr__(self, name):
+        return getattr(self.algorithm, name)
+
+    def eat(self, n):
+        self.sizes.append(n)
+        if len(self.sizes) > self.after and n > self.limit:
+            if self.message:
+                raise RuntimeError(self.message)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has ...")
+
+    def meta_grad(self, task_loss, slow, tasks):
+        self.eat(tasks.support.n_tasks)
+        return self.algorithm.meta_grad(task_loss, slow, tasks)
+
+    def predictors(self, task_loss, slow, support, steps, carry):
+        self.eat(support.n_tasks)
+        return self.algorithm.predictors(task_loss, slow, support, steps, carry)
+
+
+def starved(training, **kwargs):
+    training.step.algorithm = Hungry(training.algorithm, **kwargs)
+    return training
+
+
+@pytest.mark.parametrize("message", [None, "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"])
+@pytest.mark.parametrize("recorder", [None, FakeRecorder()])
+def test_out_of_memory_at_warm_up_halves_the_chunk_once(message, recorder, toy_images, tmp_path, caplog):
+    whole = make_training(toy_images, tmp_path / "a", "maml", task_chunk=2)
+    whole.run()
+    make = make_training(toy_images, tmp_path / "b", "maml", task_chunk=4, recorder=recorder)
+    training = starved(make, limit=2, message=message)
+    training.run()
+    assert same(whole, training), "chunks of 2 from the first step on"
+    assert (training.progress.chunk, training.progress.oom_retries) == (2, 1)
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert line.startswith("out of memory with 4 tasks at once; going on with 2 (")
+    assert "\n" not in line
+
+
+def test_out_of_memory_in_training_redoes_the_step_and_a_resumed_run_remembers(toy_images, tmp_path):
+    whole = make_training(toy_images, tmp_path / "a", hyper=ADAM)
+    whole.run()
+    # 1 warm-up, 1 before the segment, 2 meta-steps of chunks of 5, then the third
+    training = starved(make_training(toy_images, tmp_path / "b", hyper=ADAM, task_chunk=5), limit=3, after=4)
+    with pytest.raises(Stopped):
+        training.run(stop_after(3))
+    assert training.step.algorithm.sizes[:8] == [5, 5, 5, 5, 5, 2, 2, 1]
+    training.save()
+    again = starved(make_training(toy_images, tmp_path / "b", hyper=ADAM, task_chunk=5), limit=3)
+    assert (again.progress.chunk, again.step.chunk, again.progress.oom_retries) == (2, 2, 1)
+    again.run()
+    for n, w in whole.progress.slow.items():
+        torch.testing.assert_close(again.progress.slow[n], w, rtol=1e-4, atol=1e-5)
+    assert again.stream_sha256() == whole.stream_sha256()
+
+
+@pytest.mark.parametrize(("chunk", "limit"), [(4, 1), (1, 0)])
+def test_a_second_time_out_of_memory_ends_the_run(chunk, limit, toy_images, tmp_path):
+    with pytest.raises(torch.OutOfMemoryError):
+        starved(make_training(toy_images, tmp_path, "maml", task_chunk=chunk), limit=limit).run()
+
+
+def test_other_errors_are_not_taken_for_want_of_memory():
+    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
+    assert is_out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert is_out_of_memory(MemoryError())
+
+
+def test_evaluation_out_of_memory_goes_on_with_fewer_tasks_and_counts_each_once(toy_images, caplog):
+    config = RunConfig(algo="fomaml", dataset="toy", backbone="one-layer")
+    algorithm = create_algorithm("fomaml")
+    task_loss, slow = build(config, algorithm, (1, 28, 28), CPU)
+    stream = TaskStream(ImagePool(toy_images, "meta_test", "none", CPU), Episode(5, 1, 1), 0)
+    whole = evaluate(algorithm, task_loss, slow, {}, stream, 100, steps=2)
+    done, hungry = [], Hungry(algorithm, limit=20)
+    got = evaluate(hungry, task_loss, slow, {}, stream, 100, steps=2, advance=done.append)
+    assert hungry.sizes == [66, 33, 16, 16, 16, 16, 16, 16, 4]
+    assert sum(done) == 100
+    for mode, by_step in whole.measure.items():
+        for step, accuracy in by_step.items():
+            assert accuracy.tolist() == got.measure[mode][step].tolist()
+    assert len(caplog.records) == 2
+    with pytest.raises(torch.OutOfMemoryError):
+        evaluate(Hungry(algorithm, limit=0), task_loss, slow, {}, stream, 4, steps=2)
+
+
+@pytest.mark.parametrize(
+    ("budget", "meta_batch", "expected"),
+    [
+        (10_000, 32, 32),  # all of it
+        (100 + 32 * 10, 32, 32),
+        (100 + 31 * 10, 32, 16),  # two equal chunks rather than 31 and 1
+        (100 + 10 * 10, 32, 8),  # 10 fit: four chunks
+        (100 + 10 * 10, 25, 9),  # three chunks: 9, 9 and 7
+        (0, 32, 1),  # nothing fits: the run will say so
+        (10_000, 1, 1),
+    ],
+)
+def test_the_chunk_is_what_fits_a_card_by_a_straight_line_through_two_peaks(budget, meta_batch, expected):
+    assert fitting_chunk(lambda n: 100 + 10 * n, budget, meta_batch) == expected
+
+
+def test_a_peak_that_does_not_grow_is_no_division_by_zero():
+    assert fitting_chunk(lambda n: 100, 1000, 32) == 32
