@@ -1,4 +1,7 @@
-"""The contract between the harness and its plugins: tasks in, meta-gradients and predictors out."""
+"""The contract between the harness and its plugins: tasks in, meta-gradients and predictors out.
+
+More than 300 lines on purpose: who writes a plugin reads all of the contract in one file.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,6 @@ import torch
 from places import REPOSITORY, TOY
 
 from bench.registry import load_plugin
-from bench.system.files import write_atomic
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes get in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -37,9 +36,8 @@ def toy_images():
 def blank_pictures(monkeypatch):
     """A report whose pictures are files of the right names: drawing them takes most of the time of one."""
 
-    def write(folder, name, draw, settings=1):
-        for path in (folder / f"{name}.png", folder / f"{name}.svg", folder / "slides" / f"{name}.png"):
-            write_atomic(path, b"\x89PNG")
-        return [folder / f"{name}.png"]
+    def files_of(path, draw, settings=1):
+        folder, _, name = path.rpartition("/")
+        return dict.fromkeys((f"{path}.png", f"{path}.svg", f"{folder}/slides/{name}.png"), b"\x89PNG")
 
-    monkeypatch.setattr("bench.report.write.write_pictures", write)
+    monkeypatch.setattr("bench.report.drawing.pictures.files_of", files_of)

@@ -48,3 +48,14 @@ def check_legible(figure: Figure) -> None:
     boxes += [legend.get_window_extent(renderer) for legend in figure.legends]
     for a, b in itertools.combinations(boxes, 2):
         assert min(a.x1, b.x1) - max(a.x0, b.x0) < 2 or min(a.y1, b.y1) - max(a.y0, b.y0) < 2
+
+
+def check_apart(figure: Figure) -> None:
+    """Draw the figure, and fail if a panel or legend is cut off or lies over another."""
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    boxes = [axes.get_tightbbox(canvas.get_renderer()) for axes in figure.axes]
+    boxes += [legend.get_window_extent(canvas.get_renderer()) for legend in figure.legends]
+    assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= figure.bbox.x1 and b.y1 <= figure.bbox.y1 for b in boxes)
+    for a, b in itertools.combinations(boxes, 2):
+        assert not a.shrunk(0.98, 0.98).overlaps(b.shrunk(0.98, 0.98))

@@ -45,13 +45,15 @@ from PIL import Image
 
 import bench.cli.command
 import bench.report.write
+import bench.runs.launch
+import bench.runs.outcome
 import bench.runs.runner
 import bench.runs.worker
+import bench.training.checkpoint
 import bench.training.train
 import run_bench
 from bench.records.run import load_run
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS
-from bench.runs.processes import Forwarding
 from bench.training.checkpoint import read_checkpoint, seal
 
 ALGOS = ("reptile", "fomaml", "maml")
@@ -171,17 +173,17 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def fork_worker(self, module, argument, files=()):
-    """Stands in for ``Forwarding.start``: the same worker, forked and not begun anew."""
+def fork_worker(signals, module, argument, files=()):
+    """Stands in for ``bench.runs.launch.start_process``: the same worker, forked and not begun anew."""
     assert module == "bench.runs.worker"
 
     def work():
         sys.argv = [module, argument]
         return bench.runs.worker.main(argument)
 
-    with self.held():
+    with signals.held():
         worker = Forked(work)
-        self.add(worker)
+        signals.add(worker)
     return worker
 
 
@@ -191,13 +193,13 @@ def prepare(board):
     torch.set_num_threads(1)
     for kinds in (ALGORITHMS, BACKBONES, DATASETS):
         kinds.names()
-    Forwarding.start = fork_worker
+    bench.runs.launch.start_process, bench.runs.launch.prepare = fork_worker, lambda: None
     bench.training.train.Training._segment = board.during("training", bench.training.train.Training._segment)
     bench.training.train.Training._validate = board.during("validation", bench.training.train.Training._validate)
-    bench.training.train.write_checkpoint = board.during("checkpoint", bench.training.train.write_checkpoint)
+    bench.training.checkpoint.write_checkpoint = board.during("checkpoint", bench.training.checkpoint.write_checkpoint)
     bench.runs.worker.evaluate = board.during("evaluation", bench.runs.worker.evaluate)
-    bench.runs.worker.write_run = board.during("record", bench.runs.worker.write_run)
-    bench.report.write._write_report = board.during("tables", bench.report.write._write_report)
+    bench.runs.outcome.write_run = board.during("record", bench.runs.outcome.write_run)
+    bench.report.write.put = board.during("tables", bench.report.write.put)
 
 
 class Killing:

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.records.run import MODES, RUN_FILE, AdaptationPoint, CurvePoint, SummaryRow, TestTask, load_run, write_run
-from bench.records.stats import mean_ci95
+from bench.records.intervals import mean_ci95
+from bench.records.rows import MODES, AdaptationPoint, CurvePoint, SummaryRow, TestTask
+from bench.records.run import RUN_FILE, load_run, write_run
+from bench.report.write import write_report
+from bench.training.examples import ExampleTasks
 
 
 def make_row(algo: str = "alpha", seed: int = 0, **changes: object) -> SummaryRow:
@@ -135,3 +138,17 @@ def rewrite(out: Path, row: SummaryRow, **tables: object) -> None:
 
 def _sha(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def reported(out: Path) -> Path:
+    """Write the report of the runs under a folder and return the folder."""
+    write_report(out)
+    return out
+
+
+def make_examples() -> ExampleTasks:
+    """Return example tasks of random pictures: right where alone, wrong where together."""
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 255, (2, 3, 5, 8, 8), dtype=np.uint8)
+    answers = np.tile(np.arange(5, dtype=np.uint16), (3, 1))
+    return ExampleTasks(*pictures, plain=answers, transductive=(answers + 1) % 5)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from made_runs import make_run
 
-import bench.report.write
+from bench.analysis import results
 from bench.records.run import load_run, load_runs
+from bench.report.drawing import pictures
 from bench.report.write import write_report
 from bench.system.locks import run_lock
 
-bench.report.write.FIGURES, bench.report.write.compare = {}, lambda arms: []
+pictures.files_of, results.compare = lambda *_: {}, lambda arms: []
 
 
 def begun(out: Path, run_id: str) -> None:

@@ -5,8 +5,8 @@ import contextlib
 import torch
 
 from bench.api import Episode
+from bench.network.build import build
 from bench.registry import create_algorithm
-from bench.runs.worker import build
 from bench.settings.config import RunConfig
 from bench.tasks.images import ImagePool
 from bench.tasks.stream import TaskStream

@@ -13,9 +13,10 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from bench.analysis.comparison import Arm
+from bench.analysis.arms import Arm
 from bench.api import BenchError
-from bench.records.run import MODES, Run
+from bench.records.rows import MODES
+from bench.records.run import Run
 from bench.registry import create_algorithm
 from bench.settings.protocols import IDENTITY, load_protocol, resolve
 

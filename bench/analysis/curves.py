@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from bench.analysis.comparison import Arm
-from bench.records.run import AdaptationPoint, CurvePoint
+from bench.analysis.arms import Arm
+from bench.records.rows import AdaptationPoint, CurvePoint
 
 
 class Point(NamedTuple):

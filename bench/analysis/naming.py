@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.analysis.comparison import Arm, Setting
+from bench.analysis.arms import Arm, Setting
 
 
 def heading(settings: Iterable[Setting]) -> str:

@@ -1,31 +1,78 @@
-"""The outcome of a setting in a few sentences, which say no more than the verdicts of the comparisons do."""
+"""The outcome of every setting, decided once: who leads, who wins, and the sentences that say so."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from bench.analysis.anchors import Beside
-from bench.analysis.comparison import Arm, Comparison, budgets
-from bench.records.run import MODES
+from bench.analysis.arms import Arm, Setting, budgets, by_setting
+from bench.analysis.comparison import LEVEL, Comparison
+from bench.analysis.naming import place
+from bench.records.rows import MODES
 from bench.system.text import plus_minus
 
-ALL_PAIRS = 4  # arms; of more only the leader's pairs are told, the table has the others
-NAMED = 6  # names in one sentence
+ALL_PAIRS = 12
+"""Arms of one setting whose pairs are all told; of more the leader's are, and a sentence says so."""
 
 
-def verdict_sentences(arms: Sequence[Arm], comparisons: Iterable[Comparison]) -> dict[str, list[str]]:
-    """Return plain sentences on the arms of one setting, by test mode; ``comparisons`` may hold other settings' too.
+@dataclass(frozen=True)
+class Outcome:
+    """What may be said of one setting in one test mode. Every output takes its words and marks from here.
 
-    The first names the arm with the best mean, which is a fact and no verdict. The others are verdicts of pairs, those
-    with the same restriction in one sentence, word for word as ``Comparison.verdict`` restricts them.
+    ``leader`` is the arm with the best mean, which is a fact and no verdict. ``winner`` is the arm that beats each of
+    the others: the corrected test over tasks shows it and all seeds agree. ``settled`` says that the test over seeds
+    shows it too, so that it holds of the algorithms and not only of the models trained here. Labels are empty where
+    there is none.
     """
-    arms = [arm for arm in arms if arm.ok]
-    if not arms:
-        return {}
-    pairs = [c for c in comparisons if c.setting == arms[0].setting]
-    found = {mode: _of_mode(arms, [c for c in pairs if c.mode == mode], mode) for mode in MODES}
-    return {mode: [*sentences, *unequal(arms)] for mode, sentences in found.items()}
+
+    setting: Setting
+    place: str
+    mode: str
+    leader: str
+    winner: str
+    settled: bool
+    sentences: tuple[str, ...]
+
+
+def outcomes(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> list[Outcome]:
+    """Return what may be said of every setting with finished runs, in both test modes."""
+    finished = [arm for arm in arms if arm.ok]
+    return [
+        _outcome(members, [c for c in comparisons if c.setting == setting and c.mode == mode], mode, finished)
+        for setting, members in by_setting(finished)
+        for mode in MODES
+    ]
+
+
+def _outcome(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, among: Sequence[Arm]) -> Outcome:
+    leader = _leader(arms, mode)
+    beaten = _beaten(pairs, lambda c: c.p_value_holm < LEVEL and all(d * c.diff > 0 for d in c.seed_diffs))
+    for_good = _beaten(pairs, lambda c: c.settled)
+    others = {arm.label: {other.label for other in arms} - {arm.label} for arm in arms}
+    winner = next((label for label, rest in others.items() if rest and rest <= beaten.get(label, set())), "")
+    settled = bool(winner) and others[winner] <= for_good.get(winner, set())
+    sentences = (*_sentences(arms, pairs, mode, leader), *unequal(arms))
+    told = place(arms[0], among)
+    return Outcome(arms[0].setting, told, mode, leader.label if leader else "", winner, settled, sentences)
+
+
+def _beaten(pairs: Iterable[Comparison], test: Callable[[Comparison], bool]) -> dict[str, set[str]]:
+    """Return by label the labels that it beats by the test."""
+    found: dict[str, set[str]] = {}
+    for c in pairs:
+        if test(c):
+            better, worse = (c.algo_a, c.algo_b) if c.diff > 0 else (c.algo_b, c.algo_a)
+            found.setdefault(better, set()).add(worse)
+    return found
+
+
+def _leader(arms: Sequence[Arm], mode: str) -> Arm | None:
+    """Return the arm with the best mean, None where nothing was measured."""
+    known = [arm for arm in arms if math.isfinite(arm.mean(arm.tested[mode]))]
+    sign = 1 if all(arm.measure == "accuracy" for arm in arms) else -1
+    return max(known, key=lambda arm: sign * arm.mean(arm.tested[mode]), default=None)
 
 
 def published_sentences(lines: Iterable[Beside]) -> list[str]:
@@ -56,26 +103,26 @@ def unequal(arms: Sequence[Arm]) -> list[str]:
     return sentences
 
 
-def _of_mode(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str) -> list[str]:
-    accuracy = all(arm.measure == "accuracy" for arm in arms)
-    known = [(arm.mean(arm.tested[mode]), arm) for arm in arms]
-    known = [(mean, arm) for mean, arm in known if math.isfinite(mean)]
-    if not known:
+def _sentences(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, leader: Arm | None) -> list[str]:
+    if leader is None:
         return ["Nothing was measured."]
-    best, leader = (max if accuracy else min)(known, key=lambda pair: pair[0])
+    accuracy = all(arm.measure == "accuracy" for arm in arms)
+    best = leader.mean(leader.tested[mode])
     score = plus_minus(best, leader.ci95(leader.tested[mode]))
     measure = "accuracy" if accuracy else leader.measure
+    known = [arm for arm in arms if math.isfinite(arm.mean(arm.tested[mode]))]
     if len(known) == 1:
         only = "Only one algorithm has finished: there is nothing to compare it with."
         return [f"{leader.label}: {measure} {score}.", only]
-    ties = [arm.label for mean, arm in known if mean == best]
+    ties = [arm.label for arm in known if arm.mean(arm.tested[mode]) == best]
     sentences = [f"{'Highest' if accuracy else 'Lowest'} mean {measure}: {_listed(ties)}, {score}."]
     if not accuracy:
         return [*sentences, "Differences of errors are not tested, so that this is no verdict."]
     if not pairs:
         return [*sentences, "No two algorithms have finished on the same test tasks, so that this is no verdict."]
     if len(known) > ALL_PAIRS:
-        pairs = [c for c in pairs if leader.label in (c.algo_a, c.algo_b)]
+        told = _told([c for c in pairs if leader.label in (c.algo_a, c.algo_b)])
+        return [*sentences, *told, f"Only pairs with {leader.label} are told here; the table of differences has all."]
     return sentences + _told(pairs)
 
 
@@ -102,6 +149,4 @@ def _tidy(restriction: str) -> str:
 
 
 def _listed(names: Sequence[str], word: str = "and") -> str:
-    if len(names) > NAMED:
-        names = [*names[:NAMED], f"{len(names) - NAMED} more"]
     return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else names[0]

@@ -13,7 +13,8 @@ from bench.api import Backbone, Examples
 from bench.check.problem import flat
 from bench.check.settings import settings
 from bench.check.verdicts import Broken, Check
-from bench.network.model import Classifier, build_network
+from bench.network.build import build_network
+from bench.network.model import Classifier
 from bench.network.stacked import TasksInside, TasksOutside
 
 SHAPES = ((1, 28, 28), (1,))  # an image of Omniglot, a point of a sine wave; the first that a network can be built for

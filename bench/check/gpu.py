@@ -6,7 +6,7 @@ import torch
 
 from bench.api import Episode, MetaAlgorithm
 from bench.check.verdicts import Broken
-from bench.runs.worker import build
+from bench.network.build import build
 from bench.settings.config import RunConfig
 from bench.tasks.images import ImageSet
 from bench.tasks.stream import TaskStream

@@ -21,6 +21,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from bench.api import BenchError, Examples, TaskBatch, Weights
+from bench.network.build import plain_network
 from bench.network.model import Classifier
 from bench.records.run import load_run
 from bench.registry import create_algorithm, load_plugin
@@ -28,7 +29,7 @@ from bench.settings.config import RunConfig
 from bench.system.untrusted import read_regular
 from bench.training.checkpoint import read_checkpoint
 from bench.training.evaluate import PLAIN, TRANSDUCTIVE, outputs_of
-from bench.training.weights import WEIGHTS_FILE, plain_network
+from bench.training.weights import WEIGHTS_FILE
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 

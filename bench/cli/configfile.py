@@ -78,17 +78,17 @@ def arguments(path: Path, parser: argparse.ArgumentParser, typed: argparse.Names
         raise BenchError(f"{where}: {_RESOLVED} is {resolved!r}; accepted: true or false")
     if resolved:
         _check_made_for(where, content, typed)
-    words: list[str] = []
+    found: list[str] = []
     for key, value in content.items():
         name = key.replace("-", "_")
         if name not in known:
             raise BenchError(unknown(f"key in {where}", key, known))
-        words += _words(f"{where}: {key}", known[name], value, path.parent)
+        found += words(f"{where}: {key}", known[name], value, path.parent)
     held = content.get("algos")
     if typed.algos is None or not isinstance(held, list):
-        return words
+        return found
     left_out = set(map(str, held)) - {name.strip() for name in typed.algos.split(",")}
-    return [word for word in words if not _sets_one_of(word, left_out)]
+    return [word for word in found if not _sets_one_of(word, left_out)]
 
 
 def _check_made_for(where: str, content: Mapping[str, Any], typed: argparse.Namespace) -> None:
@@ -115,7 +115,12 @@ def _sets_one_of(word: str, algos: Collection[str]) -> bool:
     return bool(is_set and dot) and algo in algos
 
 
-def _words(where: str, action: argparse.Action, value: Any, beside: Path) -> list[str]:
+def words(where: str, action: argparse.Action, value: Any, beside: Path) -> list[str]:
+    """Return the command line that a flag's value stands for; paths are relative to the folder ``beside``.
+
+    Raises:
+        BenchError: the flag takes no such value; names ``where`` it stands.
+    """
     flag = action.option_strings[0]
     if action.nargs == 0:
         if not isinstance(value, bool):

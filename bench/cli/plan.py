@@ -15,12 +15,12 @@ import torch
 
 from bench.api import BenchError, TaskSource
 from bench.cli.flags import DEFAULT_PROTOCOL, GRID, default_algorithms, flag_names, names_in, values_of, varied
+from bench.network.build import build
 from bench.network.kernels import available
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, blaming, create_algorithm, said, unknown
 from bench.runs.kept import finished
 from bench.runs.rehearsal import rehearse
 from bench.runs.runner import Place
-from bench.runs.worker import build, stream_plan
 from bench.settings.config import RunConfig
 from bench.settings.protocols import (
     IDENTITY,
@@ -148,7 +148,7 @@ def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunCo
         raise BenchError(unknown("name of what a dataset has loaded", source.name, DATASETS.names()))
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
-        for split, (rotation, episode) in stream_plan(config).items():
+        for split, (rotation, episode) in config.episodes.items():
             with blaming(f"dataset {source.name!r}"):
                 source.check(split, rotation, episode)
         try:

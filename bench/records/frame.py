@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from bench.records.run import SummaryRow, load_runs
+from bench.records.rows import SummaryRow
+from bench.records.run import load_runs
 
 CATEGORIES = (
     *("algo", "dataset", "protocol", "backbone", "device", "device_name", "inner_optimizer", "meta_optimizer"),
@@ -28,7 +30,12 @@ def load_results(out: Path | str) -> pd.DataFrame:
     """
     if not Path(out).is_dir():
         raise NotADirectoryError(f"{str(out)!r} is no folder; accepted: what --out was given")
-    table = SummaryRow.table(run.row for run in load_runs(Path(out)))
+    return frame_of(run.row for run in load_runs(Path(out)))
+
+
+def frame_of(rows: Iterable[SummaryRow]) -> pd.DataFrame:
+    """Return rows as ``load_results`` does."""
+    table = SummaryRow.table(rows)
     started = pd.to_datetime(table["started_at"], format="ISO8601", utc=True, errors="coerce")
     table["started_at"] = started.astype("datetime64[us, UTC]")
     for name in CATEGORIES:

@@ -7,12 +7,20 @@ import datetime
 from pathlib import Path
 
 from bench.records.run import RUN_FILE, Run, load_run, log, unusable
-from bench.runs.worker import CHECKPOINT_FILE
 from bench.system.files import write_atomic
 from bench.system.untrusted import read_regular
+from bench.training.checkpoint import CHECKPOINT_FILE
 
 FINISHED = ("ok", "leaking")
 """Statuses after which nothing is left to do."""
+
+
+def recorded(folder: Path) -> Run | None:
+    """Return the run in ``folder``, however it ended; None if there is no record that can be read."""
+    try:
+        return load_run(folder)
+    except (OSError, ValueError, RecursionError):
+        return None
 
 
 def finished(folder: Path, data_sha256: str = "") -> Run | None:
@@ -20,13 +28,8 @@ def finished(folder: Path, data_sha256: str = "") -> Run | None:
 
     A run that says that it was made on other data than ``data_sha256`` is not the one.
     """
-    try:
-        run = load_run(folder)
-    except (OSError, ValueError, RecursionError):
-        return None
-    if on_other_data(run, data_sha256):
-        return None
-    return run if run.row.status in FINISHED else None
+    run = recorded(folder)
+    return run if run and run.row.status in FINISHED and not on_other_data(run, data_sha256) else None
 
 
 def on_other_data(run: Run, data_sha256: str) -> bool:
@@ -50,7 +53,9 @@ def clear(folder: Path, where: Path, fresh: bool, data_sha256: str) -> None:
 
     Of the latter's folder the checkpoint stays usable, which has a seal of its own.
     """
-    why = "" if fresh else unusable(folder) or _other_data(folder, data_sha256)
+    why = "" if fresh else unusable(folder)
+    if not fresh and not why and (run := recorded(folder)) and on_other_data(run, data_sha256):
+        why = "it was made on other data of that name"
     if not (fresh or why):
         return
     aside = set_aside(folder, where)
@@ -58,10 +63,3 @@ def clear(folder: Path, where: Path, fresh: bool, data_sha256: str) -> None:
         log.warning("%s: cannot be used (%s); its folder is now %s", folder / RUN_FILE, why, aside)
         with contextlib.suppress(OSError):  # there is none, or it is no file
             write_atomic(folder / CHECKPOINT_FILE, read_regular(aside / CHECKPOINT_FILE, None))
-
-
-def _other_data(folder: Path, data_sha256: str) -> str:
-    with contextlib.suppress(OSError, ValueError, RecursionError):
-        if on_other_data(load_run(folder), data_sha256):
-            return "it was made on other data of that name"
-    return ""

@@ -10,16 +10,15 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from bench.api import BenchError, Episode, Examples, MetaAlgorithm, TaskBatch, TaskSource, stack
+from bench.network.build import build
 from bench.registry import blaming, create_algorithm
-from bench.runs.worker import build
 from bench.settings.config import RunConfig
 from bench.tasks.stream import TaskStream
 from bench.training.contract import Diverged, check_contract
-from bench.training.measure import is_out_of_memory
+from bench.training.memory import is_out_of_memory
 
 _TASKS = 2
-_STEPS = 1
-"""At most, of inner steps: names and shapes show in the first."""
+_STEPS = 1  # at most, of inner steps: names and shapes show in the first
 
 
 def rehearse(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> None:

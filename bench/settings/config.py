@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.api import BenchError
+from bench.api import BenchError, Episode
 from bench.registry import create_backbone
 from bench.tasks.data import AUTO
 from bench.tasks.images import ROTATIONS
@@ -134,6 +134,13 @@ class RunConfig:
     def train_shots(self) -> int:
         """Return how many support images per class a training task holds."""
         return self.k_shot if self.train_k_shot is None else self.train_k_shot
+
+    @property
+    def episodes(self) -> dict[str, tuple[str, Episode]]:
+        """Return, by split, how images are turned into classes and the shape of the tasks."""
+        train = Episode(self.n_way, self.train_shots, self.k_query)
+        test = (self.test_rotation, Episode(self.n_way, self.k_shot, self.eval_k_query))
+        return {"meta_train": (self.train_rotation, train), "meta_val": test, "meta_test": test}
 
     @property
     def run_id(self) -> str:

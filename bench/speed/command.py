@@ -23,8 +23,8 @@ import torch
 from bench.api import BenchError
 from bench.registry import unknown
 from bench.report.drawing.pictures import write_pictures
-from bench.report.exports import write_both
-from bench.runs.processes import WORKER_ENVIRONMENT
+from bench.report.encoding import write_both
+from bench.runs.launch import WORKER_ENVIRONMENT
 from bench.settings.config import check_range
 from bench.speed.measure import (
     Disagreement,
@@ -41,7 +41,7 @@ from bench.speed.report import Results, SpeedRow, markdown, plot, ratio
 from bench.speed.variant import Variant, VariantProcess
 from bench.speed.work import SETTINGS, Work, gflop, supervised_gflop
 from bench.system.files import write_atomic
-from bench.training.measure import device_name, git_commit
+from bench.system.machine import device_name, git_commit
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 

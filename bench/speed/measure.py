@@ -20,11 +20,13 @@ from torch import nn
 
 from bench.api import BenchError
 from bench.records.run import load_runs
-from bench.runs.processes import ROOT, WORKER_ENVIRONMENT
+from bench.runs.launch import worker_environment
 from bench.speed.peers import VARIANTS, YARDSTICK, NotAvailable
 from bench.speed.work import Problem, Work
+from bench.system.machine import ROOT
 from bench.tasks.stream import TaskWindow
-from bench.training.measure import Memory, now
+from bench.training.clocks import now
+from bench.training.memory import Memory
 
 AGREEMENT = 1e-9
 AGREEMENT_TASKS = 3
@@ -212,5 +214,4 @@ def start_seconds(algos: list[str], device: torch.device, threads: int) -> dict[
 
 def child_environment() -> dict[str, str]:
     """Return the environment of a worker, for all that is measured in a process of its own."""
-    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**os.environ, **WORKER_ENVIRONMENT, "PYTHONPATH": search_path}
+    return {**os.environ, **worker_environment()}

@@ -11,9 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from bench.report.drawing.panels import COLUMN, SMALL, Page, entitle, finish, new_figure, put_legend, thousands
+from bench.report.drawing.axes import finish, thousands
+from bench.report.drawing.legends import put_legend
+from bench.report.drawing.panels import COLUMN, Page, entitle, new_figure
+from bench.report.drawing.styles import SMALL
 from bench.speed.peers import PROJECT, VARIANTS, YARDSTICK
-from bench.system.files import Columns
+from bench.system.rows import Columns
 from bench.system.text import markdown_table, number
 
 FASTER, SHARE, TASK_SHARE, START_S = 1.5, 0.5, 0.02, 15.0

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import replace_all_batch_norm_modules_
 
 from bench.api import SPLITS, Episode, Examples, TaskBatch
-from bench.network.model import build_network
+from bench.network.build import build_network
 from bench.registry import BACKBONES
 from bench.tasks.images import ImagePool, ImageSet
 from bench.tasks.stream import TaskStream

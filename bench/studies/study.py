@@ -1,17 +1,16 @@
 """The contract of a study: a question that takes many runs, answered by tables and plots of its own."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from bench.api import BenchError
 from bench.records.run import Run
-from bench.registry import Registry, create_algorithm, create_backbone, load_package
+from bench.registry import Registry, create_algorithm, create_backbone, load_package, unknown
 from bench.settings.config import RunConfig
-from bench.settings.protocols import Override
+from bench.settings.protocols import Override, Preset, Protocol, resolve
 from bench.system.console import one_line
 from bench.system.files import plain
 from bench.system.text import counted, number
@@ -36,9 +35,51 @@ class Request:
     data_sha256: str = ""
     """Of the data set that was loaded; empty where none was."""
 
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields of RunConfig that were given, each with its value, of a comma list the first."""
+        return {**self.flags, **{name: values[0] for name, values in self.grid.items()}}
+
+    @property
+    def seeds(self) -> Sequence[int]:
+        """The seeds that were given, else 0 alone."""
+        return self.grid.get("seed", [0])
+
+    def check_vary(self, study: str, names: Collection[str]) -> None:
+        """Raise BenchError for a ``--vary`` of something else than ``names``."""
+        for name in self.vary:
+            if name not in names:
+                raise BenchError(unknown(f"setting in --vary of study {study}", name, names))
+
+    def check_single(self, study: str, instead: str = "") -> None:
+        """Raise BenchError for a comma list that is not of seeds; ``instead`` ends the message."""
+        for name, values in self.grid.items():
+            if name != "seed" and len(values) > 1:
+                listed = ",".join(map(str, values))
+                raise BenchError(f"{name} {listed}; accepted in study {study}: one value{instead}")
+
+    def config(
+        self, study: str, algo: str, seed: int, base: Mapping[str, Any],
+        varied: Mapping[str, Any] = {}, presets: Sequence[Preset] = (),
+    ) -> RunConfig:  # fmt: skip
+        """Return one run; later settings win, in the order ``base``, ``presets``, flags, ``--set``, ``varied``.
+
+        Args:
+            base: fields of RunConfig, hyperparameters and options of backbones, n_way and k_shot among them.
+        Raises:
+            BenchError: an unknown name or a value out of range.
+        """
+        shape = {name: {**base, **self.given, **varied}[name] for name in ("n_way", "k_shot")}
+        machine = {"dataset": self.dataset, "device": self.device, "threads": self.threads}
+        fixed = Preset({}, {name: value for name, value in base.items() if name not in shape})
+        flags = {name: value for name, value in self.given.items() if name not in (*shape, "seed")}
+        own = [Override(None, name, str(value)) for name, value in varied.items() if name not in shape]
+        protocol = Protocol(f"study-{study}", "", (fixed, *presets))
+        return resolve(protocol, {"algo": algo, **shape, "seed": seed, **machine}, flags, [*self.sets, *own])
+
 
 class Study(ABC):
-    """Which runs answer a question, and what is made of them; a file in ``bench/studies/`` registers one.
+    """Which runs answer a question, and what is made of them; a file or folder in ``bench/studies/`` registers one.
 
     The runs are ordinary ones, each in a process of its own, under ``OUT/study-NAME/runs``; finished ones are kept.
     """

@@ -12,7 +12,7 @@ from typing import Protocol
 
 import torch
 
-from bench.training.measure import is_out_of_memory
+from bench.training.memory import is_out_of_memory
 from bench.training.metastep import PROBES, MetaStep
 
 _ROUNDING = 1e-6  # of a weight, for those that hardly move

@@ -1,10 +1,15 @@
-"""Checkpoint files: torch's format with a seal over everything in it, loaded without executing anything of it."""
+"""What a run has reached, and the file that keeps it: torch's format with a seal over everything in it.
+
+Reading it executes nothing of it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
+import logging
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +17,109 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.api import Weights
+from bench.records.rows import CurvePoint
+from bench.settings.config import RunConfig
 from bench.system.files import write_atomic
 from bench.system.untrusted import read_regular
+from bench.training.outer import MetaOptimizer
 
+CHECKPOINT_FILE = "checkpoint.pt"  # in a run's folder
 SEAL = "sha256"
+
+log = logging.getLogger("bench")
+
+
+@dataclass
+class Progress:
+    """What a run has reached: all that a checkpoint must hold."""
+
+    slow: dict[str, Tensor]
+    carry: Weights
+    chunk: int
+    oom_retries: int = 0
+    meta_step: int = 0
+    train_s: float = 0.0
+    eval_s: float = 0.0
+    setup_s: float = 0.0
+    parts: int = 1
+    step_ms: list[float] = field(default_factory=list)
+    curve: list[CurvePoint] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # of the meta-steps since the last point of the curve
+    beside: int | None = None
+    """The most other runs that were seen under way on this machine; None where that cannot be known."""
+    memory: dict[str, Any] = field(default_factory=dict)
+    """The ``state`` of its ``Memory``."""
+
+
+def save_progress(
+    path: Path, config: RunConfig, data_sha256: str, progress: Progress, optimizer: MetaOptimizer
+) -> None:
+    """Write in one step all that a run needs to go on."""
+    apart = ("slow", "carry", "curve", "memory")
+    state = {
+        "run_id": config.run_id,
+        "data_sha256": data_sha256,
+        "slow": progress.slow,
+        "carry": dict(progress.carry),
+        "optimizer": optimizer.torch.state_dict(),
+        "counters": {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in apart},
+        "curve": [asdict(point) for point in progress.curve],
+        "memory": progress.memory,
+    }
+    write_checkpoint(path, state)
+
+
+def restore_progress(
+    path: Path, config: RunConfig, data_sha256: str, start: Progress, optimizer: MetaOptimizer
+) -> Progress | None:
+    """Return what the run had reached; None if there is nothing to continue from.
+
+    Weights and carry of ``start``, and the optimizer, are changed in place; for None they stay as they are.
+    """
+    try:
+        state = read_checkpoint(path)
+        if state["run_id"] != config.run_id:
+            return None
+        if state.get("data_sha256", data_sha256) != data_sha256:  # a checkpoint of an earlier version does not say
+            raise ValueError("it was trained on other data of that name")
+        tensors = _saved_tensors(state, start)
+        progress = _saved_progress(state, start, config)
+        optimizer.load(state["optimizer"])
+    except FileNotFoundError:
+        return None
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        log.warning("%s: ignored, the run starts anew (%s)", path, error)
+        return None
+    with torch.no_grad():
+        for tensor, saved in tensors:
+            tensor.copy_(saved)
+    progress.parts += 1
+    return progress
+
+
+def _saved_tensors(state: Mapping[str, Any], start: Progress) -> list[tuple[Tensor, Tensor]]:
+    """Return each weight and carried tensor with what was saved of it."""
+    pairs = []
+    for part, tensors in (("slow", start.slow), ("carry", start.carry)):
+        if odd := [name for name in tensors if not isinstance(state[part][name], Tensor)]:
+            raise ValueError(f"{odd[0]} is no tensor")
+        pairs += [(tensor, state[part][name].reshape(tensor.shape)) for name, tensor in tensors.items()]
+    return pairs
+
+
+def _saved_progress(state: Mapping[str, Any], start: Progress, config: RunConfig) -> Progress:
+    """Return the saved counters and curve, if this run can have written them."""
+    curve = [CurvePoint.parse(point) for point in state["curve"]]
+    p = Progress(start.slow, start.carry, curve=curve, memory=dict(state["memory"]), **state["counters"])
+    if not 0 <= p.meta_step <= config.meta_steps or len(p.step_ms) != p.meta_step:
+        raise ValueError(f"{len(p.step_ms)} times of {p.meta_step} meta-steps")
+    if not 1 <= p.chunk <= config.meta_batch:
+        raise ValueError(f"chunk is {p.chunk}")
+    numbers = (p.train_s, p.eval_s, p.setup_s, p.parts, *p.step_ms, *p.losses)
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError("a counter is no number")
+    return p
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
@@ -43,9 +147,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # foreign bytes make torch, zip and pickle raise anything
-        raise ValueError(
-            f"not a whole checkpoint: {(str(error) or repr(error)).splitlines()[0].split('. ')[0]}"
-        ) from None
+        why = (str(error) or repr(error)).splitlines()[0].split(". ")[0]
+        raise ValueError(f"not a whole checkpoint: {why}") from None
     if not isinstance(state, dict) or state.pop(SEAL, None) != seal(state):
         raise ValueError("altered after it was written, or of another version")
     return state

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.api import Adapted, MetaAlgorithm, Objective, Predictor, TaskBatch, TaskLoss, Weights
+from bench.api import Adapted, MetaAlgorithm, Predictor, TaskBatch, TaskLoss, Weights
 from bench.tasks.stream import TaskStream
-from bench.training.measure import is_out_of_memory, release
+from bench.training.memory import is_out_of_memory, release
 
 log = logging.getLogger("bench")
 
@@ -55,13 +55,31 @@ def evaluate(
         at: numbers of steps after which to measure, 0 being before adaptation, besides the last.
         advance: called with the number of tasks done since the last call.
     """
+
+    def measured(tasks: TaskBatch) -> dict[str, dict[int, Tensor]]:
+        """Return the measures ``[T]`` by test mode and number of adaptation steps."""
+        found: dict[str, dict[int, Tensor]] = {mode: {} for mode in modes}
+
+        def measure(step: int, predictor: Predictor) -> None:
+            for mode in modes:
+                outputs = outputs_of(predictor, tasks, mode)
+                found[mode][step] = stream.objective.score(outputs, tasks.query.y).mean(dim=1)  # [T]
+
+        step = -1
+        for step, predictor in enumerate(algorithm.predictors(task_loss, slow, tasks.support, steps, carry)):
+            if step in at:
+                measure(step, predictor)
+        if step not in at:
+            measure(step, predictor)
+        return found
+
     parts: dict[str, dict[int, list[Tensor]]] = {mode: {} for mode in modes}
     size, start = _chunk(stream), 0
     while start < n_tasks:
         tasks = stream.batch(start, min(size, n_tasks - start))
         n = tasks.support.n_tasks
         try:
-            answers = _answers(algorithm, task_loss, slow, carry, tasks, steps, modes, at, stream.objective)
+            answers = measured(tasks)
         except Exception as error:  # judged by what it says: not all that mean "no memory" are of one class
             if not is_out_of_memory(error) or n == 1:
                 raise
@@ -78,32 +96,6 @@ def evaluate(
     return Evaluation(
         {mode: {s: torch.cat(a).double().cpu().numpy() for s, a in by_step.items()} for mode, by_step in parts.items()}
     )
-
-
-def _answers(
-    algorithm: MetaAlgorithm,
-    task_loss: TaskLoss,
-    slow: Weights,
-    carry: Weights,
-    tasks: TaskBatch,
-    steps: int | None,
-    modes: Collection[str],
-    at: Collection[int],
-    objective: Objective,
-) -> dict[str, dict[int, Tensor]]:
-    """Return the measures ``[T]`` by test mode and number of adaptation steps."""
-    found: dict[str, dict[int, Tensor]] = {mode: {} for mode in modes}
-
-    def score(outputs: Tensor) -> Tensor:
-        return objective.score(outputs, tasks.query.y).mean(dim=1)  # [T]
-
-    step = -1
-    for step, predictor in enumerate(algorithm.predictors(task_loss, slow, tasks.support, steps, carry)):
-        for mode in modes if step in at else ():
-            found[mode][step] = score(outputs_of(predictor, tasks, mode))
-    for mode in modes if step not in at else ():
-        found[mode][step] = score(outputs_of(predictor, tasks, mode))
-    return found
 
 
 def outputs_of(predictor: Predictor, tasks: TaskBatch, mode: str) -> Tensor:

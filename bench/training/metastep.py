@@ -132,11 +132,5 @@ class MetaStep:
                 t.copy_(before)
 
     def _state(self) -> Iterator[Tensor]:
-        yield from (
-            *self.slow.values(),
-            *self.carry.values(),
-            self.done,
-            self.losses,
-            self._bad_since,
-            *self.optimizer.tensors(),
-        )
+        yield from (*self.slow.values(), *self.carry.values(), self.done, self.losses, self._bad_since)
+        yield from self.optimizer.tensors()

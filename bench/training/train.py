@@ -6,56 +6,32 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from bench.api import MetaAlgorithm, TaskLoss, Weights
-from bench.records.run import CurvePoint, measured
-from bench.records.stats import mean_ci95
+from bench.api import MetaAlgorithm, TaskLoss
+from bench.records.intervals import mean_ci95
+from bench.records.rows import CurvePoint, measured
 from bench.settings.config import RunConfig
 from bench.tasks.data import AUTO
 from bench.tasks.stream import TaskStream
 from bench.training.capture import CannotCapture, CudaRecorder, Recorder, Replay, capture
-from bench.training.checkpoint import read_checkpoint, write_checkpoint
+from bench.training.checkpoint import Progress, restore_progress, save_progress
 from bench.training.chunks import default_chunk, measured_chunk
+from bench.training.clocks import StepTimes, now
 from bench.training.contract import Diverged, check_values
 from bench.training.evaluate import TRANSDUCTIVE, evaluate
-from bench.training.leaks import Held, open_files
-from bench.training.measure import Memory, StepTimes, is_out_of_memory, now, release
+from bench.training.memory import Held, Memory, hand_back, is_out_of_memory, release
 from bench.training.metastep import MetaStep
 
 log = logging.getLogger("bench")
 
 CHECKPOINT_EVERY_S = 60.0
-_COUNTERS = (
-    "chunk", "oom_retries", "meta_step", "train_s", "eval_s", "setup_s", "parts", "step_ms", "losses", "beside",
-)  # fmt: skip
 
 T = TypeVar("T")
-
-
-@dataclass
-class Progress:
-    """What a run has reached: all that a checkpoint must hold."""
-
-    slow: dict[str, Tensor]
-    carry: Weights
-    chunk: int
-    oom_retries: int = 0
-    meta_step: int = 0
-    train_s: float = 0.0
-    eval_s: float = 0.0
-    setup_s: float = 0.0
-    parts: int = 1
-    step_ms: list[float] = field(default_factory=list)
-    curve: list[CurvePoint] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)  # of the meta-steps since the last point of the curve
-    beside: int | None = None
-    """The most other runs that were seen under way on this machine; None where that cannot be known."""
 
 
 class Training:
@@ -90,7 +66,6 @@ class Training:
         self.step = MetaStep(
             config, algorithm, task_loss, slow, algorithm.initial_carry(slow), stream, chunk, captured=on_gpu
         )
-        self.progress = Progress(slow, self.step.carry, chunk)
         self.recorder = recorder
         self.reason = "CPU" if not on_gpu else "--cuda-graph off" if config.cuda_graph != AUTO else ""
         """Why meta-steps run line by line; empty if they are replayed, or if that is not known yet."""
@@ -98,9 +73,12 @@ class Training:
             self.recorder = CudaRecorder(self.device)
         self._replay: Replay | None = None
         self.memory: Memory | None = None
-        self._earlier_memory: dict[str, Any] = {}
-        self._files: list[int] = []  # open at the end of each segment
-        self.resumed = self._resume()
+        self._data_sha256 = stream.pool.source.sha256
+        start = Progress(slow, self.step.carry, chunk)
+        saved = restore_progress(checkpoint, config, self._data_sha256, start, self.step.optimizer)
+        self.resumed = saved is not None
+        self.progress = saved or start
+        self.step.chunk = self.progress.chunk
 
     @property
     def mode(self) -> str:
@@ -110,7 +88,12 @@ class Training:
     @property
     def held(self) -> Held:
         """Return what was held at the end of each segment."""
-        return Held(self.memory.held if self.memory else (), self._files)
+        return Held(self.memory.held, self.memory.files) if self.memory else Held((), ())
+
+    def leak(self) -> str | None:
+        """Say what was lost on the way; None if nothing was, so far as is known."""
+        sudden = self.memory.leak() if self.memory else None
+        return sudden or self.held.leak(self.device.type)
 
     def warm_up(self) -> None:
         """Run meta-steps without keeping anything of them, look at the values of the first, capture if possible.
@@ -130,7 +113,7 @@ class Training:
         if self.recorder is not None:
             self._capture(self.recorder)
         self.step.go_to(p.meta_step)
-        self.memory = Memory(self.device, self._earlier_memory, self._replay.peak if self._replay else 0)
+        self.memory = Memory(self.device, p.memory, self._replay.peak if self._replay else 0)
 
     def run(self, advance: Callable[[int], object] = lambda steps: None) -> None:
         """Train to the end of the budget, validating on the way.
@@ -152,23 +135,13 @@ class Training:
                 self._validate(advance)
                 self.save()
         self._replay = None  # whose memory the test may need
-        assert self.memory is not None, "warm_up() has made it"
-        self.memory.clear()
+        hand_back(self.device)
 
     def save(self) -> None:
         """Write a checkpoint in one step."""
-        p = self.progress
-        state = {
-            "run_id": self.config.run_id,
-            "data_sha256": self.stream.pool.source.sha256,
-            "slow": p.slow,
-            "carry": dict(p.carry),
-            "optimizer": self.step.optimizer.torch.state_dict(),
-            "counters": {k: getattr(p, k) for k in _COUNTERS},
-            "curve": [asdict(point) for point in p.curve],
-            "memory": self.memory.state if self.memory else self._earlier_memory,
-        }
-        write_checkpoint(self.checkpoint, state)
+        if self.memory is not None:
+            self.progress.memory = self.memory.state
+        save_progress(self.checkpoint, self.config, self._data_sha256, self.progress, self.step.optimizer)
 
     def stream_sha256(self) -> str:
         """Return a hash over what every training task consumed so far holds, in order."""
@@ -178,7 +151,7 @@ class Training:
         """Train until meta-step ``end``, or until a checkpoint is due; the clock of training runs only here."""
         progress, times = self.progress, StepTimes(self.device)
         assert self.memory is not None, "run() has made it"
-        self.memory.clear()
+        hand_back(self.device)  # so that what evaluation took does not count as training's
         first = progress.meta_step
         self.step.hold(first)
         if self._replay is None:
@@ -198,8 +171,6 @@ class Training:
             progress.step_ms += times.ms
             progress.losses += self.step.losses[first : progress.meta_step].tolist()
             self.memory.close()
-            if (files := open_files()) is not None:
-                self._files.append(files)
         self._check_finite()
 
     def _meta_step(self) -> None:
@@ -272,50 +243,3 @@ class Training:
         for name, w in p.slow.items():
             if not torch.isfinite(w).all():
                 raise Diverged(f"weight {name} is not finite at meta-step {p.meta_step}; try a lower meta_lr")
-
-    def _resume(self) -> bool:
-        """Continue from the checkpoint of the same run, if there is one that can be read."""
-        try:
-            state = read_checkpoint(self.checkpoint)
-            if state["run_id"] != self.config.run_id:
-                return False
-            data = self.stream.pool.source.sha256
-            if state.get("data_sha256", data) != data:  # a checkpoint of an earlier version does not say
-                raise ValueError("it was trained on other data of that name")
-            for part, tensors in (("slow", self.progress.slow), ("carry", self.step.carry)):
-                if odd := [name for name in tensors if not isinstance(state[part][name], Tensor)]:
-                    raise ValueError(f"{odd[0]} is no tensor")
-            curve = [CurvePoint.parse(point) for point in state["curve"]]
-            carry = {name: state["carry"][name].reshape(c.shape) for name, c in self.step.carry.items()}
-            progress = Progress(self.progress.slow, self.step.carry, curve=curve, **state["counters"])
-            if not 0 <= progress.meta_step <= self.config.meta_steps or len(progress.step_ms) != progress.meta_step:
-                raise ValueError(f"{len(progress.step_ms)} times of {progress.meta_step} meta-steps")
-            if not 1 <= progress.chunk <= self.config.meta_batch:
-                raise ValueError(f"chunk is {progress.chunk}")
-            numbers = (
-                progress.train_s,
-                progress.eval_s,
-                progress.setup_s,
-                progress.parts,
-                *progress.step_ms,
-                *progress.losses,
-            )
-            if not all(isinstance(number, int | float) for number in numbers):
-                raise ValueError("a counter is no number")
-            memory = dict(state["memory"])
-            weights = [state["slow"][name].reshape(w.shape) for name, w in self.progress.slow.items()]
-            self.step.optimizer.load(state["optimizer"])
-        except FileNotFoundError:
-            return False
-        except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:
-            log.warning("%s: ignored, the run starts anew (%s)", self.checkpoint, error)
-            return False
-        with torch.no_grad():
-            for w, saved in zip(self.progress.slow.values(), weights):
-                w.copy_(saved)
-            for name, c in self.step.carry.items():
-                c.copy_(carry[name])
-        self.step.chunk = progress.chunk
-        self.progress, self._earlier_memory = progress, memory
-        self.progress.parts += 1
-        return True

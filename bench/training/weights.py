@@ -6,21 +6,13 @@ import io
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from bench.api import MetaAlgorithm, Weights
-from bench.network.model import build_network
-from bench.registry import create_backbone
+from bench.network.build import plain_network
 from bench.settings.config import RunConfig
 from bench.system.files import write_atomic
 
 WEIGHTS_FILE = "weights.pt"
-
-
-def plain_network(config: RunConfig, algorithm: MetaAlgorithm, input_shape: tuple[int, ...]) -> nn.Module:
-    """Return a run's network as its backbone builds it, an ordinary module with its initial weights."""
-    backbone = create_backbone(config.backbone, **config.backbone_options)
-    return build_network(backbone, input_shape, algorithm.output_size(config.n_way), config.seed)
 
 
 def write_weights(

@@ -18,7 +18,8 @@ from helpers import (
 )
 
 from bench.api import TaskBatch
-from bench.network.model import Classifier, build_network
+from bench.network.build import build_network
+from bench.network.model import Classifier
 from bench.registry import BACKBONES, create_algorithm
 
 CLOSED_FORM = {

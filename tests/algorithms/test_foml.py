@@ -12,7 +12,8 @@ from helpers import image_tasks, relative_error
 
 from algorithms.maml import MAML
 from bench.api import Examples, TaskBatch
-from bench.network.model import Classifier, build_network
+from bench.network.build import build_network
+from bench.network.model import Classifier
 from bench.registry import BACKBONES, BenchError, create_algorithm
 from bench.tasks.images import ImagePool
 from bench.tasks.stream import Episode, TaskStream, TaskWindow

@@ -9,14 +9,16 @@ import math
 import re
 
 import pytest
-from made_runs import make_run
+from made_runs import make_run, reported
 
 from bench.analysis.anchors import ANCHOR_COLUMNS, KINDS, Anchor, beside, load_anchors
-from bench.analysis.comparison import arms
+from bench.analysis.arms import arms
+from bench.analysis.results import load
 from bench.analysis.verdicts import published_sentences
-from bench.records.run import MODES, load_runs, write_run
-from bench.report.sections import published
-from bench.report.terminal import comparison_table
+from bench.records.rows import MODES
+from bench.records.run import load_runs, write_run
+from bench.report.words.published import published
+from bench.report.words.terminal import comparison_table
 from bench.report.write import write_report
 from bench.settings.protocols import load_protocol, resolve
 
@@ -242,24 +244,24 @@ def test_every_cell_is_listed_and_a_missing_one_says_so(tmp_path):
 @pytest.mark.usefixtures("blank_pictures")
 def test_other_data_and_other_protocols_have_no_published_value(tmp_path, change):
     make_run(tmp_path, "maml", tasks=3, **({"dataset": "omniglot", "protocol": "paper"} | change))
-    files = write_report(tmp_path)
-    assert files.anchors_csv.read_text() == ",".join(ANCHOR_COLUMNS) + "\n"
-    assert "## Published values" not in files.summary_md.read_text()
+    write_report(tmp_path)
+    assert (tmp_path / "anchors.csv").read_text() == ",".join(ANCHOR_COLUMNS) + "\n"
+    assert "## Published values" not in (tmp_path / "summary.md").read_text()
 
 
 @pytest.mark.usefixtures("blank_pictures")
 def test_the_file_and_the_page_say_the_same(tmp_path):
     for seed, accuracy in enumerate((0.981, 0.983)):
         paper_run(tmp_path, seed=seed, accuracy=accuracy, meta_steps=20_000)
-    files = write_report(tmp_path)
-    with files.anchors_csv.open(newline="", encoding="utf-8") as file:
+    write_report(tmp_path)
+    with (tmp_path / "anchors.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == len(load_anchors())
     (mine,) = (row for row in rows if row["test_acc"])
     assert float(mine["test_acc"]) == pytest.approx(0.982)
     assert float(mine["seed_sd"]) == pytest.approx(0.002 / math.sqrt(2))
     assert (mine["published"], mine["published_pm"], mine["published_meta_steps"]) == ("0.987", "0.004", "60000")
-    text = files.summary_md.read_text()
+    text = (tmp_path / "summary.md").read_text()
     section = text[text.index("## Published values") : text.index("## Cost")]
     shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "_" not in line]
     (line,) = (cells for cells in shown if cells[0] == "maml" and cells[3] != "-" and len(cells) == 11)
@@ -281,8 +283,8 @@ def test_what_is_published_stands_among_the_verdicts_and_on_the_terminal(tmp_pat
     maml = next(text for text in told if text.startswith("maml, 5-way 1-shot transductive: 0.9850 ± "))
     assert maml.endswith(", published 0.9870 ± 0.0040: reproduced.")
     assert "below; 1 seed; 10% of the budget" in next(text for text in told if text.startswith("fomaml"))
-    shown = write_report(tmp_path).report_html.read_text(encoding="utf-8")
+    shown = (reported(tmp_path) / "report.html").read_text(encoding="utf-8")
     assert shown.index("Against published values") < shown.index('id="results"')
     assert f"<li>{maml}</li>" in shown
-    terminal = " ".join(comparison_table(load_runs(tmp_path)).split())
+    terminal = " ".join(comparison_table(load(tmp_path)).split())
     assert all(text in terminal for text in told)

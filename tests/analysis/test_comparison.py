@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from made_runs import make_row
 
-from bench.analysis.comparison import Setting, arms, by_setting, compare
+from bench.analysis.arms import Setting, arms, by_setting
+from bench.analysis.comparison import compare
 from bench.analysis.curves import adaptation, drawn_points
-from bench.records.run import AdaptationPoint, Run, TestTask
-from bench.records.stats import paired_comparison
+from bench.analysis.statistics import paired_comparison
+from bench.records.rows import AdaptationPoint, TestTask
+from bench.records.run import Run
 
 
 def run_of(algo="alpha", seed=0, accuracies=None, adaptation=(), details=None, **columns):

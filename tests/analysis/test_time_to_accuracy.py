@@ -8,11 +8,12 @@ import math
 import pytest
 from made_runs import make_row, make_run
 
-from bench.analysis.comparison import arms
+from bench.analysis.arms import arms
 from bench.analysis.time_to_accuracy import THRESHOLDS, of_arm, reached_by, spacing, time_to_accuracy
-from bench.records.run import CurvePoint, load_runs, write_run
-from bench.report.plots import FIGURES
-from bench.report.sections import times, told
+from bench.records.rows import CurvePoint
+from bench.records.run import load_runs, write_run
+from bench.report.drawing.pictures import FIGURES
+from bench.report.words.costs import times, told
 from bench.report.write import write_report
 
 
@@ -91,8 +92,8 @@ def test_different_devices_are_told_apart(tmp_path):
 def test_the_file_has_a_row_per_run_and_threshold(tmp_path):
     curved(tmp_path, 0, [0.2, 0.96])
     curved(tmp_path, 1, [0.2, 0.80])
-    files = write_report(tmp_path)
-    with files.time_to_accuracy_csv.open(newline="", encoding="utf-8") as file:
+    write_report(tmp_path)
+    with (tmp_path / "time_to_accuracy.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert ",".join(rows[0]) == "run_id,algo,seed,threshold,reached,meta_step,tasks_seen,train_s,best_val_acc"
     assert [list(row.values()) for row in rows if row["threshold"] == "0.95"] == [
@@ -100,7 +101,7 @@ def test_the_file_has_a_row_per_run_and_threshold(tmp_path):
         ["alpha-1", "alpha", "1", "0.95", "0", "", "", "", "0.8"],
     ]
     assert len(rows) == 8
-    text = files.summary_md.read_text()
+    text = (tmp_path / "summary.md").read_text()
     assert "## Time to accuracy" in text
     assert "time_to_accuracy.png" in text
 

@@ -11,8 +11,9 @@ from helpers import Something
 from made_runs import make_run
 from places import TOY
 
+from bench.analysis.results import results_of
 from bench.api import BenchError, MetaAlgorithm
-from bench.cli import command
+from bench.cli import command, comparison
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, Registry, load_plugin
 from bench.system.console import Console
 
@@ -21,6 +22,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 from algorithms.fomaml import FirstOrderMAML
+from bench.analysis.results import results_of
 from bench.api import Backbone, Dataset, MetaGrad
 from bench.registry import register_algorithm, register_backbone, register_dataset
 from bench.registry import DATASETS
@@ -57,8 +59,8 @@ def test_a_name_that_a_folder_cannot_have_is_refused(name):
 
 
 def test_runs_that_cannot_be_read_again_are_a_failure(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(command, "run_all", lambda *args: 0)
-    monkeypatch.setattr(command, "write_report", lambda out: None)
+    monkeypatch.setattr(comparison, "run_all", lambda *args: 0)
+    monkeypatch.setattr(comparison, "write_report", lambda out: results_of([]))
     monkeypatch.setattr(command, "comparison_table", lambda *args: "")
     assert command.main([*SMALL, "--algos", "maml", "--out", str(tmp_path)]) == 1
     assert "1 of the runs made cannot be read again and miss in all tables, as maml-toy-" in capsys.readouterr().err

@@ -8,14 +8,11 @@ import sys
 
 import pandas as pd
 import pytest
-from made_runs import make_run
+from made_runs import make_run, reported
 from places import REPOSITORY
 
 import bench
-from bench.records.run import (
-    SummaryRow,
-)
-from bench.report.write import write_report
+from bench.records.rows import SummaryRow
 
 
 def test_results_are_a_table_of_typed_columns_and_the_same_as_summary_csv(tmp_path):
@@ -33,7 +30,7 @@ def test_results_are_a_table_of_typed_columns_and_the_same_as_summary_csv(tmp_pa
     assert list(table.ok) == [True, False]
     assert list(table.started_at) == [pd.Timestamp("2026-01-02", tz="UTC"), pd.Timestamp("2026-01-03", tz="UTC")]
     dtypes = {name: dtype for name, dtype in table.dtypes.items() if name not in ("ok", "started_at")}
-    back = pd.read_csv(write_report(tmp_path).summary_csv, dtype=dtypes).assign(
+    back = pd.read_csv((reported(tmp_path) / "summary.csv"), dtype=dtypes).assign(
         started_at=table.started_at, ok=table.ok
     )
     pd.testing.assert_frame_equal(back, table.replace({"error": r"-1.*"}, r"'-1 \\udcff", regex=True), check_exact=True)

@@ -12,23 +12,10 @@ import numpy as np
 import pytest
 from made_runs import make_row, make_run
 
-from bench.analysis.comparison import arms
-from bench.records.run import (
-    STATUS,
-    AdaptationPoint,
-    CurvePoint,
-    SummaryRow,
-    TestTask,
-    add_tables,
-    load_run,
-    load_runs,
-    measured,
-    read_rows,
-    rewrite_status,
-    write_csv,
-    write_run,
-)
-from bench.report.summary import summary
+from bench.analysis.results import results_of
+from bench.records.rows import STATUS, AdaptationPoint, CurvePoint, SummaryRow, TestTask, measured
+from bench.records.run import add_tables, load_run, load_runs, read_rows, rewrite_status, write_csv, write_run
+from bench.report.words.summary import summary_md
 from bench.runs.kept import finished
 from bench.system import files
 
@@ -247,9 +234,10 @@ def test_the_summary_names_runs_whose_records_are_not_sealed(tmp_path):
         make_run(tmp_path, run_id=name, status="failed")
     unseal(tmp_path / "runs" / "old")
     runs = load_runs(tmp_path)
-    text = summary(runs, arms(runs), [], [], [], [])
+    text = summary_md(results_of(runs))["summary.md"].decode()
     assert "Runs: 2. From an earlier version, not sealed, so that nothing tells if they were altered: old." in text
-    assert "not sealed" not in summary([run for run in runs if run.sealed], [], [], [], [], [])
+    sealed = results_of(run for run in runs if run.sealed)
+    assert "not sealed" not in summary_md(sealed)["summary.md"].decode()
 
 
 def _edit_row(**changes: object):

@@ -9,15 +9,13 @@ import shutil
 import time
 
 import pytest
-from made_runs import make_run
+from made_runs import make_run, reported
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
-
-from bench.report.write import write_report
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 if not (CHROMIUM and DRIVER):
@@ -52,7 +50,7 @@ def report(tmp_path_factory):
                 make_run(out, algo, seed, 0.8 + 0.04 * i, 60, 1 + i, n_way=n_way, k_shot=k_shot, run_id=name)
     for i in range(30):
         make_run(out, "beta", 100 + i, status="failed", error=f"{EVIL} {i}", run_id=f"broken{i}")
-    return write_report(out).report_html
+    return reported(out) / "report.html"
 
 
 def emulate(browser, width=1280, scheme="light"):
@@ -91,7 +89,7 @@ def long_names(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:  # these runs have no configuration to make one of
         for module in ("html", "pagetables"):
             patch.setattr(f"bench.{module}.repeat_command", lambda *runs: "python run_bench.py" + " --flag value" * 40)
-        return write_report(out).report_html
+        return reported(out) / "report.html"
 
 
 @pytest.fixture
@@ -322,7 +320,7 @@ def many(tmp_path_factory):
             for seed in range(25):
                 name = f"{algo}-{setting}-{seed}"
                 make_run(out, f"a{algo}", seed, 0.7 + 0.04 * algo, 20, n_way=n_way, k_shot=k_shot, run_id=name)
-    return write_report(out).report_html
+    return reported(out) / "report.html"
 
 
 @pytest.mark.slow

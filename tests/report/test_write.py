@@ -10,12 +10,15 @@ import re
 
 import numpy as np
 import pytest
-from made_runs import make_row, make_run, rewrite
+from made_runs import make_row, make_run, reported, rewrite
 
-from bench.analysis.comparison import arms, compare
-from bench.records.run import MODES, SummaryRow, TestTask, load_runs, read_rows, write_run
-from bench.records.stats import paired_comparison
-from bench.report.terminal import comparison_table
+from bench.analysis.arms import arms
+from bench.analysis.comparison import compare
+from bench.analysis.results import load, results_of
+from bench.analysis.statistics import paired_comparison
+from bench.records.rows import MODES, SummaryRow, TestTask
+from bench.records.run import load_runs, read_rows, write_run
+from bench.report.words.terminal import comparison_table
 from bench.report.write import write_report
 from bench.settings.protocols import load_protocol
 from bench.system.text import escape, number, plus_minus
@@ -55,17 +58,17 @@ def grid(tmp_path):
 
 
 def test_every_run_has_its_row_failed_ones_too(grid):
-    files = write_report(grid)
-    rows = read_rows(files.summary_csv, SummaryRow)
+    write_report(grid)
+    rows = read_rows((grid / "summary.csv"), SummaryRow)
     assert rows == [run.row for run in load_runs(grid)]
     assert len(rows) == 19
-    assert {row["error"] for row in table(files.summary_csv)} == {"", "'=out of `memory` | <b>\nmore"}
-    assert files.summary_csv.read_text().splitlines()[0] == ",".join(SummaryRow.columns())
+    assert {row["error"] for row in table(grid / "summary.csv")} == {"", "'=out of `memory` | <b>\nmore"}
+    assert (grid / "summary.csv").read_text().splitlines()[0] == ",".join(SummaryRow.columns())
 
 
 def test_curves_hold_every_point_with_its_run(grid):
-    files = write_report(grid)
-    rows = table(files.curves_csv)
+    write_report(grid)
+    rows = table(grid / "curves.csv")
     assert ",".join(rows[0]) == "run_id,algo,seed,meta_step,tasks_seen,train_s,val_acc,val_acc_ci95,query_loss"
     runs = load_runs(grid)
     assert len(rows) == sum(len(run.curve) for run in runs)
@@ -76,7 +79,7 @@ def test_curves_hold_every_point_with_its_run(grid):
 
 
 def test_comparisons_pair_identical_tasks_of_every_pair_in_every_setting_and_mode(grid):
-    rows = table(write_report(grid).comparisons_csv)
+    rows = table(reported(grid) / "comparisons.csv")
     assert ",".join(rows[0]).startswith(
         "algo_a,algo_b,n_way,k_shot,mode,diff,ci95_low,ci95_high,p_value,test_tasks,seeds,dataset,protocol,k_query,"
     )
@@ -145,7 +148,7 @@ def test_variants_of_one_algorithm_are_never_averaged_together(tmp_path):
         "beta (device=cuda)",
     ]
     assert [len(arm.ok) for arm in members] == [1, 1, 1]
-    assert "times and memory of different devices" in write_report(tmp_path).summary_md.read_text().lower()
+    assert "times and memory of different devices" in (reported(tmp_path) / "summary.md").read_text().lower()
 
 
 def test_hyperparameters_outside_the_columns_tell_variants_apart_too(tmp_path):
@@ -171,7 +174,7 @@ def test_a_run_that_failed_early_is_counted_with_its_algorithm(tmp_path):
     make_run(tmp_path, "alpha", 1, status="failed", device_name=None, data_sha256=None, eval_k_query=None, threads=None)
     (arm,) = arms(load_runs(tmp_path))
     assert (len(arm.ok), len(arm.runs)) == (1, 2)
-    assert "  1 failed" in comparison_table(load_runs(tmp_path))
+    assert "  1 failed" in comparison_table(load(tmp_path))
 
 
 def test_means_intervals_and_spread_over_seeds_on_paper(tmp_path):
@@ -181,13 +184,13 @@ def test_means_intervals_and_spread_over_seeds_on_paper(tmp_path):
     assert arm.mean("test_acc") == pytest.approx(0.6)
     assert arm.ci95("test_acc") == pytest.approx(0.025)  # sqrt(0.03^2 + 0.04^2) / 2
     assert arm.sd("test_acc") == pytest.approx(0.2 / math.sqrt(2))
-    text = write_report(tmp_path).summary_md.read_text()
+    text = (reported(tmp_path) / "summary.md").read_text()
     assert "0.6000 ± 0.0250" in text
     assert "0.1414" in text
 
 
 def test_the_summary_says_on_what_and_how_fairly(grid):
-    text = write_report(grid).summary_md.read_text()
+    text = (reported(grid) / "summary.md").read_text()
     assert text.startswith("# Comparison on glyphs, protocol quick\n")
     assert re.search(r"\*\*All results here are on glyphs\..*published ones included\.\*\*", text)
     assert text.count("Identical training tasks for all, 3,200 in each run (sha256 02818db3dbaf for seed 0") == 2
@@ -203,9 +206,9 @@ def test_the_summary_says_on_what_and_how_fairly(grid):
 def test_the_summary_admits_unequal_training(tmp_path):
     make_run(tmp_path, "a")
     make_run(tmp_path, "b", stream_sha256="0" * 64)
-    assert "**Training tasks differ** although" in write_report(tmp_path).summary_md.read_text()
+    assert "**Training tasks differ** although" in (reported(tmp_path) / "summary.md").read_text()
     make_run(tmp_path, "c", tasks_seen=6400)
-    text = write_report(tmp_path).summary_md.read_text()
+    text = (reported(tmp_path) / "summary.md").read_text()
     assert "**Training budgets differ.** Tasks seen: a 3,200; b 3,200; c 6,400." in text
     assert "Identical" not in text
 
@@ -213,9 +216,9 @@ def test_the_summary_admits_unequal_training(tmp_path):
 def test_the_summary_claims_identical_tasks_only_for_shared_seeds(tmp_path):
     make_run(tmp_path, "a", 0)
     make_run(tmp_path, "b", 1)
-    assert "**No seed in common**" in write_report(tmp_path).summary_md.read_text()
+    assert "**No seed in common**" in (reported(tmp_path) / "summary.md").read_text()
     make_run(tmp_path, "b", 0)
-    text = write_report(tmp_path).summary_md.read_text()
+    text = (reported(tmp_path) / "summary.md").read_text()
     assert "Identical training tasks" in text
     assert "**Other seeds were not run for all.**" in text
 
@@ -224,13 +227,13 @@ def test_several_data_sets_are_never_mixed(tmp_path):
     for dataset in ("glyphs", "omniglot"):
         for algo in ("a", "b"):
             make_run(tmp_path, algo, dataset=dataset, run_id=f"{dataset}-{algo}")
-    text = write_report(tmp_path).summary_md.read_text()
+    text = (reported(tmp_path) / "summary.md").read_text()
     assert text.startswith("# Comparison on glyphs, protocol quick; omniglot, protocol quick\n")
     assert "### glyphs, quick: 5-way 1-shot" in text
     assert "### omniglot, quick: 5-way 1-shot" in text
     assert [c.dataset for c in compared(tmp_path)] == ["glyphs"] * 2 + ["omniglot"] * 2
     assert re.search(
-        r"^glyphs, protocol quick\n(.*\n)+\nomniglot, protocol quick$", comparison_table(load_runs(tmp_path)), re.M
+        r"^glyphs, protocol quick\n(.*\n)+\nomniglot, protocol quick$", comparison_table(load(tmp_path)), re.M
     )
 
 
@@ -258,19 +261,19 @@ def test_verdicts(tmp_path, diff, p, seeds, over_seeds, words):
 
 
 def test_it_works_without_runs_with_one_and_with_failures_only(tmp_path):
-    files = write_report(tmp_path)
-    assert files.summary_csv.read_text() == ",".join(SummaryRow.columns()) + "\n"
-    assert "No run has finished yet." in files.summary_md.read_text()
-    assert comparison_table([]) == "no finished run"
+    write_report(tmp_path)
+    assert (tmp_path / "summary.csv").read_text() == ",".join(SummaryRow.columns()) + "\n"
+    assert "No run has finished yet." in (tmp_path / "summary.md").read_text()
+    assert comparison_table(results_of([])) == "no finished run"
     make_run(tmp_path, status="failed", error="boom")
-    text = write_report(tmp_path).summary_md.read_text()
+    text = (reported(tmp_path) / "summary.md").read_text()
     assert "boom" in text
     assert "glyphs" in text
     make_run(tmp_path, seed=1)
-    files = write_report(tmp_path)
-    assert "nothing to compare it with" in files.summary_md.read_text()
-    assert len(files.comparisons_csv.read_text().splitlines()) == 1
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files.plots)
+    write_report(tmp_path)
+    assert "nothing to compare it with" in (tmp_path / "summary.md").read_text()
+    assert len((tmp_path / "comparisons.csv").read_text().splitlines()) == 1
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("plots/*.png"))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [
             *("runs", "locks", "plots", "summary.csv", "curves.csv", "comparisons.csv", "summary.md"),
@@ -284,19 +287,21 @@ def test_damage_is_reported_in_the_log_in_the_summary_and_to_the_caller(grid, ca
     (grid / "runs" / "alpha-5-0" / "run.json").write_text("{")
     (grid / "runs" / "beta-5-0" / "curve.csv").write_text("half a li")
     with caplog.at_level(logging.WARNING, "bench"):
-        files = write_report(grid)
-    assert len(files.warnings) == len(caplog.records) == 2
-    assert "alpha-5-0/run.json" in files.warnings[0]
-    text = files.summary_md.read_text()
+        results = write_report(grid)
+    assert len(results.problems) == len(caplog.records) == 2
+    assert "alpha-5-0/run.json" in results.problems[0]
+    text = (grid / "summary.md").read_text()
     assert "beta-5-0/curve.csv" in text
-    assert len(table(files.summary_csv)) == 18
+    assert len(table(grid / "summary.csv")) == 18
 
 
 @pytest.mark.parametrize("columns", [60, 80, 100, 300])
 def test_the_terminal_table_fits_and_has_a_line_per_algorithm_and_setting(grid, columns, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     make_run(grid, "an_algorithm_with_a_name_that_goes_on_and_on_for_ever", 0, 0.7, 60, inner_steps=3)
-    text = comparison_table(load_runs(grid))
+    text = comparison_table(load(grid))
+    assert max(map(len, text.splitlines())) <= max(min(columns, 100), 68)
+    text = text[: text.index("\n\n5-way 1-shot, plain: ")]  # without the verdicts
     assert max(map(len, text.splitlines())) <= max(min(columns, 100), 68)
     assert "glyphs, protocol quick" in text
     assert len(re.findall(r"^\d+-way \d-shot:$", text, re.MULTILINE)) == 2
@@ -330,7 +335,7 @@ def test_numbers_and_names_as_people_read_them():
 def test_commands_cannot_leave_their_code_block(tmp_path):
     row = make_row(run_id="a")
     write_run(tmp_path / "runs" / "a", row, {"command": ["run_bench.py", "--out", "a b```"]}, [], [], [])
-    text = write_report(tmp_path).summary_md.read_text()
+    text = (reported(tmp_path) / "summary.md").read_text()
     assert "````\nrun_bench.py --out 'a b```'\n````" in text
 
 
@@ -365,7 +370,7 @@ def test_no_word_of_the_terminals_note_is_broken(status, tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     make_run(tmp_path, "algorithm-of-some-length", 0, train_s=12345.6, beside=2)
     make_run(tmp_path, "algorithm-of-some-length", 1, status=status)
-    table = comparison_table(load_runs(tmp_path))
+    table = comparison_table(load(tmp_path))
     assert status in table.replace(",", " ").split()
     assert max(map(len, table.splitlines())) <= 80
 
@@ -376,18 +381,18 @@ def test_times_measured_beside_other_runs_are_marked(tmp_path):
     make_run(tmp_path, "beside", seed=0, beside=0)
     make_run(tmp_path, "beside", seed=1, beside=3)
     make_run(tmp_path, "earlier")  # a version that did not look
-    text = write_report(tmp_path).summary_md.read_text()
+    text = (reported(tmp_path) / "summary.md").read_text()
     cost = text[text.index("## Cost") : text.index("## Accuracy after")]
     marked = [line for line in cost.splitlines() if line.startswith("| ") and "\\*" in line]
     assert [line.split()[1] for line in marked] == ["beside"]
     assert marked[0].count("\\*") == 6
     assert "Times marked \\* were measured beside other runs on the same machine, up to 3 at once" in cost
-    lines = comparison_table(load_runs(tmp_path)).splitlines()
+    lines = comparison_table(load(tmp_path)).splitlines()
     assert [line.split()[0] for line in lines if line.endswith("beside 3")] == ["beside"]
 
 
 def test_nothing_is_marked_where_all_runs_were_alone(tmp_path):
     make_run(tmp_path, "alone", beside=0)
     make_run(tmp_path, "earlier")
-    assert "Times marked" not in write_report(tmp_path).summary_md.read_text()
-    assert "beside" not in comparison_table(load_runs(tmp_path))
+    assert "Times marked" not in (reported(tmp_path) / "summary.md").read_text()
+    assert "beside" not in comparison_table(load(tmp_path))

@@ -1,4 +1,4 @@
-"""Studies: which runs they ask for, what they make of made-up results, and one small study from end to end."""
+"""The study of cost: its runs, rows and slopes of made-up results, figures, and a small study from end to end."""
 
 import csv
 import dataclasses
@@ -7,16 +7,17 @@ import shutil
 
 import pytest
 from asked import THREE, asked
+from drawn import check_apart
 from made_runs import make_row
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from places import PLUGINS, REPOSITORY
 
 from bench.api import BenchError
 from bench.records.run import Run, load_runs
-from bench.records.stats import least_squares
 from bench.settings.protocols import Override
-from bench.studies.cost import AXES, MEMORY_STEPS, Cost, cost_rows, figure, points, slope_rows
-from bench.studies.study import STUDIES
+from bench.studies.cost import Cost
+from bench.studies.cost.figure import draw
+from bench.studies.cost.points import AXES, MEMORY_STEPS, wanted_points
+from bench.studies.cost.tables import cost_rows, slope_rows
 from run_bench import main
 
 
@@ -41,25 +42,8 @@ def by_formula(config):
     return 10.0 + 2 * steps + config.seed, held * (7 + 3 * steps if config.algo == "maml" else 7)
 
 
-def test_a_line_through_points_on_a_line_is_that_line():
-    line = least_squares([1, 2, 3, 5, 8], [7 + 3 * x for x in (1, 2, 3, 5, 8)])
-    assert (line.slope, line.at_zero, line.r2) == pytest.approx((3, 7, 1))
-    assert line.at(20) == pytest.approx(67)
-
-
-def test_least_squares_against_an_answer_on_paper():
-    """(0, 0), (1, 2), (2, 1): slope 1/2 through the mean (1, 1); 1.5 of the squares are left of 2."""
-    line = least_squares([0, 1, 2], [0, 2, 1])
-    assert (line.slope, line.at_zero, line.r2) == pytest.approx((0.5, 0.5, 0.25))
-    level = least_squares([1, 2, 3], [4, 4, 4])
-    assert (level.slope, level.at_zero, level.r2) == (0, 4, 1)
-    assert least_squares([1, 2], [5, 3]).r2 is None
-    assert least_squares([3, 3], [1, 2]) is None
-    assert least_squares([], []) is None
-
-
 def test_one_setting_is_varied_at_a_time_around_one_base():
-    configs = {p.timed.run_id: p.timed for p in points(asked(algos=("maml",)))}
+    configs = {p.timed.run_id: p.timed for p in wanted_points(asked(algos=("maml",)))}
     assert len(configs) == sum(len(axis.values) for axis in AXES) - (len(AXES) - 1)  # the base is on every axis
 
     def settings(c):
@@ -82,35 +66,34 @@ def test_rounds_take_all_algorithms_of_a_point_before_the_next_point():
 
 
 def test_memory_is_taken_from_the_whole_meta_batch_in_few_steps_and_on_a_gpu_from_the_same_run():
-    for point in points(asked()):
+    for point in wanted_points(asked()):
         assert point.timed.task_chunk is None
         assert (point.whole.task_chunk, point.whole.meta_steps) == (point.timed.meta_batch, MEMORY_STEPS)
         assert dataclasses.replace(point.whole, task_chunk=None, meta_steps=point.timed.meta_steps) == point.timed
-    for point in points(asked(device="cuda")):
+    for point in wanted_points(asked(device="cuda")):
         assert point.timed == point.whole
         assert point.whole.task_chunk == point.whole.meta_batch
-    assert {p.timed.task_chunk for p in points(asked(device="cuda", flags={"task_chunk": 2}))} == {2}
+    assert {p.timed.task_chunk for p in wanted_points(asked(device="cuda", flags={"task_chunk": 2}))} == {2}
 
 
 def test_minibatches_hold_a_fifth_of_the_task_and_flags_change_the_base_but_not_what_is_varied():
-    by_ways = {p.value: p.timed for p in points(asked(algos=("reptile",), vary={"n_way": ["5", "20"]}))}
+    by_ways = {p.value: p.timed for p in wanted_points(asked(algos=("reptile",), vary={"n_way": ["5", "20"]}))}
     assert {n: c.hyperparameters["inner_batch"] for n, c in by_ways.items()} == {5: 16, 20: 64}
     request = asked(
         algos=("reptile",), flags={"meta_batch": 2}, grid={"k_shot": [5], "k_query": [5]},
         sets=[Override(None, "inner_steps", "4"), Override("reptile", "inner_batch", "9")],
         vary={"inner_steps": ["1", "2"], "meta_batch": ["8"]},
     )  # fmt: skip
-    got = [(p.axis.name, p.timed.hyperparameters["inner_steps"], p.timed.meta_batch) for p in points(request)]
+    got = [(p.axis.name, p.timed.hyperparameters["inner_steps"], p.timed.meta_batch) for p in wanted_points(request)]
     assert got == [("inner_steps", 1, 2), ("inner_steps", 2, 2), ("meta_batch", 4, 8)]
-    assert {(p.timed.k_shot, p.timed.k_query, p.timed.hyperparameters["inner_batch"]) for p in points(request)} == {
-        (5, 5, 9)
-    }
+    timed = [point.timed for point in wanted_points(request)]
+    assert {(c.k_shot, c.k_query, c.hyperparameters["inner_batch"]) for c in timed} == {(5, 5, 9)}
 
 
 def test_rows_and_slopes_follow_from_the_runs(tmp_path):
     request = asked(grid={"seed": [0, 1, 2]}, vary={"inner_steps": ["1", "5", "20"], "meta_batch": ["4", "16"]})
     runs = made(request, tmp_path, by_formula)
-    rows = cost_rows(list(points(request)), runs)
+    rows = cost_rows(list(wanted_points(request)), runs)
     assert len(rows) == 5 * 3
     (row,) = (r for r in rows if (r.axis, r.value, r.algo) == ("inner_steps", 20, "maml"))
     assert (row.step_ms_median, row.step_ms_low, row.step_ms_high, row.rounds) == (51, 50, 52, 3)
@@ -131,8 +114,8 @@ def test_rows_and_slopes_follow_from_the_runs(tmp_path):
 def test_points_that_failed_or_are_missing_are_said_and_left_out(tmp_path):
     request = asked(vary={"inner_steps": ["1", "5", "20"]})
     runs = made(request, tmp_path, lambda c: "oom" if c.hyperparameters["inner_steps"] == 20 else by_formula(c))
-    del runs[next(p.timed.run_id for p in points(request))]
-    rows = {(r.value, r.algo): r for r in cost_rows(list(points(request)), runs)}
+    del runs[next(p.timed.run_id for p in wanted_points(request))]
+    rows = {(r.value, r.algo): r for r in cost_rows(list(wanted_points(request)), runs)}
     assert (rows[1, "reptile"].status, rows[1, "reptile"].rounds, rows[1, "reptile"].step_ms_median) == (
         "not run",
         0,
@@ -149,15 +132,9 @@ def test_points_that_failed_or_are_missing_are_said_and_left_out(tmp_path):
 @pytest.mark.parametrize("axis", AXES, ids=lambda axis: axis.name)
 def test_figures_show_every_point_and_cut_nothing_off(axis, tmp_path):
     request = asked()
-    rows = cost_rows(list(points(request)), made(request, tmp_path, by_formula))
-    drawn = figure(axis, rows, slope_rows(rows))
-    canvas = FigureCanvasAgg(drawn)
-    canvas.draw()
-    boxes = [a.get_tightbbox(canvas.get_renderer()) for a in drawn.axes]
-    boxes += [legend.get_window_extent(canvas.get_renderer()) for legend in drawn.legends]
-    assert all(b.x0 >= 0 and b.y0 >= 0 and b.x1 <= drawn.bbox.x1 and b.y1 <= drawn.bbox.y1 for b in boxes)
-    for i, one in enumerate(boxes):
-        assert not any(one.shrunk(0.98, 0.98).overlaps(other.shrunk(0.98, 0.98)) for other in boxes[i + 1 :])
+    rows = cost_rows(list(wanted_points(request)), made(request, tmp_path, by_formula))
+    drawn = draw(axis, rows, slope_rows(rows), {})
+    check_apart(drawn)
     for panel in drawn.axes:
         lines = [list(line.get_xdata()) for line in panel.get_lines()]
         assert lines[:3] == [list(axis.values)] * 3
@@ -189,28 +166,6 @@ def test_an_algorithm_without_inner_steps_is_left_out_or_refused(tmp_path, capsy
     assert "algorithm 'protonet' has no inner_steps to vary" in capsys.readouterr().err
     assert {c.algo for c in Cost().configs(asked(algos=None))} >= set(THREE)
     assert "protonet" not in {c.algo for c in Cost().configs(asked(algos=None))}
-
-
-@pytest.mark.parametrize(
-    ("flags", "words"),
-    [
-        (["--study", "cots"], "unknown study 'cots'. Did you mean 'cost'? Accepted: cost, "),
-        (["--study", "cost", "--protocol", "quick"], "a study has settings of its own"),
-        (["--study", "cost", "--vary", "inner_steps"], "accepted: setting=A,B,C"),
-        (["--vary", "inner_steps=1"], "add --study NAME"),
-    ],
-)
-def test_wrong_flags_are_one_line_and_status_2(flags, words, tmp_path, capsys):
-    assert main([*flags, "--out", str(tmp_path)]) == 2
-    stderr = capsys.readouterr().err
-    assert words in stderr
-    assert len(stderr.strip().splitlines()) == 1
-
-
-def test_studies_are_listed(capsys):
-    assert main(["--list"]) == 0
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in STUDIES.names())
 
 
 def test_a_small_study_from_end_to_end(tmp_path, capsys):

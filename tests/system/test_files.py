@@ -17,13 +17,8 @@ from hypothesis import strategies as st
 from made_runs import make_row
 from places import REPOSITORY
 
-from bench.records.run import (
-    CurvePoint,
-    SummaryRow,
-    read_rows,
-    write_atomic,
-    write_csv,
-)
+from bench.records.rows import CurvePoint, SummaryRow
+from bench.records.run import read_rows, write_atomic, write_csv
 from bench.system import files
 from bench.system.files import plain, remove_leftovers
 

@@ -17,7 +17,7 @@ import pytest
 from made_runs import make_run
 from places import REPOSITORY
 
-import bench.report.write
+from bench.analysis import results
 from bench.report.write import write_report
 from bench.system import locks
 from bench.system.locks import Lock, run_lock, tables_turn
@@ -145,7 +145,7 @@ def test_fifty_processes_run_each_run_once_and_lose_no_row(tmp_path):
 def test_tables_hold_the_runs_that_end_while_another_process_writes_them(tmp_path, monkeypatch):
     """A loads the runs; B records one more and asks for the tables; A writes. B's row must be there in the end."""
     make_run(tmp_path, "first")
-    monkeypatch.setattr(bench.report.write, "FIGURES", {})
+    monkeypatch.setattr("bench.report.drawing.pictures.files_of", lambda *_: {})
     loaded, late = threading.Event(), threading.Event()
 
     def loads_slowly(*args):
@@ -155,8 +155,8 @@ def test_tables_hold_the_runs_that_end_while_another_process_writes_them(tmp_pat
             late.wait(60)
         return runs
 
-    real = bench.report.write.load_runs
-    monkeypatch.setattr(bench.report.write, "load_runs", loads_slowly)
+    real = results.load_runs
+    monkeypatch.setattr(results, "load_runs", loads_slowly)
     a, b = (threading.Thread(target=write_report, args=[tmp_path]) for _ in range(2))
     a.start()
     assert loaded.wait(60)

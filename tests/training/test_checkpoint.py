@@ -1,11 +1,13 @@
-"""Checkpoints come back to the bit or not at all, whatever happened to the file."""
+"""Checkpoints come back to the bit or not at all, whatever happened to the file, and only to their own run."""
 
+import dataclasses
 import os
 import pickle
 
 import numpy as np
 import pytest
 import torch
+from trainings import ADAM, Stopped, make_training, stop_after
 
 from bench.training.checkpoint import read_checkpoint, seal, write_checkpoint
 
@@ -84,3 +86,71 @@ def test_what_is_not_known_is_not_written(tmp_path):
     with pytest.raises(TypeError, match="cannot hold complex"):
         write_checkpoint(tmp_path / "c.pt", {"x": 1j})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_checkpoint_of_another_run_is_not_continued(toy_images, tmp_path):
+    make_training(toy_images, tmp_path).run()
+    assert make_training(toy_images, tmp_path).resumed
+    assert not make_training(toy_images, tmp_path, meta_lr=0.5).resumed
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
+def test_a_damaged_checkpoint_is_not_continued(content, toy_images, tmp_path, caplog):
+    (tmp_path / "checkpoint.pt").write_bytes(content)
+    training = make_training(toy_images, tmp_path)
+    assert not training.resumed
+    assert "starts anew" in caplog.text
+    training.run()
+    assert training.progress.meta_step == 6
+
+
+def test_a_checkpoint_that_does_not_fit_the_configuration_is_not_continued(toy_images, tmp_path, caplog):
+    """It is whole and its seal is right, but this run cannot have written it."""
+    first = make_training(toy_images, tmp_path, "reptile", ADAM)
+    first.save()
+    path = tmp_path / "checkpoint.pt"
+    state = read_checkpoint(path)
+    weight, carried = next(iter(state["slow"])), next(iter(state["carry"]))
+    for part, odd in (
+        ("counters", {"meta_step": 7, "step_ms": [1.0] * 7}),
+        ("counters", {"meta_step": -1}),
+        ("counters", {"meta_step": 4}),
+        ("counters", {"meta_step": "0"}),
+        ("counters", {"step_ms": ["x"], "meta_step": 1}),
+        ("counters", {"train_s": "x"}),
+        ("counters", {"chunk": 0}),
+        ("counters", {"chunk": 6}),
+        ("slow", {weight: "text"}),
+        ("slow", {weight: [1.0]}),
+        ("carry", {carried: 3}),
+    ):
+        write_checkpoint(path, {**state, part: {**state[part], **odd}})
+        caplog.clear()
+        training = make_training(toy_images, tmp_path, "reptile", ADAM)
+        assert not training.resumed, odd
+        assert training.progress.chunk == 5
+        assert "starts anew" in caplog.text
+    write_checkpoint(path, state)
+    assert make_training(toy_images, tmp_path, "reptile", ADAM).resumed
+
+
+def test_a_run_is_not_continued_on_other_data(toy_images, tmp_path, caplog):
+    training = make_training(toy_images, tmp_path)
+    with pytest.raises(Stopped):
+        training.run(stop_after(3))
+    training.save()
+    other = dataclasses.replace(toy_images, sha256="of other pixels")
+    assert not make_training(other, tmp_path).resumed
+    assert caplog.records[-1].getMessage().endswith("the run starts anew (it was trained on other data of that name)")
+    assert make_training(toy_images, tmp_path).resumed
+
+
+def test_a_leak_found_once_is_not_forgotten(toy_images, tmp_path):
+    first = make_training(toy_images, tmp_path)
+    first.run()
+    first.memory.leaked = "grew"
+    first.save()
+    second = make_training(toy_images, tmp_path)
+    second.run()
+    assert second.memory.leak() == "grew"
+    assert second.memory.peak_mib == first.memory.peak_mib

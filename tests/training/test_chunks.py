@@ -5,14 +5,13 @@ import torch
 from trainings import ADAM, CPU, FakeRecorder, Stopped, make_training, same, stop_after
 
 from bench.api import Episode
+from bench.network.build import build
 from bench.registry import create_algorithm
-from bench.runs.worker import build
 from bench.settings.config import RunConfig
 from bench.tasks.images import ImagePool
 from bench.tasks.stream import TaskStream
 from bench.training.chunks import fitting_chunk
 from bench.training.evaluate import evaluate
-from bench.training.measure import is_out_of_memory
 
 
 class Hungry:
@@ -82,12 +81,6 @@ def test_out_of_memory_in_training_redoes_the_step_and_a_resumed_run_remembers(t
 def test_a_second_time_out_of_memory_ends_the_run(chunk, limit, toy_images, tmp_path):
     with pytest.raises(torch.OutOfMemoryError):
         starved(make_training(toy_images, tmp_path, "maml", task_chunk=chunk), limit=limit).run()
-
-
-def test_other_errors_are_not_taken_for_want_of_memory():
-    assert not is_out_of_memory(RuntimeError("shapes do not fit"))
-    assert is_out_of_memory(RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
-    assert is_out_of_memory(MemoryError())
 
 
 def test_evaluation_out_of_memory_goes_on_with_fewer_tasks_and_counts_each_once(toy_images, caplog):

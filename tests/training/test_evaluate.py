@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from bench.api import Episode
-from bench.network.model import Classifier, build_network
-from bench.records.stats import mean_ci95
+from bench.network.build import build_network
+from bench.network.model import Classifier
+from bench.records.intervals import mean_ci95
 from bench.registry import create_algorithm, create_backbone
 from bench.tasks.images import Classification, ImagePool
 from bench.tasks.stream import TaskStream

@@ -1,8 +1,6 @@
 """The meta-step over static tensors: against a plain loop, and replayed by a stand-in for CUDA graphs."""
 
 import gc
-import logging
-import sys
 
 import pytest
 import torch
@@ -12,9 +10,6 @@ from bench.api import BenchError, Episode, MetaGrad, TaskBatch
 from bench.settings.config import SCHEDULES, RunConfig
 from bench.tasks.images import ImagePool
 from bench.tasks.stream import TaskStream
-from bench.training.capture import CannotCapture, Replay, capture
-from bench.training.measure import AHEAD, Memory, StepTimes
-from bench.training.outer import MetaOptimizer
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -100,74 +95,6 @@ def test_a_finished_run_that_is_opened_again_is_captured_without_harm(toy_images
     assert same(first, again)
 
 
-class Waiting(FakeRecorder):
-    def capture(self, step):
-        step()  # half done, say
-        raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
-
-
-class Forgetful(FakeRecorder):
-    """Replays something else: the losses are right, the weights do not move."""
-
-    def capture(self, step):
-        def run():
-            slow = {n: w.clone() for n, w in step.slow.items()}
-            step()
-            for n, w in step.slow.items():
-                w.copy_(slow[n])
-
-        return Replay(run)
-
-
-@pytest.mark.parametrize(
-    ("recorder", "words"),
-    [
-        (Waiting(), "RuntimeError: CUDA error: operation not permitted when stream is capturing"),
-        (Forgetful(), "differ after 2 meta-steps"),
-    ],
-)
-def test_a_step_that_cannot_be_captured_runs_line_by_line_and_says_why(recorder, words, toy_images, tmp_path, caplog):
-    eager = make_training(toy_images, tmp_path / "eager", hyper=ADAM)
-    fallen = make_training(toy_images, tmp_path / "fallen", hyper=ADAM, recorder=recorder)
-    eager.run()
-    fallen.run()
-    assert same(eager, fallen), "the attempt left something behind"
-    assert fallen.mode == "eager"
-    assert words in fallen.reason
-    assert [r.getMessage().count(words) for r in caplog.records] == [1]
-    assert "\n" not in caplog.text.strip()
-
-
-def test_a_failed_capture_leaves_no_trace_after_a_resume_either(toy_images, tmp_path):
-    for folder in ("eager", "fallen"):
-        with pytest.raises(Stopped):
-            make_training(toy_images, tmp_path / folder, hyper=ADAM).run(stop_after(2))
-    # the checkpoints at point 3 of the curve
-    eager = make_training(toy_images, tmp_path / "eager", hyper=ADAM)
-    fallen = make_training(toy_images, tmp_path / "fallen", hyper=ADAM, recorder=Waiting())
-    before = [t.clone() for t in fallen.step.optimizer.tensors()]
-    fallen.warm_up()
-    assert all(torch.equal(a, b) for a, b in zip(before, fallen.step.optimizer.tensors()))
-    eager.run()
-    fallen.run()
-    assert same(eager, fallen)
-
-
-def test_capture_leaves_the_state_as_it_was(toy_images, tmp_path):
-    step = make_training(toy_images, tmp_path, hyper=ADAM).step
-    step.go_to(3)
-    before = [t.clone() for t in step._state()]
-    replay = capture(step, FakeRecorder())
-    after = [*step.slow.values(), *step.carry.values(), step.done, step.losses]
-    assert all(torch.equal(a, b) for a, b in zip(before, after))
-    assert not any(t.count_nonzero() for t in step.optimizer.tensors()), "Adam's state begins at zero"
-    step.hold(3)
-    replay.run()
-    assert step.done.item() == 4
-    with pytest.raises(CannotCapture):
-        capture(step, Forgetful())
-
-
 @pytest.mark.parametrize("swap", [True, False])
 def test_a_carry_may_be_made_of_the_last_one(swap, toy_images, tmp_path):
     """Exchanged names, or the very tensors that were handed in."""
@@ -185,31 +112,6 @@ def test_a_carry_may_be_made_of_the_last_one(swap, toy_images, tmp_path):
     training.run()
     assert training.progress.carry["a"].tolist() == ([1, 1] if swap else [0, 0])
     assert training.progress.carry["b"].tolist() == ([0, 0] if swap else [1, 1])
-
-
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_rate_on_the_device_steps_as_the_one_on_the_host_does(optimizer, rng, monkeypatch):
-    """On the CPU, which torch's capturable Adam has to be told to accept."""
-    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_get_capturable_supported_devices", lambda **kwargs: ["cpu"])
-    config = RunConfig(algo="maml", meta_optimizer=optimizer, meta_lr=0.1, meta_lr_schedule="linear", meta_steps=5)
-    ends = []
-    for captured in (False, True):
-        slow = {"w": torch.ones(4), "v": torch.zeros(3, 2)}
-        rule = MetaOptimizer(config, slow, captured)
-        generator = torch.Generator().manual_seed(0)
-        for done in range(5):
-            grads = {n: torch.randn(w.shape, generator=generator) for n, w in slow.items()}
-            if done == 3:  # as on a resume: what was saved comes back, the rate's tensor stays ours
-                saved, rule = rule.torch.state_dict(), MetaOptimizer(config, slow, captured)
-                rule.load(saved)
-            rule.step(grads, torch.tensor([done]))
-            assert all(w.grad is None for w in slow.values())
-        ends.append(slow)
-        if captured:
-            assert rule._rate.item() == pytest.approx(0.1 * (1 - 4 / 5))
-            assert sum(len(list(s)) for s in rule.torch.state.values()) == (6 if optimizer == "adam" else 0)
-    torch.testing.assert_close(ends[1], ends[0])
-    assert not torch.equal(ends[0]["w"], torch.ones(4))
 
 
 def test_orders_drawn_for_the_whole_window_are_those_of_the_tasks(toy_images):
@@ -245,47 +147,6 @@ def make_window(stream, size):
     from bench.tasks.stream import TaskWindow
 
     return TaskWindow(stream, size)
-
-
-class FakeEvent:
-    waited: list[int] = []  # noqa: RUF012
-
-    def __init__(self, enable_timing):
-        self.number = None
-
-    def record(self):
-        FakeEvent.recorded = getattr(FakeEvent, "recorded", -1) + 1
-        self.number = FakeEvent.recorded
-
-    def synchronize(self):
-        FakeEvent.waited.append((FakeEvent.recorded, self.number))
-
-    def elapsed_time(self, other):
-        return float(other.number - self.number)
-
-
-def test_the_host_runs_only_so_far_ahead_of_a_card(monkeypatch):
-    monkeypatch.setattr("torch.cuda.Event", FakeEvent)
-    times = StepTimes(torch.device("cuda"))
-    for _ in range(AHEAD + 3):
-        times.mark()
-    times.close()
-    assert {recorded - waited for recorded, waited in FakeEvent.waited} == {AHEAD - 1}
-    assert times.ms == [1.0] * (AHEAD + 2)
-
-
-def test_the_memory_of_a_replay_counts(monkeypatch):
-    """100 MiB are allocated, the graph uses 50 more, and the allocator saw a peak of 120."""
-    memory = Memory(CPU, replay=50)
-    memory.device = torch.device("cuda")
-    for name, value in (("memory_allocated", 100), ("max_memory_allocated", 120), ("max_memory_reserved", 200)):
-        monkeypatch.setattr(f"torch.cuda.{name}", lambda device, value=value: value)
-    memory.close()
-    assert (memory.peak, memory.reserved) == (150, 200)
-    memory.replay = 0
-    memory.peak = None
-    memory.close()
-    assert memory.peak == 120
 
 
 def test_tf32_is_refused_on_a_cpu():
@@ -335,45 +196,6 @@ def test_on_a_gpu_a_captured_run_is_continued(toy_images, tmp_path):
     assert (whole.mode, first.mode, second.mode) == ("graph",) * 3
     for n, w in whole.progress.slow.items():
         torch.testing.assert_close(second.progress.slow[n], w, rtol=1e-6, atol=1e-6)
-
-
-class Asking:
-    """Asks the device for a value in the middle of a step, and draws random numbers there."""
-
-    def __init__(self, algorithm, recorder=None):
-        self.algorithm = algorithm
-
-    def __getattr__(self, name):
-        return getattr(self.algorithm, name)
-
-    def meta_grad(self, task_loss, slow, tasks):
-        torch.rand(3, device=tasks.support.x.device)
-        result = self.algorithm.meta_grad(task_loss, slow, tasks)
-        assert result.query_loss.sum().item() > 0
-        return result
-
-
-@on_gpu
-@pytest.mark.parametrize("found", ["before", "while capturing"])
-def test_on_a_gpu_a_step_that_waits_for_the_device_falls_back(found, toy_images, tmp_path, caplog, monkeypatch):
-    """Found by torch's debug mode before the capture, or, with that off, by the capture itself."""
-    if found != "before":
-        monkeypatch.setattr("torch.cuda.set_sync_debug_mode", lambda mode: None)
-    eager = make_training(toy_images, tmp_path / "eager", "maml", device=GPU, cuda_graph="off")
-    fallen = make_training(toy_images, tmp_path / "fallen", "maml", device=GPU)
-    fallen.step.algorithm = Asking(fallen.algorithm)
-    with caplog.at_level(logging.WARNING):
-        fallen.run()
-    eager.run()
-    assert fallen.mode == "eager"
-    assert "RuntimeError" in fallen.reason or "AcceleratorError" in fallen.reason
-    assert caplog.text.count("is not captured") == 1
-    for n, w in eager.progress.slow.items():
-        torch.testing.assert_close(fallen.progress.slow[n], w, rtol=1e-6, atol=1e-6)
-    torch.cuda.empty_cache()
-    again = make_training(toy_images, tmp_path / "again", "maml", device=GPU)  # the device can still capture
-    again.run()
-    assert again.mode == "graph"
 
 
 @on_gpu

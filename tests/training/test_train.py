@@ -1,18 +1,14 @@
-"""The life of a run: chunks, resume, schedules, clocks and memory."""
+"""The life of a run: chunks, resume, validation, what is timed, how it ends."""
 
-import dataclasses
 import hashlib
 import math
 
 import pytest
 import torch
-from trainings import ADAM, CPU, Stopped, make_training, stop_after
+from trainings import ADAM, Stopped, make_training, stop_after
 
 from bench.api import BenchError, MetaGrad
-from bench.settings.config import SCHEDULES
-from bench.training.checkpoint import read_checkpoint, write_checkpoint
 from bench.training.contract import Diverged
-from bench.training.measure import LEAK_SAMPLES, MIB, Memory, StepTimes, now
 
 
 @pytest.mark.parametrize(("name", "hyper"), [("reptile", ADAM), ("fomaml", {}), ("maml", {})])
@@ -53,52 +49,6 @@ def test_a_run_stopped_anywhere_and_continued_ends_with_the_same_bits(name, hype
     assert second.memory.peak_mib >= first.memory.peak_mib
 
 
-def test_a_checkpoint_of_another_run_is_not_continued(toy_images, tmp_path):
-    make_training(toy_images, tmp_path).run()
-    assert make_training(toy_images, tmp_path).resumed
-    assert not make_training(toy_images, tmp_path, meta_lr=0.5).resumed
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])
-def test_a_damaged_checkpoint_is_not_continued(content, toy_images, tmp_path, caplog):
-    (tmp_path / "checkpoint.pt").write_bytes(content)
-    training = make_training(toy_images, tmp_path)
-    assert not training.resumed
-    assert "starts anew" in caplog.text
-    training.run()
-    assert training.progress.meta_step == 6
-
-
-def test_a_checkpoint_that_does_not_fit_the_configuration_is_not_continued(toy_images, tmp_path, caplog):
-    """It is whole and its seal is right, but this run cannot have written it."""
-    first = make_training(toy_images, tmp_path, "reptile", ADAM)
-    first.save()
-    path = tmp_path / "checkpoint.pt"
-    state = read_checkpoint(path)
-    weight, carried = next(iter(state["slow"])), next(iter(state["carry"]))
-    for part, odd in (
-        ("counters", {"meta_step": 7, "step_ms": [1.0] * 7}),
-        ("counters", {"meta_step": -1}),
-        ("counters", {"meta_step": 4}),
-        ("counters", {"meta_step": "0"}),
-        ("counters", {"step_ms": ["x"], "meta_step": 1}),
-        ("counters", {"train_s": "x"}),
-        ("counters", {"chunk": 0}),
-        ("counters", {"chunk": 6}),
-        ("slow", {weight: "text"}),
-        ("slow", {weight: [1.0]}),
-        ("carry", {carried: 3}),
-    ):
-        write_checkpoint(path, {**state, part: {**state[part], **odd}})
-        caplog.clear()
-        training = make_training(toy_images, tmp_path, "reptile", ADAM)
-        assert not training.resumed, odd
-        assert training.progress.chunk == 5
-        assert "starts anew" in caplog.text
-    write_checkpoint(path, state)
-    assert make_training(toy_images, tmp_path, "reptile", ADAM).resumed
-
-
 def test_validating_more_often_changes_neither_tasks_nor_weights(toy_images, tmp_path):
     seldom = make_training(toy_images, tmp_path / "a", val_points=1)
     often = make_training(toy_images, tmp_path / "b", val_points=6)
@@ -107,17 +57,6 @@ def test_validating_more_often_changes_neither_tasks_nor_weights(toy_images, tmp
     assert [p.meta_step for p in often.progress.curve] == [0, 1, 2, 3, 4, 5, 6]
     assert all(torch.equal(often.progress.slow[n], w) for n, w in seldom.progress.slow.items())
     assert often.stream_sha256() == seldom.stream_sha256()
-
-
-def test_a_run_is_not_continued_on_other_data(toy_images, tmp_path, caplog):
-    training = make_training(toy_images, tmp_path)
-    with pytest.raises(Stopped):
-        training.run(stop_after(3))
-    training.save()
-    other = dataclasses.replace(toy_images, sha256="of other pixels")
-    assert not make_training(other, tmp_path).resumed
-    assert caplog.records[-1].getMessage().endswith("the run starts anew (it was trained on other data of that name)")
-    assert make_training(toy_images, tmp_path).resumed
 
 
 def test_a_validation_that_is_stopped_is_begun_anew(toy_images, tmp_path):
@@ -162,17 +101,6 @@ def test_the_stream_hash_is_that_of_the_tasks_that_were_trained_on(toy_images, t
     assert hashlib.sha256(plain).hexdigest() == training.stream_sha256()
 
 
-def test_a_leak_found_once_is_not_forgotten(toy_images, tmp_path):
-    first = make_training(toy_images, tmp_path)
-    first.run()
-    first.memory.leaked = "grew"
-    first.save()
-    second = make_training(toy_images, tmp_path)
-    second.run()
-    assert second.memory.leak() == "grew"
-    assert second.memory.peak_mib == first.memory.peak_mib
-
-
 def test_warm_up_leaves_no_trace(toy_images, tmp_path):
     cold, warm = make_training(toy_images, tmp_path / "a"), make_training(toy_images, tmp_path / "b")
     warm.warm_up()
@@ -189,12 +117,6 @@ def test_reptile_with_the_official_outer_step_moves_to_the_mean_of_the_adapted_w
     training.run()
     for n, w in training.progress.slow.items():
         torch.testing.assert_close(w, expected[n].detach().mean(dim=0))
-
-
-def test_schedules_start_at_one_and_fall_to_zero():
-    assert [SCHEDULES["linear"](p) for p in (0, 0.25, 1)] == [1, 0.75, 0]
-    assert [round(SCHEDULES["cosine"](p), 9) for p in (0, 0.5, 1)] == [1, 0.5, 0]
-    assert {SCHEDULES["constant"](p) for p in (0, 0.5, 1)} == {1}
 
 
 def test_the_learning_rate_follows_its_schedule(toy_images, tmp_path):
@@ -280,56 +202,6 @@ def test_training_time_covers_the_steps_and_not_the_validation(toy_images, tmp_p
 class FakeEvaluation:
     def final(self, mode):
         return [0.5, 0.5]
-
-
-def test_step_times_are_the_gaps_between_marks(monkeypatch):
-    clock = iter([1.0, 1.5, 1.75, 9.0, 9.1])
-    monkeypatch.setattr("bench.training.measure.time.perf_counter", lambda: next(clock))
-    times = StepTimes(CPU)
-    for _ in range(3):
-        times.mark()
-    times.close()
-    times.mark()
-    times.mark()
-    times.close()
-    assert times.ms == pytest.approx([500, 250, 100])  # the gap between segments is nobody's step
-
-
-def test_peak_memory_sees_what_training_held_and_not_what_came_before():
-    ballast = torch.ones(40 * MIB // 4)
-    memory = Memory(CPU)
-    memory.open()
-    held = torch.ones(100 * MIB // 4)
-    memory.close()
-    assert 90 < memory.peak_mib < 200
-    del held
-    memory.open()
-    memory.close()
-    assert 90 < memory.peak_mib < 200
-    assert memory.reserved_mib is None
-    continued = Memory(CPU, memory.state)
-    assert continued.peak_mib == memory.peak_mib
-    assert ballast.sum() > 0
-
-
-@pytest.mark.parametrize(
-    ("held", "leaks"),
-    [
-        ([100 + 30 * i for i in range(LEAK_SAMPLES + 1)], True),
-        ([100 + 60 * i for i in range(LEAK_SAMPLES)], False),  # too few to tell
-        ([100] * (LEAK_SAMPLES + 1), False),
-        ([100 + i for i in range(LEAK_SAMPLES + 1)], False),  # an allocator's noise
-        ([100, 300, 250, 400, 350], False),  # falls in between
-    ],
-)
-def test_memory_that_grows_segment_by_segment_is_a_leak(held, leaks):
-    memory = Memory(CPU)
-    memory.held = [h * MIB for h in held]
-    assert bool(memory.leak()) is leaks
-
-
-def test_clock_is_monotonic():
-    assert now(CPU) <= now(CPU)
 
 
 @pytest.mark.gpu

@@ -21,7 +21,7 @@ from commands import SMALL, run_bench, table
 from made_runs import make_run
 from places import PLUGINS, REPOSITORY
 
-from bench.records.stats import mean_ci95
+from bench.records.intervals import mean_ci95
 
 SPEC_COLUMNS = """
     algo dataset protocol n_way k_shot k_query seed backbone device device_name meta_batch meta_steps inner_steps
@@ -214,7 +214,7 @@ def test_a_second_signal_leaves_at_once(tmp_path):
 def test_a_signal_while_a_worker_starts_stops_the_comparison(tmp_path):
     """Before it can handle signals itself: it is still importing torch."""
     process = started(*SMALL, "--algos", "maml,fomaml", "--out", tmp_path)
-    until(lambda: is_a_worker(process.pid))
+    until(lambda: any(lock.stat().st_size for lock in (tmp_path / "locks").glob("maml*")))
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
     assert [(r["algo"], r["status"]) for r in table(tmp_path / "summary.csv")] == [("maml", "interrupted")]
@@ -234,11 +234,6 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout, stderr) == (130, "", "run_bench.py: interrupted before anything was begun\n")
-
-
-def is_a_worker(parent):
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    return any("bench.runs.worker" in Path(f"/proc/{child}/cmdline").read_text() for child in children)
 
 
 def test_modules_in_the_current_folder_do_not_get_in_the_way(tmp_path):
@@ -322,10 +317,11 @@ def test_wrong_usage_is_one_line_and_status_2_before_anything_is_trained(args, w
 
 def test_sigterm_while_tables_are_written_is_an_interrupt_too(tmp_path, monkeypatch, capsys):
     from bench.cli import command as module
+    from bench.cli import comparison
 
     make_run(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(module, "write_report", lambda out: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(comparison, "write_report", lambda out, **_: os.kill(os.getpid(), signal.SIGTERM))
     assert module.main(["--report", "--out", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "run_bench.py: interrupted; the same command continues\n"
     assert signal.getsignal(signal.SIGTERM) is before
@@ -333,13 +329,14 @@ def test_sigterm_while_tables_are_written_is_an_interrupt_too(tmp_path, monkeypa
 
 def test_tables_that_cannot_be_written_after_the_runs_are_a_failure_and_not_wrong_usage(tmp_path, monkeypatch, capsys):
     from bench.cli import command as module
+    from bench.cli import comparison
 
-    def full(out):
+    def full(out, **_):
         raise OSError(28, "No space left on device", "summary.csv")
 
     make_run(tmp_path)
-    monkeypatch.setattr(module, "run_all", lambda *args: 0)
-    monkeypatch.setattr(module, "write_report", full)
+    monkeypatch.setattr(comparison, "run_all", lambda *args: 0)
+    monkeypatch.setattr(comparison, "write_report", full)
     line = "run_bench.py: No space left on device: summary.csv"
     kept = "; what has finished is kept, the same command goes on from there"
     assert module.main([*SMALL, "--algos", "maml", "--out", str(tmp_path)]) == 1
@@ -352,10 +349,11 @@ def test_tables_that_cannot_be_written_after_the_runs_are_a_failure_and_not_wron
                                               (["--jobs", "2", "--threads", "3"], 3)])  # fmt: skip
 def test_runs_beside_each_other_share_the_cores_unless_told_otherwise(args, threads, tmp_path, monkeypatch):
     from bench.cli import command as module
+    from bench.cli import comparison
 
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     given = []
-    monkeypatch.setattr(module, "run_all", lambda configs, *rest: given.extend(configs) or 130)
+    monkeypatch.setattr(comparison, "run_all", lambda configs, *rest: given.extend(configs) or 130)
     assert module.main([*SMALL, "--algos", "maml", "--out", str(tmp_path), *args]) == 130
     assert [config.threads for config in given] == [threads]
 

@@ -9,7 +9,10 @@ import pytest
 from commands import table
 from places import REPOSITORY
 
-GUIDE = (REPOSITORY / "PLUGINS.md").read_text(encoding="utf-8")
+GUIDES = [REPOSITORY / "docs" / "guides" / f"{page}.md" for page in ("algorithm", "data", "network")]
+PRINTED = re.findall(
+    r"runs this file: (\S+) -->\n```\w+\n(.*?)```", "".join(p.read_text(encoding="utf-8") for p in GUIDES), re.DOTALL
+)
 BUDGET = [
     "--meta-steps",
     "4",
@@ -33,10 +36,8 @@ def installed(tmp_path_factory):
     source, target, broken = folder / "source", folder / "site", folder / "broken"
     source.mkdir()
     broken.mkdir()
-    for name, code in re.findall(r"runs this file: (\w+\.py) -->\n```python\n(.*?)```", GUIDE, re.DOTALL):
-        (source / name).write_text(code, encoding="utf-8")
-    project = re.search(r"with this file: pyproject.toml -->\n```toml\n(.*?)```", GUIDE, re.DOTALL).group(1)
-    (source / "pyproject.toml").write_text(project, encoding="utf-8")
+    for name, content in PRINTED:
+        (source / name).write_text(content, encoding="utf-8")
     (broken / "broken_plugin.py").write_text("raise RuntimeError('two\\nlines')\n", encoding="utf-8")
     (broken / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["setuptools"]\nbuild-backend = "setuptools.build_meta"\n'

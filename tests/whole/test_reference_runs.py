@@ -14,10 +14,11 @@ from places import REPOSITORY
 from reference_stats import exact_sign_flip_p, paired_interval, step_down
 from scipy import stats
 
-from bench.analysis.comparison import Comparison, arms, compare
+from bench.analysis.comparison import Comparison
+from bench.analysis.results import results_of
 from bench.records.run import load_runs
-from bench.report.summary import summary
-from bench.system.files import write_csv
+from bench.report.words.summary import summary_md
+from bench.system.rows import write_csv
 
 QUICK = REPOSITORY / "results" / "reference" / "quick-cpu"
 MODES = {"plain": "acc", "transductive": "acc_transductive"}
@@ -156,13 +157,12 @@ def test_comparisons_of_several_seeds_too(tmp_path):
         for seed in range(4 - (i == 2)):
             make_run(tmp_path, algo, seed, 0.85 + 0.012 * i, 120, run_id=f"{algo}-{seed}", eval_k_query=9)
     runs = load_runs(tmp_path)
-    grouped = arms(runs)
-    found = compare(grouped)
-    write_csv(tmp_path / "comparisons.csv", found, Comparison.COLUMNS)
+    results = results_of(runs)
+    write_csv(tmp_path / "comparisons.csv", results.comparisons, Comparison.COLUMNS)
     rows = table(tmp_path / "comparisons.csv")
     assert {row["seeds"] for row in rows} == {"3", "4"}
     check_comparisons(rows, tasks_of(tmp_path, [vars(run.row) for run in runs]), 1 / 45)
-    check_page(summary(runs, grouped, found, [], [], []), rows)
+    check_page(summary_md(results)["summary.md"].decode(), rows)
     assert len({row["verdict"] for row in rows}) > 1
 
 

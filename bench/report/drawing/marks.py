@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from matplotlib.lines import Line2D
 
-from bench.analysis.comparison import Arm
-from bench.report.drawing.panels import GREY, Style
+from bench.analysis.arms import Arm
+from bench.report.drawing.styles import GREY, Style
 
 MARK = " *"
 """Follows the label of an arm whose times were measured beside other runs."""

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.comparison import Arm
+from bench.analysis.arms import Arm
 from bench.analysis.naming import short_places
 from bench.records.run import Run
 from bench.report.repeat import repeat_command
-from bench.report.summary import modes
+from bench.report.words.parts import modes
 from bench.system.text import counted, fraction, number, plus_minus
 
 
@@ -22,7 +22,7 @@ class Cell:
     order: float | str | None = None
 
 
-def results(arms: Sequence[Arm]) -> list[list[Cell]]:
+def result_rows(arms: Sequence[Arm]) -> list[list[Cell]]:
     """Return a row per arm, in the columns of ``result_headers``."""
     rows = []
     named = short_places(arm.setting for arm in arms)  # in full above the verdicts
@@ -66,7 +66,7 @@ def _device(arm: Arm) -> str:
 
 
 def result_headers(arms: Sequence[Arm]) -> list[str]:
-    """Return the columns of ``results``, those of the test modes named after the measure where it is not accuracy."""
+    """Return the columns of ``result_rows``; test modes are named after the measure where it is not accuracy."""
     named = list(dict.fromkeys(header for arm in arms for header in modes(arm)))
     plain, transductive = named if len(named) == 2 else ("plain", "transductive")
     start = ["algorithm", "setting", plain, transductive, "seeds", "sd over seeds (plain)", "unadapted"]

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from bench.analysis.comparison import Arm
+from bench.analysis.arms import Arm
 from bench.analysis.curves import Point, band_kind
 from bench.report.drawing.colours import strokes
 

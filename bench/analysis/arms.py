@@ -1,0 +1,195 @@
+"""Which runs belong together: settings, and the arms of each, an arm being one configuration with all its seeds."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from bench.records.rows import MODES
+from bench.records.run import Run
+
+_MACHINE = ("device", "device_name", "threads")
+
+
+# What, with the seed, makes two runs of one algorithm the same experiment; its hyperparameters come on top.
+_IDENTITY = (
+    *("meta_batch", "meta_steps", "meta_optimizer", "meta_lr", "inner_steps", "inner_lr", "inner_optimizer"),
+    *("eval_inner_steps", "train_rotation", "step_mode", *_MACHINE),
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What must be equal for two runs of one seed to have faced the same test tasks under the same rules."""
+
+    dataset: str
+    protocol: str
+    n_way: int
+    k_shot: int
+    k_query: int
+    backbone: str
+    eval_k_query: int | None
+    test_rotation: str | None
+    data_sha256: str | None
+
+    @property
+    def name(self) -> str:
+        """The episode in words."""
+        return f"{self.n_way}-way {self.k_shot}-shot"
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """What settings are sorted by."""
+        return (self.dataset, self.protocol, self.n_way, self.k_shot, self.k_query, *map(str, asdict(self).values()))
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs, one per seed, of one algorithm with one configuration on one device in one setting.
+
+    ``label`` is the algorithm's name, followed by what tells it from others of that name (``x (inner_lr=0.4)``), and
+    ``place`` the setting's name alike.
+    """
+
+    algo: str
+    label: str
+    setting: Setting
+    place: str
+    runs: tuple[Run, ...]
+
+    @cached_property
+    def ok(self) -> dict[int, Run]:
+        """The runs whose numbers may be compared, by seed; of several with one seed, the latest."""
+        return {run.row.seed: run for run in sorted(self.runs, key=lambda run: run.row.seed) if run.ok}
+
+    @property
+    def measure(self) -> str:
+        """What was measured at test, ``accuracy`` or what the data set calls it."""
+        return next((run.row.measure for run in self.runs if run.row.measure), "accuracy")
+
+    @property
+    def tested(self) -> dict[str, str]:
+        """The columns that hold it, by test mode."""
+        kind = "error" if self.values("test_error") else "acc"
+        return {mode: f"test_{column.replace('acc', kind)}" for mode, column in MODES.items()}
+
+    def values(self, column: str) -> list[float]:
+        """Return a column of the ok runs, one value per seed, without those that are not known."""
+        values = (getattr(run.row, column) for run in self.ok.values())
+        return [float(value) for value in values if value is not None and not math.isnan(value)]
+
+    def mean(self, column: str) -> float:
+        """Return the mean over seeds, NaN if nothing is known."""
+        values = self.values(column)
+        return sum(values) / len(values) if values else math.nan
+
+    def sd(self, column: str) -> float:
+        """Return the standard deviation over seeds, NaN for fewer than two."""
+        values = self.values(column)
+        return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+    def ci95(self, column: str) -> float:
+        """Return the half-width over tasks of ``mean``: seeds have different tasks, so that variances add up."""
+        values = self.values(f"{column}_ci95")
+        return math.hypot(*values) / len(values) if values else math.nan
+
+
+def arms(runs: Iterable[Run]) -> list[Arm]:
+    """Sort runs into arms, ordered by setting, then label.
+
+    A run that failed before it knew its device or its data joins the first arm that contradicts nothing it knows.
+    """
+    runs = sorted(runs, key=lambda run: (not run.ok, run.row.started_at, run.row.run_id))
+    found = []
+    for setting, in_setting in _grouped(runs, _setting_of):
+        for algo in sorted({run.row.algo for run in in_setting}):
+            same = [run for run in in_setting if run.row.algo == algo]
+            found += [(Setting(**setting), algo, identity, group) for identity, group in _grouped(same, _identity)]
+    labelled = [
+        Arm(algo, _label(algo, identity, setting, found), setting, _place(setting, [f[0] for f in found]), tuple(group))
+        for setting, algo, identity, group in found
+    ]
+    return sorted(labelled, key=lambda arm: (arm.setting.order, arm.label))
+
+
+def budgets(arms: Iterable[Arm]) -> dict[str, list[int]]:
+    """Return how many training tasks the finished runs of each arm have seen, in ascending order without repetition."""
+    return {arm.label: sorted({run.row.tasks_seen or 0 for run in arm.ok.values()}) for arm in arms}
+
+
+def by_setting(arms: Iterable[Arm]) -> list[tuple[Setting, list[Arm]]]:
+    """Return the arms of every setting, in the order of ``arms``."""
+    found: dict[Setting, list[Arm]] = {}
+    for arm in arms:
+        found.setdefault(arm.setting, []).append(arm)
+    return list(found.items())
+
+
+def _setting_of(run: Run) -> dict[str, Any]:
+    return {name: getattr(run.row, name) for name in Setting.__dataclass_fields__}
+
+
+def _identity(run: Run) -> dict[str, Any]:
+    hyperparameters = run.details.get("hyperparameters")
+    chosen = hyperparameters if isinstance(hyperparameters, dict) else {}
+    config = run.details.get("config")
+    further = config if isinstance(config, dict) else {}
+    apart = {*Setting.__dataclass_fields__, "algo", "seed", "hyperparameters", "backbone_options"}
+    return {
+        **{name: value for name, value in further.items() if name not in apart},
+        **{name: getattr(run.row, name) for name in _IDENTITY},
+        **chosen,
+    }
+
+
+def _grouped(runs: Sequence[Run], key_of: Any) -> Iterator[tuple[dict[str, Any], list[Run]]]:
+    groups: dict[str, tuple[dict[str, Any], list[Run]]] = {}
+    for run in runs:
+        key = key_of(run)
+        text = json.dumps(key, sort_keys=True)
+        if text not in groups and not run.ok:
+            fits = (t for t, (other, _) in groups.items() if _agree(key, other))
+            text = next(fits, text)
+        groups.setdefault(text, (key, []))[1].append(run)
+    yield from groups.values()
+
+
+def _agree(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return all(a[name] == b[name] or a[name] is None or b[name] is None for name in a.keys() & b.keys())
+
+
+def _differing(own: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> str:
+    """Name the values in ``own`` that are not the same in all ``others``."""
+    others = list(others)
+    names = [name for name in own if any(other.get(name) != own[name] for other in others)]
+    return ", ".join(f"{name}={str(own[name])[:12] if name.endswith('sha256') else own[name]}" for name in names)
+
+
+def _label(algo: str, identity: dict[str, Any], setting: Setting, found: list[tuple[Any, ...]]) -> str:
+    beside = [(name, other) for place, name, other, _ in found if place == setting]
+    rivals = [other for name, other in beside if name == algo]
+    described = [_differing({k: v for k, v in identity.items() if k not in (*_MACHINE, "step_mode")}, rivals)]
+    if identity["step_mode"] is not None:  # a run that failed in its first step does not know it
+        described.append(
+            _differing({"step_mode": identity["step_mode"]}, [r for r in rivals if r["step_mode"] is not None])
+        )
+    # Costs on different machines must not stand side by side unnamed, even if no algorithm was run on both.
+    alike = [other for _, other in beside]
+    for part in _MACHINE:
+        if identity[part] is not None:  # a run that died early does not know its machine
+            described.append(_differing({part: identity[part]}, [other for other in alike if other[part] is not None]))
+        alike = [other for other in alike if other[part] == identity[part]]
+    text = ", ".join(filter(None, described))
+    return f"{algo} ({text})" if text else algo
+
+
+def _place(setting: Setting, settings: Sequence[Setting]) -> str:
+    near = [s for s in settings if (s.dataset, s.protocol, s.name) == (setting.dataset, setting.protocol, setting.name)]
+    described = _differing(asdict(setting), map(asdict, near))
+    return f"{setting.name} ({described})" if described else setting.name

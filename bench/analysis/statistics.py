@@ -1,0 +1,188 @@
+"""Intervals and tests over tasks and over seeds: how sure an accuracy is, and whether two algorithms differ."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import stdtr, stdtrit
+
+FLIPS = 20_000
+_ENUMERATED = 12  # so few differences have 2**12 signings, which are all looked at
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Accuracy of a minus accuracy of b on the same tasks.
+
+    ``ci95_*`` and ``p_value`` count tasks: they tell how the models trained here would compare on further tasks of the
+    same classes. They take the models as given, and all tasks of a seed share one model; what training again would
+    change is in ``seed_diffs``, one mean difference per seed, and in ``over_seeds``, which counts those alone.
+    """
+
+    diff: float
+    ci95_low: float
+    ci95_high: float
+    p_value: float
+    test_tasks: int
+    """Pairs in all, over all seeds."""
+    seeds: int
+    seed_diffs: tuple[float, ...]
+
+    @property
+    def seed_sd(self) -> float | None:
+        """Standard deviation of the difference between seeds, None for one seed."""
+        return float(np.std(self.seed_diffs, ddof=1)) if self.seeds > 1 else None
+
+    @property
+    def over_seeds(self) -> SeedTest | None:
+        """Interval and p-value that cover the training of new models, None where seeds do not tell."""
+        return seed_test(self.seed_diffs)
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """Student's 95% interval and two-sided p-value of the mean over seeds, on ``seeds - 1`` degrees of freedom."""
+
+    ci95_low: float
+    ci95_high: float
+    p_value: float
+
+
+def seed_test(seed_diffs: ArrayLike) -> SeedTest | None:
+    """Test whether the mean of the seeds' differences is zero, every seed being one observation.
+
+    Each seed trains its own models and draws its own test tasks, so that seeds are independent and their spread holds
+    both training and tasks. Few seeds make it wide: with two, the interval is 12.7 standard errors to either side.
+
+    Returns:
+        None for fewer than two seeds, and where all have the same difference but zero: a spread of nothing comes
+        from too few tasks, and would make any difference certain.
+    """
+    x = np.asarray(seed_diffs, dtype=np.float64)
+    if x.size < 2:
+        return None
+    mean, error = float(x.mean()), float(x.std(ddof=1)) / math.sqrt(x.size)
+    if error <= 1e-12:  # equal but for rounding
+        return SeedTest(0.0, 0.0, 1.0) if abs(mean) <= 1e-12 else None
+    half = float(stdtrit(x.size - 1, 0.975)) * error
+    return SeedTest(mean - half, mean + half, float(2 * stdtr(x.size - 1, -abs(mean) / error)))
+
+
+def paired_comparison(
+    a: Mapping[int, ArrayLike], b: Mapping[int, ArrayLike], flips: int = FLIPS, rng_seed: int = 0
+) -> PairedDifference:
+    """Compare two algorithms on the tasks they share.
+
+    Args:
+        a, b: accuracy of every test task by seed, each ``[tasks]``; entry i of both is the same task. Seeds that only
+            one of them has are left out.
+        flips: signings that the p-value is drawn from.
+        rng_seed: seeds a generator of its own, so that the same accuracies always give the same p-value.
+    Returns:
+        The mean difference over all tasks of all shared seeds, its paired t interval (NaN for a single task) and
+        the two-sided p-value of the sign-flip test.
+    Raises:
+        ValueError: no shared seed, different numbers of tasks, or an accuracy that is not finite.
+    """
+    seeds = sorted(set(a) & set(b))
+    if not seeds:
+        raise ValueError(f"no seed in common: {sorted(a)} and {sorted(b)}")
+    by_seed = []
+    for seed in seeds:
+        x, y = np.asarray(a[seed], dtype=np.float64), np.asarray(b[seed], dtype=np.float64)
+        if x.shape != y.shape or x.ndim != 1 or not x.size:
+            raise ValueError(f"seed {seed}: accuracies of shape {x.shape} and {y.shape} cannot be paired")
+        by_seed.append(x - y)
+    d = np.concatenate(by_seed)
+    if not np.isfinite(d).all():
+        raise ValueError("an accuracy is not finite")
+    diff = float(d.mean())
+    half = float(stdtrit(d.size - 1, 0.975) * d.std(ddof=1)) / math.sqrt(d.size) if d.size > 1 else math.nan
+    p = sign_flip_p(d, flips, np.random.default_rng(rng_seed))
+    return PairedDifference(
+        diff, diff - half, diff + half, p, d.size, len(seeds), tuple(float(x.mean()) for x in by_seed)
+    )
+
+
+def sign_flip_p(differences: Floats, flips: int, rng: np.random.Generator) -> float:
+    """Return the two-sided p-value of a mean difference: how often random signs give a sum as far from zero.
+
+    If a and b were equally good, every difference would as likely have had the other sign. Accuracies take few
+    values, so equal differences are signed together: of n equal ones, a binomial number is positive. That has the
+    distribution of n separate signs at the cost of one draw. Up to 12 non-zero differences, all signings are counted
+    and the value is exact; beyond, it is (k + 1) / (flips + 1), which is never zero and never too small on average.
+    """
+    size = np.round(np.abs(differences[differences != 0]), 12)  # 0.8 - 0.6 and 0.4 - 0.2 are one value
+    observed = abs(float(np.sum(differences)))
+    as_far = observed - 1e-9 * float(size.sum())  # rounding must not break ties
+    if size.size <= _ENUMERATED:
+        signings = np.arange(2**size.size)[:, None] >> np.arange(size.size) & 1  # [2^n, n]
+        sums = (2 * signings - 1) @ size
+        return float(np.mean(np.abs(sums) >= as_far))
+    sums = np.zeros(flips)
+    for value, count in zip(*np.unique(size, return_counts=True)):
+        sums += value * (2 * rng.binomial(count, 0.5, flips) - count)
+    return (int(np.sum(np.abs(sums) >= as_far)) + 1) / (flips + 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number (Holm 1979), in the given order.
+
+    Calling those below 0.05 differences errs in at most one of twenty families, whatever their dependence.
+    """
+    n = len(p_values)
+    corrected = [0.0] * n
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(n), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (n - rank) * p_values[i]))
+        corrected[i] = largest
+    return corrected
+
+
+def pareto_front(cost: Sequence[float], gain: Sequence[float]) -> list[int]:
+    """Return the places, by rising cost, of the points that no other point beats in cost and in gain.
+
+    A point is beaten by one that is no worse in both and better in one; points with NaN never take part.
+    """
+    known = [i for i in range(len(cost)) if not (math.isnan(cost[i]) or math.isnan(gain[i]))]
+    beaten = {
+        i
+        for i in known
+        for j in known
+        if cost[j] <= cost[i] and gain[j] >= gain[i] and (cost[j] < cost[i] or gain[j] > gain[i])
+    }
+    return sorted((i for i in known if i not in beaten), key=lambda i: (cost[i], i))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A straight line through points, and the share of their variance that it explains (None for two points)."""
+
+    slope: float
+    at_zero: float
+    r2: float | None
+
+    def at(self, x: float) -> float:
+        """Return the height of the line at ``x``."""
+        return self.at_zero + self.slope * x
+
+
+def least_squares(xs: Sequence[float], ys: Sequence[float]) -> Line | None:
+    """Return the line with the least squared vertical distances; None without two different ``xs``.
+
+    ``r2`` is 1 where every point lies on the line, a level one too, and not known for two points, which any line fits.
+    """
+    x, y = np.asarray(xs, dtype=np.float64), np.asarray(ys, dtype=np.float64)
+    if len(set(xs)) < 2:
+        return None
+    dx, dy = x - x.mean(), y - y.mean()
+    slope = float((dx * dy).sum() / (dx * dx).sum())
+    left, total = float(((dy - slope * dx) ** 2).sum()), float((dy * dy).sum())
+    r2 = None if x.size < 3 else 1 - left / total if total else 1.0
+    return Line(slope, float(y.mean() - slope * x.mean()), r2)

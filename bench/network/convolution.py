@@ -1,0 +1,174 @@
+"""Products and convolutions of every task with its own weights, closed under differentiation: second order is exact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Pair = tuple[int, int]
+Geometry = tuple[Pair, Pair, int]
+"""Stride, padding and number of groups."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Map ``x [T, n, I]`` by every task's own ``weight [T, O, I]`` and ``bias [T, O]`` to ``[T, n, O]``.
+
+    A weight of another type than ``x`` decides in which the product's inputs are; the result has that of ``x``.
+    """
+    y: Tensor = _Linear.apply(x.to(weight.dtype), weight).to(x.dtype)
+    return y if bias is None else y + bias[:, None]
+
+
+def grouped(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
+    """Convolve ``x [n, T*C, H, W]``, all tasks in one grouped convolution by ``weight [T*O, C, kh, kw]``."""
+    return _Convolution.apply(x, weight, geometry)
+
+
+def by_patches(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
+    """Convolve ``x [T, n, H, W, C]`` by ``weight [T, O, C, kh, kw]``: patches times a batched matrix product."""
+    n_tasks, n, height, width, _ = x.shape
+    out, kernel = weight.shape[1], (weight.shape[3], weight.shape[4])
+    patches = _Patches.apply(x, kernel, stride, padding)  # [T, n*H'*W', kh*kw*C]
+    y = linear(patches, weight.permute(0, 1, 3, 4, 2).flatten(2), bias)  # a view of channels-last weights
+    return y.view(n_tasks, n, *output_size((height, width), kernel, stride, padding), out)
+
+
+def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
+    """Return height and width behind a convolution."""
+    height, width = ((size[i] + 2 * padding[i] - kernel[i]) // stride[i] + 1 for i in (0, 1))
+    return height, width
+
+
+class _Linear(torch.autograd.Function):
+    """``y = x w^T`` for every task; torch's own derivative leaves ``dw`` in another memory order than ``w``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w)
+        return torch.bmm(x, w.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        x, w = ctx.saved_tensors
+        dx = torch.bmm(grad[0], w) if ctx.needs_input_grad[0] else None
+        dw = torch.bmm(grad[0].transpose(1, 2), x) if ctx.needs_input_grad[1] else None
+        return dx, dw
+
+
+class _Convolution(torch.autograd.Function):
+    """``y = x * w``, a grouped convolution. It and the two below are bilinear and each other's derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+        ctx.geometry = geometry
+        ctx.save_for_backward(x, w)
+        stride, padding, groups = geometry
+        return F.conv2d(_channels_last(x), _channels_last(w), None, stride, padding, 1, groups)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        x, w = ctx.saved_tensors
+        (dy,), geometry = grad, ctx.geometry
+        dx = _ConvolutionInput.apply(dy, w, x.shape, geometry) if ctx.needs_input_grad[0] else None
+        dw = _ConvolutionWeight.apply(dy, x, w.shape, geometry) if ctx.needs_input_grad[1] else None
+        return dx, dw, None
+
+
+class _ConvolutionInput(torch.autograd.Function):
+    """The derivative of ``_Convolution`` with respect to its input, from ``dy`` and ``w``."""
+
+    @staticmethod
+    def forward(ctx: Any, dy: Tensor, w: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+        ctx.geometry = geometry
+        ctx.save_for_backward(dy, w)
+        return _derivatives(dy, _blank(shape, dy), w, geometry, 0)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        dy, w = ctx.saved_tensors
+        (v,), geometry = grad, ctx.geometry
+        d_dy = _Convolution.apply(v, w, geometry) if ctx.needs_input_grad[0] else None
+        dw = _ConvolutionWeight.apply(dy, v, w.shape, geometry) if ctx.needs_input_grad[1] else None
+        return d_dy, dw, None, None
+
+
+class _ConvolutionWeight(torch.autograd.Function):
+    """The derivative of ``_Convolution`` with respect to its weight, from ``dy`` and ``x``."""
+
+    @staticmethod
+    def forward(ctx: Any, dy: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+        ctx.geometry = geometry
+        ctx.save_for_backward(dy, x)
+        return _derivatives(dy, x, _blank(shape, dy), geometry, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        dy, x = ctx.saved_tensors
+        (v,), geometry = grad, ctx.geometry
+        d_dy = _Convolution.apply(x, v, geometry) if ctx.needs_input_grad[0] else None
+        dx = _ConvolutionInput.apply(dy, v, x.shape, geometry) if ctx.needs_input_grad[1] else None
+        return d_dy, dx, None, None
+
+
+def _derivatives(dy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, which: int) -> Tensor:
+    stride, padding, groups = geometry
+    mask = [which == 0, which == 1, False]
+    result: tuple[Tensor, ...] = torch.ops.aten.convolution_backward(
+        _channels_last(dy), _channels_last(x), _channels_last(w), None, stride, padding, (1, 1), False, (0, 0),
+        groups, mask,
+    )  # fmt: skip
+    return result[which]
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def _blank(shape: torch.Size, like: Tensor) -> Tensor:
+    """Return a tensor of which only the shape is looked at."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
+
+
+class _Patches(torch.autograd.Function):
+    """Images ``[T, n, H, W, C]`` to patches ``[T, n*H'*W', kh*kw*C]``; its adjoint is ``_FoldPatches``."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
+        ctx.geometry = (x.shape, kernel, stride, padding)
+        x = F.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0])).contiguous()
+        n_tasks, n, height, width, channels = x.shape
+        rows, columns = output_size((height, width), kernel, stride, (0, 0))
+        s = x.stride()
+        view = x.as_strided(
+            (n_tasks, n, rows, columns, *kernel, channels),
+            (s[0], s[1], s[2] * stride[0], s[3] * stride[1], s[2], s[3], s[4]),
+        )
+        return view.reshape(n_tasks, n * rows * columns, kernel[0] * kernel[1] * channels)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return _FoldPatches.apply(grad[0], *ctx.geometry), None, None, None
+
+
+class _FoldPatches(torch.autograd.Function):
+    """Patches back to images, overlapping ones added up; the adjoint of ``_Patches``."""
+
+    @staticmethod
+    def forward(ctx: Any, patches: Tensor, shape: torch.Size, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
+        ctx.geometry = (kernel, stride, padding)
+        n_tasks, n, height, width, channels = shape
+        rows, columns = output_size((height, width), kernel, stride, padding)
+        patches = patches.reshape(n_tasks, n, rows, columns, *kernel, channels)
+        x = patches.new_zeros(n_tasks, n, height + 2 * padding[0], width + 2 * padding[1], channels)
+        for i in range(kernel[0]):
+            for j in range(kernel[1]):
+                down, right = slice(i, i + stride[0] * rows, stride[0]), slice(j, j + stride[1] * columns, stride[1])
+                x[:, :, down, right] += patches[:, :, :, :, i, j]
+        return x[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return _Patches.apply(grad[0], *ctx.geometry), None, None, None, None

@@ -1,0 +1,1 @@
+"""Tables for programs, a file each; a file put here is written in every report."""

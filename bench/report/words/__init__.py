@@ -1,0 +1,1 @@
+"""What people read as text: summary.md with its sections, and the table on the terminal."""

@@ -1,0 +1,82 @@
+"""What was compared: episodes, settings, whether the training tasks were the same, and what departs from the papers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from bench.analysis.arms import Arm, budgets
+from bench.report.words.parts import per_setting
+from bench.settings.protocols import load_protocol, protocol_names
+from bench.system.text import escape, markdown_table
+
+
+def episodes(arms: Sequence[Arm]) -> list[str]:
+    """Return per setting its episodes, seeds, training tasks and the settings of its arms."""
+
+    def describe(members: list[Arm]) -> list[str]:
+        s = members[0].setting
+        asked = s.k_query if s.eval_k_query is None else s.eval_k_query
+        classes = members[0].measure == "accuracy"
+        what = "images per class" if classes else "points"
+        episode = f"{s.k_query} query {what} in training, {asked} in evaluation; backbone {s.backbone}"
+        if classes:
+            trained = dict.fromkeys(run.row.train_rotation for arm in members for run in arm.ok.values())
+            episode += f"; rotation in training {' or '.join(t or 'not recorded' for t in trained)}, at test "
+            episode += s.test_rotation or "not recorded"
+        seeds = "; ".join(f"{arm.label}: seeds {', '.join(map(str, arm.ok))}" for arm in members)
+        points = [escape(episode), escape(seeds), _streams(members)]
+        if len({run.row.inner_steps for arm in members for run in arm.ok.values()}) > 1:
+            points.append("**Inner steps differ**, so times and memory compare these settings, not equal inner loops.")
+        return ["\n".join(f"- {point}" for point in points), _settings(members)]
+
+    return per_setting(arms, describe)
+
+
+def _settings(arms: Sequence[Arm]) -> str:
+    """Return the table of what each algorithm ran with."""
+    columns = (
+        "inner_steps",
+        "inner_lr",
+        "inner_optimizer",
+        "eval_inner_steps",
+        "meta_optimizer",
+        "meta_lr",
+        "meta_batch",
+    )
+    rows = []
+    for arm in arms:
+        row = arm.runs[-1].row
+        rows.append([arm.label, *("-" if getattr(row, c) is None else str(getattr(row, c)) for c in columns)])
+    return markdown_table(["algorithm", *columns], rows)
+
+
+def _streams(arms: Sequence[Arm]) -> str:
+    """Say whether the algorithms of one setting saw the same training tasks."""
+    if len(arms) < 2:
+        return "Only one algorithm has finished: there is nothing to compare it with."
+    shared = sorted(set.intersection(*(set(arm.ok) for arm in arms)))
+    if not shared:
+        return "**No seed in common**: the training tasks were not the same."
+    hashes = {seed: {arm.ok[seed].row.stream_sha256 for arm in arms} for seed in shared}
+    seen = budgets(arms)
+    if len({tuple(budget) for budget in seen.values()}) > 1:
+        told = "; ".join(f"{escape(name)} {' or '.join(f'{n:,}' for n in budget)}" for name, budget in seen.items())
+        return f"**Training budgets differ.** Tasks seen: {told}."
+    if any(None in found for found in hashes.values()):
+        return "**Not recorded** whether the training tasks were the same."
+    if any(len(found) > 1 for found in hashes.values()):
+        return "**Training tasks differ** although the budgets are equal."
+    named = ", ".join(f"{escape(next(iter(found)))[:12]} for seed {seed}" for seed, found in hashes.items())
+    budget = " or ".join(f"{n:,}" for n in seen[arms[0].label])
+    rest = "" if all(set(arm.ok) == set(shared) for arm in arms) else " **Other seeds were not run for all.**"
+    return f"Identical training tasks for all, {budget} in each run (sha256 {named}).{rest}"
+
+
+def deviations(arms: Sequence[Arm]) -> list[str]:
+    """Return what the protocols of these runs say of where they depart from the papers."""
+    blocks = []
+    for name in dict.fromkeys(arm.setting.protocol for arm in arms):
+        if name in protocol_names() and (found := load_protocol(name).deviations):
+            lines = "\n".join(f"- {escape(text)}" for text in found)
+            blocks.append(f"Protocol {escape(name)}, besides what a verdict below names:\n\n{lines}")
+    return ["## Deviations from the papers", *blocks] if blocks else []

@@ -1,0 +1,76 @@
+"""What the runner hands to the process of a run: the settings of the run and where things are, as one line of JSON."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from bench.records.rows import SummaryRow
+from bench.settings.config import RunConfig
+from bench.system.machine import git_commit
+from bench.system.version import __version__
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run to be made, or one to be profiled."""
+
+    config: RunConfig
+    out: Path
+    data_root: Path
+    plugins: tuple[Path, ...]
+    command: str
+    started_at: str
+    launched: float
+    """The runner's ``time.monotonic()``, which all processes of a machine share: set-up is counted from there."""
+    presence: str = ""
+    """What says on this machine that the run is under way (``bench.runs.presence``); empty where nothing can."""
+    bars: bool = True
+    """Whether to show progress, where there is a terminal."""
+    place: str = ""
+    """Which of the comparison's runs it is, as in ``[2/6]``."""
+    log_file: Path | None = None
+    """What gets warnings besides stderr, and how far the run is."""
+    quiet: bool = False
+    """Whether only warnings and errors are wanted."""
+
+    @property
+    def folder(self) -> Path:
+        """Return where the run leaves its files."""
+        return self.out / "runs" / self.config.run_id
+
+    @property
+    def told(self) -> str:
+        """Return what the run is called in messages."""
+        c = self.config
+        return f"{self.place} {c.algo} {c.n_way}-way {c.k_shot}-shot seed {c.seed} on {c.dataset}".lstrip()
+
+    @property
+    def cache(self) -> Path:
+        """Return where prepared images go if the data root cannot be written."""
+        return self.out / "cache"
+
+    def to_json(self) -> str:
+        """Return the job as ``from_json`` takes it."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Job:
+        """Return the job that ``to_json`` wrote."""
+        values = json.loads(text)
+        paths = {name: Path(values[name]) for name in ("out", "data_root", "log_file") if values[name] is not None}
+        config, plugins = RunConfig(**values["config"]), tuple(map(Path, values["plugins"]))
+        return cls(**{**values, **paths, "config": config, "plugins": plugins})
+
+    def base_row(self, status: str, error: str | None = None) -> SummaryRow:
+        """Return the row of a run of which nothing is known but its configuration."""
+        names = set(SummaryRow.columns())
+        known = {k: v for k, v in asdict(self.config).items() if k in names}
+        known["backbone"] = self.config.network
+        return SummaryRow(
+            **known, run_id=self.config.run_id, started_at=self.started_at, status=status, error=error,
+            git_commit=git_commit(), version=__version__, torch_version=torch.__version__,
+        )  # fmt: skip

@@ -1,0 +1,153 @@
+"""One run under way: a process on this machine, from its start to what it leaves.
+
+The runner starts a ``Launch``, polls it, has it leave and reads what it recorded: what makes runs elsewhere, on other
+machines say, has to offer no more than that.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import time
+from collections.abc import Collection, Sequence
+
+from bench.records.run import Run, load_run, rewrite_status, write_run
+from bench.runs import presence
+from bench.runs.job import Job
+from bench.runs.kept import recorded
+from bench.runs.signals import INTERRUPTED, Forwarding, Worker, verdict
+from bench.system.forkserver import Server, server
+from bench.system.locks import Lock
+from bench.system.machine import ROOT
+
+WORKER, PROFILER = "bench.runs.worker", "bench.runs.profile"
+GRACE_S = 10.0  # for a process that was told to leave
+INTERRUPT_S = 30.0  # for one that a signal told so: schedulers kill all of us not much later
+
+# glibc gives large blocks back to the system at once and faults every page in again at the next step, which costs a
+# training step up to half of its time; these keep them. Threads that come and go would change the order of sums.
+WORKER_ENVIRONMENT = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**26),
+    "OMP_DYNAMIC": "FALSE",
+    "MKL_DYNAMIC": "FALSE",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "KINETO_LOG_LEVEL": "99",  # the profiler's own log, which calls a machine without a GPU an error
+}
+
+# Everybody's: files of plugins, those of this repository among them, are imported by each run, as they are then.
+_PRELOADED = ("bench.runs.worker", "bench.runs.profile", "higher", "torchvision.datasets.omniglot", "PIL.Image")
+
+
+def worker_environment() -> dict[str, str]:
+    """Return what a worker's environment has besides the user's."""
+    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    return {**WORKER_ENVIRONMENT, "PYTHONPATH": search_path}
+
+
+def prepare() -> Server:
+    """Have the process that starts runs import what they need meanwhile, and return it."""
+    return server(_PRELOADED, worker_environment())
+
+
+def start_process(signals: Forwarding, module: str, argument: str, files: Sequence[int] = ()) -> Worker:
+    """Run a module in a fresh process, which holds the open ``files``, and hand it signals from now on."""
+    with signals.held():
+        process = prepare().start(module, argument, files)
+        signals.add(process)
+    return process
+
+
+class Launch:
+    """A job under way, with its lock held and its presence announced until it is closed.
+
+    Args:
+        lock: taken already, and let go of at the end. The process holds it too: should we be killed, it goes on until
+            its next step and saves.
+        limit_s: after which the process is told to leave, and killed if it does not.
+        module: WORKER, or PROFILER.
+    """
+
+    def __init__(self, job: Job, lock: Lock, signals: Forwarding, limit_s: float | None, module: str) -> None:
+        self._lock, self._signals, self._limit_s = lock, signals, limit_s
+        self._stopped: float | None = None  # when a signal was first seen
+        self._presence = presence.announce()
+        self.job = dataclasses.replace(job, presence=presence.name_of(self._presence))
+        try:
+            for torn in job.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
+                torn.unlink(missing_ok=True)
+            self.start(module)
+        except BaseException:
+            self.close()
+            raise
+
+    def start(self, module: str) -> None:
+        """Run the job by a fresh process; what is held for it stays held."""
+        files = [self._lock.file, *([] if self._presence is None else [self._presence.fileno()])]
+        self._process = start_process(self._signals, module, self.job.to_json(), files)
+        self._lock.sign(self._process.pid)
+        self.module, self._since = module, time.monotonic()
+        self._told: float | None = None  # when it was told to leave
+
+    def poll(self) -> int | None:
+        """Return the exit status of the process, None while it is there; see to it that it leaves once it is due."""
+        now = time.monotonic()
+        if self._signals.stopped and self._stopped is None:
+            self._stopped = now
+        if (code := self._process.poll()) is not None:
+            self._signals.remove(self._process)
+            return code
+        if self._stopped is not None and now > self._stopped + INTERRUPT_S:
+            self._process.kill()  # what its last checkpoint holds is kept
+        elif self._told is not None:
+            if now > self._told + GRACE_S:
+                self._process.kill()
+        elif self._limit_s is not None and self._stopped is None and now > self._since + self._limit_s:
+            self._leave()
+        return None
+
+    @property
+    def late(self) -> str:
+        """Say that the process took too long, where it was told to leave for that; else nothing."""
+        return f"took longer than --run-timeout {self._limit_s:g} s" if self._told is not None else ""
+
+    def outcome(self, code: int) -> Run:
+        """Return what the worker has recorded; one that left with ``code`` and no record gets it here."""
+        job, late, stopped = self.job, self.late, self._signals.stopped
+        run = recorded(job.folder)
+        if run is not None and run.row.started_at == job.started_at:
+            gave_up = late and run.row.status == "interrupted" and not stopped
+            return rewrite_status(run, "failed", late) if gave_up else run
+        status, error = ("failed", late) if late and not stopped else verdict(INTERRUPTED if stopped else code)
+        if status == "interrupted" and not stopped:  # nobody did: a plugin ended the process so
+            status, error = "failed", f"the process left with status {code} and no record"
+        details = {"config": dataclasses.asdict(job.config), "command": job.command}
+        write_run(job.folder, job.base_row(status, error), details, [], [], [])
+        return load_run(job.folder)
+
+    def close(self) -> None:
+        """Let go of what is held for a process that has ended."""
+        self._lock.release()
+        if self._presence is not None:
+            self._presence.close()
+
+    def _leave(self) -> None:
+        self._told = time.monotonic()
+        self._process.terminate()
+
+    @staticmethod
+    def end_all(launches: Collection[Launch]) -> None:
+        """Have the processes that are still there save and leave, and kill those that do not."""
+        for launch in launches:
+            if not launch._signals.stopped and launch._told is None:  # a second signal would end it unsaved
+                launch._leave()
+        deadline = time.monotonic() + GRACE_S
+        for launch in launches:
+            try:
+                launch._process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                launch._process.kill()
+                launch._process.wait(GRACE_S)
+            launch.close()

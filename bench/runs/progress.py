@@ -1,0 +1,138 @@
+"""Everything that is said while runs are made: how far each is, how it ended, how long all of them will take."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tqdm import tqdm
+
+from bench.records.run import RUN_FILE, Run
+from bench.runs.job import Job
+from bench.system.console import Console, duration, one_line
+from bench.system.locks import Owner
+from bench.training.checkpoint import Progress
+
+PULSE_S = 60.0
+BAR = "{desc} {percentage:3.0f}% |{bar}| {rate_fmt}, {remaining} left{postfix}"
+
+
+@dataclass
+class Reports:
+    """What is said of all runs of a comparison, each called by its number among them; to whom, ``run_all`` says."""
+
+    total: int
+    pace: Pace
+    say: Callable[[str], None]
+    note: Callable[[str], None]
+    describe: Callable[[Run], str]
+    after_run: Callable[[Run], None] | None
+
+    def place_of(self, number: int) -> str:
+        """Return which of the runs it is, as in ``[2/6]``."""
+        return f"[{number}/{self.total}]"
+
+    def started(self, number: int, told: str) -> None:
+        """Note that the run which messages call ``told`` is under way."""
+        self.note(f"{told}: started; {self.pace.words()}")
+        self.pace.start(number)
+
+    def waiting(self, number: int, run_id: str, owner: Owner | str, fresh: bool) -> None:
+        """Say for whom a run waits."""
+        spared = "; --fresh leaves it alone until then" if fresh else ""
+        self.say(f"{self.place_of(number)} waiting for {run_id}, run by {owner}{spared}")
+
+    def ended(self, number: int, run: Run, kept: str = "", going_on: bool = True) -> None:
+        """Say how a run ended, and why it was ``kept`` where it was not made here."""
+        self.pace.end(number)
+        words = self.pace.words(going_on)
+        how = f" ({kept})" if kept else f"; {words}" if self.total > 1 else ""
+        self.say(f"{self.place_of(number)} {self.describe(run)}{how}")
+        if self.after_run is not None:
+            self.after_run(run)
+
+
+def line(run: Run) -> str:
+    """Return one line on a run that has ended."""
+    row = run.row
+    what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot seed {row.seed} on {row.dataset}"
+    tested = (row.test_acc, row.test_acc_transductive)
+    if row.test_error is not None:
+        tested = (row.test_error, row.test_error_transductive)
+    if not run.ok or None in tested:
+        where = f" (traceback in {run.folder / RUN_FILE})" if "traceback" in run.details else ""
+        return f"{what}: {row.status}: {one_line(str(row.error))}{where}"
+    cost = f"{row.train_s:.1f} s training, {row.step_ms_median:.1f} ms a step"
+    memory = "" if row.peak_mem_mib is None else f", {row.peak_mem_mib:.0f} MiB"
+    name = "" if row.measure in (None, "accuracy") else f"{row.measure} "
+    return f"{what}: {name}{tested[0]:.4f} plain, {tested[1]:.4f} transductive, {cost}{memory}"
+
+
+@dataclass
+class Pace:
+    """How long the comparison has taken, and how long it will take if the runs to come take as long as those made."""
+
+    left: int
+    jobs: int
+    took: list[float] = field(default_factory=list)
+    under_way: dict[int, float] = field(default_factory=dict)
+    began: float = field(default_factory=time.monotonic)
+
+    def start(self, number: int) -> None:
+        """Note that a run is under way."""
+        self.under_way[number] = time.monotonic()
+
+    def end(self, number: int) -> None:
+        """Note that a run is done, whether it was made here or not."""
+        self.left -= 1
+        if (began := self.under_way.pop(number, None)) is not None:
+            self.took.append(time.monotonic() - began)
+
+    def words(self, going_on: bool = True) -> str:
+        """Say both, or the first alone where nothing goes on."""
+        now = time.monotonic()
+        text = f"{duration(now - self.began)} gone"
+        if self.left and self.took and going_on:
+            each = sum(self.took) / len(self.took)
+            work = each * self.left - sum(min(each, now - began) for began in self.under_way.values())
+            text += f", about {duration(work / min(self.jobs, self.left))} left"
+        return text
+
+
+def bar(job: Job, doing: str, total: int, unit: str) -> tqdm:
+    """Return the progress bar of what a run is ``doing``, which shows nothing where there is no terminal."""
+    c = job.config
+    name = f"{job.place} {c.algo[:16]} {c.n_way}w{c.k_shot}s s{c.seed}".lstrip()
+    look = {"disable": not (job.bars and sys.stderr.isatty()), "leave": False, "dynamic_ncols": True, "bar_format": BAR}
+    return tqdm(total=total, desc=f"{name} {doing}", unit=unit, **look)
+
+
+class Pulse:
+    """Says how far training is, at most once a minute: a log needs that, on a terminal a bar does it."""
+
+    def __init__(self, job: Job, console: Console, progress: Progress) -> None:
+        self._name, self._total = job.told, job.config.meta_steps
+        self._console, self._progress = console, progress
+        self._from, self._began = progress.meta_step, time.monotonic()
+        self._due = self._began + PULSE_S
+
+    def look(self) -> None:
+        """Say it if it is time."""
+        now, done = time.monotonic(), self._progress.meta_step
+        if now < self._due or done == self._from:
+            return
+        self._due = now + PULSE_S
+        rate = (done - self._from) / (now - self._began)
+        parts = [f"{done:,} of {self._total:,} meta-steps", f"{rate:.3g} a second", so_far(self._progress)]
+        left = f"about {duration((self._total - done) / rate)} of training left"
+        self._console.note(f"{self._name}: {', '.join(filter(None, parts))}, {left}")
+
+
+def so_far(progress: Progress) -> str:
+    """Return what the last validation found, in a few words; empty before the first."""
+    if not progress.curve:
+        return ""
+    measures = {"val": progress.curve[-1].val_acc, "val error": progress.curve[-1].val_error}
+    return next((f"{name} {value:.3f}" for name, value in measures.items() if value is not None), "")

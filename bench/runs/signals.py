@@ -1,0 +1,140 @@
+"""Signals, from the command to the processes of its runs and within these; what their exit statuses mean."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Protocol
+
+INTERRUPTED = 130  # exit status, as a shell reports SIGINT
+UNWRITABLE = 74  # exit status of a worker that cannot write its record (EX_IOERR)
+
+
+class Worker(Protocol):
+    """A process at work on a run, as ``subprocess.Popen`` is one."""
+
+    @property
+    def pid(self) -> int:
+        """Return its number."""
+
+    def poll(self) -> int | None:
+        """Return its exit status, None while it is there."""
+
+    def wait(self, timeout: float) -> int:
+        """Return its exit status; ``subprocess.TimeoutExpired`` if it does not end."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send it a signal; nothing happens if it has ended."""
+
+    def terminate(self) -> None:
+        """Ask it to leave."""
+
+    def kill(self) -> None:
+        """End it."""
+
+
+class Forwarding:
+    """Hands SIGINT and SIGTERM to all workers, which save and leave; a second one ends them at once.
+
+    A process inherits which signals are blocked, so a worker starts with these two blocked and lets them in when it can
+    answer them (``Stop``): Python would lose one that comes while it imports.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self) -> None:
+        self._handed: dict[Worker, int] = {}  # how many of the signals that came each has been handed
+        self._came: list[int] = []
+
+    @property
+    def stopped(self) -> bool:
+        """Say whether a signal has come."""
+        return bool(self._came)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold signals back from this thread while a worker is being started."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, self.SIGNALS)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, self.SIGNALS)
+
+    def add(self, worker: Worker) -> None:
+        """Hand ``worker`` signals from now on, and those that have come already.
+
+        Blocking holds a signal back from this thread alone: another one, of a library's pool, may take it, and Python
+        then calls the handler here all the same.
+        """
+        self._handed[worker] = 0
+        self._hand_on()
+
+    def remove(self, worker: Worker) -> None:
+        """Forget a worker that has ended."""
+        del self._handed[worker]
+
+    def on_signal(self, number: int, frame: FrameType | None = None) -> None:
+        """Hand on the first signal, and kill at the second: no handler of Python's runs in the middle of a kernel."""
+        self._came.append(number)
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Send each worker what it has not been sent yet; a signal that comes meanwhile calls this within itself."""
+        for worker in list(self._handed):
+            while (place := self._handed[worker]) < len(self._came):
+                self._handed[worker] = place + 1
+                worker.send_signal(signal.SIGKILL if place else self._came[place])
+
+
+@contextmanager
+def forwarding_signals() -> Iterator[Forwarding]:
+    """Let SIGINT and SIGTERM go to the workers that are started meanwhile; put everything back at the end."""
+    forwarding = Forwarding()
+    before = {number: signal.signal(number, forwarding.on_signal) for number in forwarding.SIGNALS}
+    try:
+        yield forwarding
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Interrupted(Exception):
+    """The user or the system asked the run to stop."""
+
+
+class Stop:
+    """Turns the first SIGINT or SIGTERM into Interrupted at the next whole state, the second into an exit at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self._parent = os.getppid()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # the runner blocks them
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            os._exit(INTERRUPTED)
+        self.asked = True
+
+    def check(self) -> None:
+        """Raise Interrupted if a signal came or the runner is gone."""
+        if self.asked or os.getppid() != self._parent:
+            raise Interrupted
+
+
+def verdict(code: int) -> tuple[str, str]:
+    """Return status and error of a run whose process ended with ``code`` and left no record."""
+    if code == INTERRUPTED:
+        why = "by a second signal or for not answering the first"
+        return "interrupted", f"stopped before it had anything to save, or at once: {why}"
+    if code == UNWRITABLE:
+        return "failed", "its results could not be written: disk full, read-only or without permission"
+    if code == -signal.SIGKILL:
+        return "oom", "the process was killed (SIGKILL), most likely by the system for want of memory"
+    if code < 0:
+        return "failed", f"the process was ended by {signal.Signals(-code).name}"
+    return "failed", f"the process left with status {code} and no record"

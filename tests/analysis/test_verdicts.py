@@ -1,0 +1,100 @@
+"""Outcomes: who leads, who wins, and sentences that say no more than the comparisons do."""
+
+from made_runs import make_row, make_run
+
+from bench.analysis.results import results_of
+from bench.records.run import load_runs, write_run
+
+
+def compared(out):
+    return results_of(load_runs(out))
+
+
+def told_of(results):
+    return {outcome.mode: outcome.sentences for outcome in results.outcomes}
+
+
+def test_verdicts_name_the_best_mean_and_repeat_what_restricts_them(tmp_path):
+    for algo, level in (("low", 0.7), ("high", 0.9), ("high2", 0.9)):
+        make_run(tmp_path, algo, level=level)
+    results = compared(tmp_path)
+    told = told_of(results)["plain"]
+    assert told[0].startswith("Highest mean accuracy: high")
+    by_pair = {(c.algo_a, c.algo_b): c for c in results.comparisons if c.mode == "plain"}
+    diff = by_pair["high", "low"].diff
+    assert f"high is better than low by {diff:.4f} (one seed)." in told
+    assert "No difference shown between high and high2." in told
+
+
+def test_a_verdict_says_what_the_algorithms_did_not_have_in_common(tmp_path):
+    make_run(tmp_path, "a", level=0.7, tasks_seen=3200, inner_steps=1)
+    make_run(tmp_path, "b", level=0.9, tasks_seen=3200, inner_steps=1)
+    assert not [s for s in told_of(compared(tmp_path))["plain"] if "differ:" in s]
+    make_run(tmp_path, "c", level=0.8, tasks_seen=12_800, inner_steps=5)
+    for told in told_of(compared(tmp_path)).values():
+        assert list(told[-2:]) == [
+            "Training budgets differ: 3,200 to 12,800 tasks.",
+            "Inner steps in training differ: 1 (a and b), 5 (c).",
+        ]
+
+
+def test_three_seeds_that_show_less_say_so(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path, "a", seed, 0.7)
+        make_run(tmp_path, "b", seed, 0.7 + (0.2 if seed == 0 else 0.02))
+    results = compared(tmp_path)
+    (c,) = (c for c in results.comparisons if c.mode == "plain")
+    assert "with these 3 seeds" in c.verdict
+    restriction = c.verdict.removeprefix("b better")
+    told = told_of(results)["plain"]
+    assert told[1] == f"b is better than a by {-c.diff:.4f}{',' * restriction.startswith(' with')}{restriction}."
+
+
+def test_errors_get_no_verdict_and_the_lowest_is_named(tmp_path):
+    for algo, error in (("a", 0.5), ("b", 0.25)):
+        row = make_row(algo, dataset="sine", measure="mse", test_error=error, test_error_transductive=error, n_way=1)
+        write_run(tmp_path / "runs" / row.run_id, row, {}, [], [], [])
+    told = told_of(compared(tmp_path))["plain"]
+    assert told[0] == "Lowest mean mse: b, 0.2500."
+    assert "no verdict" in told[1]
+
+
+def test_six_algorithms_have_every_pair_told_that_the_table_tells(tmp_path):
+    """One that beats four of five others leads nobody's list of pairs but its own: it is told all the same."""
+    for algo, level in (("a", 0.9), ("b", 0.895), ("c", 0.7), ("d", 0.6), ("e", 0.5), ("f", 0.4)):
+        make_run(tmp_path, algo, level=level)
+    results = compared(tmp_path)
+    for outcome in results.outcomes:
+        for c in results.comparisons:
+            if c.mode == outcome.mode and c.verdict.startswith((f"{c.algo_a} better", f"{c.algo_b} better")):
+                better, worse = (c.algo_a, c.algo_b) if c.diff > 0 else (c.algo_b, c.algo_a)
+                (line,) = [s for s in outcome.sentences if s.startswith(f"{better} is better than")]
+                assert f"{worse} by {abs(c.diff):.4f}" in line
+
+
+def test_a_winner_beats_each_of_the_others_and_is_settled_by_seeds(tmp_path):
+    for seed in range(3):
+        make_run(tmp_path / "three", "low", seed, 0.5)
+        make_run(tmp_path / "three", "high", seed, 0.8)
+    make_run(tmp_path / "one", "low", 0, 0.5)
+    make_run(tmp_path / "one", "high", 0, 0.8)
+    found = {name: compared(tmp_path / name).outcomes for name in ("three", "one")}
+    assert [(o.leader, o.winner, o.settled) for o in found["three"]] == [("high", "high", True)] * 2
+    assert [(o.leader, o.winner, o.settled) for o in found["one"]] == [("high", "high", False)] * 2
+    make_run(tmp_path / "one", "rival", 0, 0.8)
+    assert [o.winner for o in compared(tmp_path / "one").outcomes] == ["", ""]
+
+
+def test_nobody_wins_over_one_that_could_not_be_compared(tmp_path):
+    for algo, tasks in (("low", 200), ("mid", 50), ("high", 200)):
+        make_run(tmp_path, algo, 0, {"low": 0.5, "mid": 0.6, "high": 0.8}[algo], tasks)
+    assert [o.winner for o in compared(tmp_path).outcomes] == ["", ""]
+    assert {o.leader for o in compared(tmp_path).outcomes} == {"high"}
+
+
+def test_of_thirteen_algorithms_the_pairs_of_the_leader_are_told_and_a_sentence_says_so(tmp_path):
+    for i in range(13):
+        make_run(tmp_path, f"a{i:02}", level=0.3 + 0.04 * i)
+    told = told_of(compared(tmp_path))["plain"]
+    assert told[-1] == "Only pairs with a12 are told here; the table of differences has all."
+    assert [s for s in told if s.startswith("a12 is better than a00 by ")]

@@ -1,0 +1,76 @@
+"""Fused normalisation against torch's own, two derivatives deep, plain and compiled."""
+
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench.network.kernels import UNCOMPILED, compiled
+from bench.network.normalisation import normalise
+
+EPS = 1e-5
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+
+
+def inputs(rng, dim, n_tasks=3, m=7, channels=4, dtype=torch.float64):
+    """Return x with the tasks where ``dim`` is not, weight and bias."""
+    shape = (n_tasks, m, channels) if dim == 1 else (m, n_tasks, channels)
+    x = torch.randn(*shape, generator=rng, dtype=dtype)
+    weight, bias = (torch.randn(n_tasks, channels, generator=rng, dtype=dtype) for _ in range(2))
+    return [t.requires_grad_() for t in (x, weight, bias)]
+
+
+def torchs_own(x, weight, bias, relu, dim):
+    """Every task by itself through ``F.batch_norm``."""
+    parts = []
+    for t in range(weight.shape[0]):
+        y = F.batch_norm(x.select(1 - dim, t), None, None, weight[t], bias[t], training=True, eps=EPS)
+        parts.append(y.relu() if relu else y)
+    return torch.stack(parts, dim=1 - dim)
+
+
+def two_derivatives(y, leaves, further=False):
+    """Return y and its derivatives; only if none beyond the second is wanted do the kernels compute the second."""
+    mix = torch.cos(torch.arange(y.numel(), dtype=y.dtype)).view_as(y)
+    first = torch.autograd.grad(y, leaves, mix, create_graph=True)
+    scalar = sum((g * torch.sin(1 + torch.arange(g.numel(), dtype=g.dtype)).view_as(g)).sum() for g in first)
+    return [y, *first, *torch.autograd.grad(scalar, leaves, create_graph=further, allow_unused=True)[:2]]
+
+
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_two_derivatives_equal_those_of_torch(rng, relu, dim):
+    leaves = inputs(rng, dim)
+    got = two_derivatives(normalise(*leaves, EPS, relu, dim, UNCOMPILED), leaves)
+    for a, b in zip(got, two_derivatives(torchs_own(*leaves, relu, dim), leaves), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_the_third_derivative_is_right_too(rng):
+    """Against the formula written out: torch's own stops at two."""
+    x, weight, bias = leaves = inputs(rng, 1)
+    centred = x - x.mean(dim=1, keepdim=True)
+    by_hand = centred / (centred.square().mean(dim=1, keepdim=True) + EPS).sqrt() * weight[:, None] + bias[:, None]
+    thirds = []
+    for y in (normalise(*leaves, EPS, False, 1, UNCOMPILED), by_hand):
+        second = two_derivatives(y, leaves, further=True)[4]
+        thirds.append(torch.autograd.grad((second * second.detach().cos()).sum(), x)[0])
+    torch.testing.assert_close(*thirds, rtol=1e-9, atol=1e-10)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dim", [0, 1])
+def test_compiled_equals_plain_for_every_shape_without_compiling_again(rng, dim):
+    x, weight, bias = leaves = inputs(rng, dim, channels=8, dtype=torch.float32)
+    compiled().forward(x, weight, bias, EPS, True, dim)  # outside of autograd's functions, as ``choose`` tries it
+    two_derivatives(normalise(*leaves, EPS, True, dim, compiled()), leaves)
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for n_tasks, m in ((3, 7), (1, 50), (2, 1), (17, 300)):
+            leaves = inputs(rng, dim, n_tasks, m, channels=8, dtype=torch.float32)
+            pairs = (
+                two_derivatives(normalise(*leaves, EPS, True, dim, which), leaves) for which in (compiled(), UNCOMPILED)
+            )
+            for a, b in zip(*pairs, strict=True):
+                if m > 1:
+                    torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-4 * b.abs().max().item())
