@@ -1,20 +1,74 @@
-"""Whole commands on toy data, as users give them."""
+"""Whole commands on toy data, as users give them, and their runs, each in a process of its own.
+
+Most are forked from one process that has imported what they need: nothing is gained by importing torch a hundred times.
+``fresh`` starts a new interpreter, as a user does. Where coverage is counted, each forked process counts for itself.
+"""
 
 import csv
+import json
+import os
 import subprocess
 import sys
+import tempfile
+import unittest.mock
+from pathlib import Path
 
 from places import PLUGINS, REPOSITORY
+
+from bench.system.forkserver import Server
 
 SMALL = [
     *("--plugin", str(PLUGINS / "toy_data.py"), "--dataset", "toy", "--backbone", "one-layer", "--device", "cpu"),
     *("--meta-steps", "12", "--meta-batch", "4", "--test-tasks", "60", "--val-tasks", "20", "--val-points", "3"),
 ]
+_COUNTED = "COVERAGE_PROCESS_CONFIG"
+_server = None
 
 
-def run_bench(*args, **kwargs):
-    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **kwargs)
+def uncounted(**further):
+    """Return an environment in which coverage is not counted, for processes that cover nothing of their own."""
+    return {name: value for name, value in os.environ.items() if name != _COUNTED} | further
+
+
+def run_bench(*args, cwd=None, env=None, fresh=False, drawn=False):
+    """Run a command to its end; pictures are drawn where ``drawn``, else small stand-ins are written."""
+    if fresh:
+        command = [sys.executable, str(REPOSITORY / "run_bench.py"), *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=cwd, env=env)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        process = start(*args, cwd=cwd, env=env, drawn=drawn, stdout=out.fileno(), stderr=err.fileno())
+        code = process.wait(300)
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return subprocess.CompletedProcess(args, code, *texts)
+
+
+def start(*args, cwd=None, env=None, drawn=False, stdout=None, stderr=None):
+    """Start a command, forked, and return its process."""
+    asked = {"args": [str(a) for a in args], "folder": str(cwd or Path.cwd()), "env": env, "drawn": drawn}
+    with Path(os.devnull).open("w") as nowhere:
+        files = [nowhere.fileno() if file is None else file for file in (stdout, stderr)]
+        return _forked("command", asked, (), *files)
+
+
+def start_run(signals, module, argument, files=()):
+    """Stands in for ``bench.runs.launch.start_process`` where this process is the command."""
+    with signals.held():
+        process = _forked("run", {"module": module, "argument": argument}, files)
+        signals.add(process)
+    return process
+
+
+def _forked(kind, asked, *files):
+    global _server
+    if _server is None or _server.gone:
+        path = os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)])
+        with unittest.mock.patch.dict(os.environ, uncounted(), clear=True):
+            _server = Server(["forked_child"], {"PYTHONPATH": path})
+    asked |= {"kind": kind, "counted": os.environ.get(_COUNTED)}
+    return _server.start("forked_child", json.dumps(asked), *files)
 
 
 def table(path):

@@ -1,17 +1,40 @@
 """Fixtures shared by all tests: seeded generators, toy data, where the real Omniglot is."""
 
+import contextlib
 import os
 from pathlib import Path
 
+import coverage
 import pytest
 import torch
+from commands import start_run
+from pictures import small
 from places import REPOSITORY, TOY
 
-from bench.registry import load_plugin
+from bench.registry import DATASETS, load_plugin
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes get in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(autouse=True)
+def _runs_are_forked(monkeypatch):
+    """Have the runs of commands within this process forked from what has imported all, as those of ``commands.py``."""
+    monkeypatch.setattr("bench.runs.launch.prepare", lambda: None)
+    monkeypatch.setattr("bench.runs.launch.start_process", start_run)
+
+
+@pytest.fixture(autouse=True)
+def _uncounted(request):
+    """Let a test marked ``uncounted`` run at full speed: what it covers, quicker tests cover too."""
+    counted = coverage.Coverage.current()
+    if counted is None or request.node.get_closest_marker("uncounted") is None:
+        yield
+        return
+    counted.stop()
+    yield
+    counted.start()
 
 
 @pytest.fixture
@@ -28,6 +51,34 @@ def omniglot_root():
 
 
 @pytest.fixture(scope="session")
+def shared_root(tmp_path_factory):
+    """A folder that all processes of this session share, for what is made once and then only read."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def prepared_glyphs(shared_root):
+    """A data root with glyphs prepared."""
+    root = shared_root / "glyphs"
+    root.mkdir(exist_ok=True)
+    DATASETS.get("glyphs")().load(root, root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def prepared_omniglot(shared_root, omniglot_root):
+    """A data root with the real Omniglot prepared; the archives are links."""
+    root = shared_root / "omniglot"
+    root.mkdir(exist_ok=True)
+    for archive in omniglot_root.glob("*.zip"):
+        with contextlib.suppress(FileExistsError):
+            (root / archive.name).symlink_to(archive)
+    DATASETS.get("omniglot")().load(root if list(root.iterdir()) else omniglot_root, root)
+    return root
+
+
+@pytest.fixture(scope="session")
 def toy_images():
     return load_plugin(TOY).toy_images()
 
@@ -35,9 +86,4 @@ def toy_images():
 @pytest.fixture
 def blank_pictures(monkeypatch):
     """A report whose pictures are files of the right names: drawing them takes most of the time of one."""
-
-    def files_of(path, draw, settings=1):
-        folder, _, name = path.rpartition("/")
-        return dict.fromkeys((f"{path}.png", f"{path}.svg", f"{folder}/slides/{name}.png"), b"\x89PNG")
-
-    monkeypatch.setattr("bench.report.drawing.pictures.files_of", files_of)
+    monkeypatch.setattr("bench.report.drawing.pictures.files_of", small)

@@ -3,7 +3,7 @@
 import torch
 
 from bench.api import Examples, MetaAlgorithm, TaskBatch
-from bench.check.problem import image_tasks, one_task, relative_error, small_classifier
+from bench.check.trial import image_tasks, one_task, relative_error, small_classifier
 
 __all__ = ["image_tasks", "one_task", "quadratic_loss", "quadratic_tasks", "relative_error", "small_classifier"]
 

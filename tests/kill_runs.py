@@ -34,6 +34,8 @@ import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
+from forked import Forked, fork_worker
+from pictures import small
 from places import PLUGINS, REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY))
@@ -121,72 +123,6 @@ class Board:
         return noted
 
 
-class Forked:
-    """A process forked from this one, with what the runner uses of ``subprocess.Popen``."""
-
-    def __init__(self, work, log=None):
-        self.returncode = None
-        self.pid = os.fork()
-        if self.pid:
-            return
-        status = 70
-        try:
-            os.setsid()
-            if log is not None:
-                file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-                os.dup2(file, 1)
-                os.dup2(file, 2)
-            status = work()
-        except SystemExit as end:
-            status = end.code
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-        finally:
-            with contextlib.suppress(Exception):
-                sys.stdout.flush()
-                sys.stderr.flush()
-            os._exit(status)
-
-    def poll(self):
-        if self.returncode is None:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                self.returncode = os.waitstatus_to_exitcode(status)
-        return self.returncode
-
-    def wait(self, timeout=None):
-        end = time.monotonic() + (LIMIT_S if timeout is None else timeout)
-        while self.poll() is None:
-            if time.monotonic() > end:
-                raise subprocess.TimeoutExpired("forked", timeout)
-            time.sleep(0.002)
-        return self.returncode
-
-    def send_signal(self, number):
-        if self.poll() is None:
-            os.kill(self.pid, number)
-
-    def terminate(self):
-        self.send_signal(signal.SIGTERM)
-
-    def kill(self):
-        self.send_signal(signal.SIGKILL)
-
-
-def fork_worker(signals, module, argument, files=()):
-    """Stands in for ``bench.runs.launch.start_process``: the same worker, forked and not begun anew."""
-    assert module == "bench.runs.worker"
-
-    def work():
-        sys.argv = [module, argument]
-        return bench.runs.worker.main(argument)
-
-    with signals.held():
-        worker = Forked(work)
-        signals.add(worker)
-    return worker
-
-
 def prepare(board):
     """Have everything imported, and every phase note itself; only forked processes run any of it."""
     ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: workers whose parent was killed become ours
@@ -205,7 +141,7 @@ def prepare(board):
 class Killing:
     """Attempts at one command, killed or not, and what is found afterwards."""
 
-    def __init__(self, folder, dataset, seed):
+    def __init__(self, folder, dataset, seed, drawn):
         self.folder, self.random, self.board = folder, random.Random(seed), Board()
         self.args = [*ARGS, "--dataset", dataset, "--data-root", str(folder / "data")]
         self.counts = {name: collections.Counter() for name in ("phases", "kinds", "how")}
@@ -213,6 +149,8 @@ class Killing:
         self.killed = self.trials = self.files = 0
         folder.mkdir(parents=True, exist_ok=True)
         prepare(self.board)
+        if not drawn:  # which takes longer than all else
+            bench.report.drawing.pictures.files_of = small
 
     def start(self, out, real):
         """Start the command, as a user would or forked."""
@@ -441,7 +379,7 @@ def outcome(out):
 
 def main(folder, dataset, kills, commands, seed=0):
     """Return 1 if anything was lost, torn or different."""
-    killing = Killing(folder, dataset, seed)
+    killing = Killing(folder, dataset, seed, drawn=commands > 0)
     began = time.monotonic()
     reference, life_s, phases = killing.unbroken("unbroken", real=False)
     if (reference / "cache").exists():  # it has drawn its data, which it does once

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 
 from bench.api import TaskBatch
-from bench.check.problem import one_task
-from bench.check.trial import Algorithm, Trial, copied, copied_tasks
+from bench.check.trial import Algorithm, Trial, copied, copied_tasks, one_task
 from bench.check.verdicts import Broken, NotAsked
 
 

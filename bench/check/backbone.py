@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from bench.api import Backbone, Examples
-from bench.check.problem import flat
 from bench.check.settings import settings
+from bench.check.trial import flat
 from bench.check.verdicts import Broken, Check
 from bench.network.build import build_network
 from bench.network.model import Classifier

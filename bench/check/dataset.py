@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bench.api import SPLITS, BenchError, DataMissing, Dataset, Episode, TaskBatch, TaskSource
+from bench.check.device import HostSync, refused
 from bench.check.settings import settings
-from bench.check.sync import HostSync, refused
 from bench.check.verdicts import Broken, Check, NotAsked, where
 from bench.tasks.images import ImageSet
 from bench.tasks.stream import TaskStream

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from bench.api import Weights
-from bench.check.problem import flat, one_task
-from bench.check.trial import Algorithm, Trial
+from bench.check.trial import Algorithm, Trial, flat, one_task
 from bench.check.verdicts import Broken, Caution, NotAsked
 
 ROUNDING = 1e-9  # relative, in float64: what is left of a sum taken in another order

@@ -8,10 +8,8 @@ from collections.abc import Callable
 
 import torch
 
-from bench.check.gpu import capture_on_gpu
-from bench.check.problem import one_task
-from bench.check.sync import HostSync, refused
-from bench.check.trial import Algorithm, copied, copied_tasks
+from bench.check.device import HostSync, capture_on_gpu, refused
+from bench.check.trial import Algorithm, copied, copied_tasks, one_task
 from bench.check.verdicts import Broken, Caution, where
 
 LOOP_TASKS, LOOP_ROUNDS = 16, 5

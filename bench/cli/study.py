@@ -12,6 +12,7 @@ from bench.cli.plan import check, request, unfinished
 from bench.records.run import load_runs
 from bench.report.tables import tensorboard
 from bench.report.write import write_study_page
+from bench.runs import launch
 from bench.runs.runner import Place, run_all
 from bench.studies.study import STUDIES
 from bench.system.console import Console
@@ -32,6 +33,8 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     check_inside(place.out, [f"study-{args.study}"])
     place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
     after_run = tensorboard.writer(place.out) if args.tensorboard else None
+    if not args.report:
+        launch.prepare()
     asked = request(args, place)
     chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
     source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn)

@@ -47,15 +47,19 @@ def worker_environment() -> dict[str, str]:
     return {**WORKER_ENVIRONMENT, "PYTHONPATH": search_path}
 
 
-def prepare() -> Server:
-    """Have the process that starts runs import what they need meanwhile, and return it."""
+def prepare() -> None:
+    """Have the process that forks runs begin to import what they need."""
+    _server()
+
+
+def _server() -> Server:
     return server(_PRELOADED, worker_environment())
 
 
 def start_process(signals: Forwarding, module: str, argument: str, files: Sequence[int] = ()) -> Worker:
     """Run a module in a fresh process, which holds the open ``files``, and hand it signals from now on."""
     with signals.held():
-        process = prepare().start(module, argument, files)
+        process = _server().start(module, argument, files)
         signals.add(process)
     return process
 

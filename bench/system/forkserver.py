@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -93,8 +94,13 @@ class Server:
         self._environment = environment
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._codes: dict[int, int] = {}
+        self._started: list[int] = []
+        # For one thread at a time; a signal's handler, which asks for statuses too, may interrupt it anywhere.
+        self._turn = threading.RLock()
         self.gone = False
-        with theirs:
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))  # which children inherit
+        with theirs, contextlib.ExitStack() as after:
+            after.callback(signal.pthread_sigmask, signal.SIG_SETMASK, before)
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "bench.system.forkserver", str(theirs.fileno()), *preloaded],
                 env={**os.environ, **environment}, pass_fds=[theirs.fileno()],
@@ -103,25 +109,29 @@ class Server:
             )  # fmt: skip
         atexit.register(self.close)
 
-    def start(self, module: str, argument: str, files: Sequence[int]) -> Forked:
+    def start(self, module: str, argument: str, files: Sequence[int] = (), stdout: int = 1, stderr: int = 2) -> Forked:
         """Return a process that runs ``module.main(argument)`` and holds the open ``files``.
+
+        SIGINT and SIGTERM are blocked in it.
 
         Raises:
             OSError: the server has died.
         """
         request: dict[str, Any] = {"module": module, "argument": argument, "folder": str(Path.cwd())}
         request["environ"] = {**os.environ, **self._environment}
-        with contextlib.suppress(ConnectionError):  # which shows in the answer
-            socket.send_fds(self._socket, [json.dumps(request).encode()], [1, 2, *files])
-        while (answer := self._answer()) is not None:
-            if "started" in answer:
-                return Forked(self, answer["started"])
+        with self._turn:
+            with contextlib.suppress(ConnectionError):  # which shows in the answer
+                socket.send_fds(self._socket, [json.dumps(request).encode()], [stdout, stderr, *files])
+            while not self._started and not self.gone:
+                self._read(0.1)
+            if self._started:
+                return Forked(self, self._started.pop())
         raise ChildProcessError(errno.ECHILD, "The process that starts runs has died")
 
     def status_of(self, pid: int) -> int | None:
         """Return the exit status of a child, None while it is there."""
-        while not self.gone and select.select([self._socket], [], [], 0)[0]:
-            self._answer()
+        with self._turn:
+            self._read(0)
         if pid not in self._codes and self.gone and not Path(f"/proc/{pid}").exists():
             self._codes[pid] = -signal.SIGKILL  # nobody can say how it ended; its record may
         return self._codes.pop(pid, None)
@@ -136,18 +146,22 @@ class Server:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(5)
 
-    def _answer(self) -> dict[str, int] | None:
-        """Read one message; None where the server is gone."""
-        data = b""
-        with contextlib.suppress(ConnectionError):
-            data = self._socket.recv(_LARGEST)
-        if not data:
-            self.gone = True
-            return None
-        answer: dict[str, int] = json.loads(data)
-        if "ended" in answer:
-            self._codes[answer["ended"]] = answer["code"]
-        return answer
+    def _read(self, patience_s: float) -> None:
+        """Take in all messages that are there, or that come within ``patience_s``."""
+        while not self.gone and select.select([self._socket], [], [], patience_s)[0]:
+            patience_s, data = 0, b""
+            try:
+                data = self._socket.recv(_LARGEST, socket.MSG_DONTWAIT)
+            except BlockingIOError:  # the handler of a signal has read it
+                return
+            except ConnectionError:
+                pass
+            self.gone = not data
+            answer = json.loads(data or "{}")
+            if "started" in answer:
+                self._started.append(answer["started"])
+            if "ended" in answer:
+                self._codes[answer["ended"]] = answer["code"]
 
 
 _server: Server | None = None

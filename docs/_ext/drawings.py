@@ -128,8 +128,20 @@ def _says(name: str) -> str:
     return prose(" ".join((inspect.getdoc(module) or "").split("\n\n")[0].split()))
 
 
+def _reduced(pairs: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the pairs that no way through others replaces."""
+
+    def reaches(start: str, end: str) -> bool:
+        return any(b == end or reaches(b, end) for a, b in pairs if a == start)
+
+    return {(a, b) for a, b in pairs if not any(reaches(c, b) for x, c in pairs if x == a and c != b)}
+
+
 def wings() -> bytes:
-    """Draw the wings as boxes, the ground at the bottom, and an arrow for each pair of which one imports the other."""
+    """Draw the wings as boxes, the ground at the bottom, and an arrow from a wing to each that it imports.
+
+    An arrow is left out where others lead there on the way, so that those that are drawn can be followed.
+    """
     places = {name: (i, y) for y, layer in enumerate(reversed(layers())) for i, name in enumerate(layer)}
     halved = {name for layer in layers() if len(layer) > 1 for name in layer}
     figure, axes = plt.subplots(figsize=(4.8, 6.4), layout="constrained")
@@ -137,7 +149,7 @@ def wings() -> bytes:
         left, wide = (1.04 * i, 0.96) if name in halved else (0.0, 2.0)
         axes.add_patch(plt.Rectangle((left, y - 0.3), wide, 0.6, facecolor="#e8eef7", edgecolor=BLUE, lw=1))
         axes.text(left + wide / 2, y, name, ha="center", va="center", fontsize=9, color=INK)
-    for importer, imported in sorted(pair for pair in imports() if set(pair) <= places.keys()):
+    for importer, imported in sorted(_reduced({pair for pair in imports() if set(pair) <= places.keys()})):
         (i, above), below = places[importer], places[imported][1]
         right = bool(i) if importer in halved else above % 2 == 1
         x, colour = (2.0, _INKS[above % len(_INKS)]) if right else (0.0, _INKS[above % len(_INKS)])

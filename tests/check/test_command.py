@@ -6,7 +6,7 @@ from places import PLUGINS
 
 from bench.check import algorithm, backbone, dataset, pace, sync
 from bench.check import command as check
-from bench.check.gpu import meta_step
+from bench.check.device import meta_step
 from bench.check.verdicts import Caution, Status, Verdict, ask, ask_all
 from bench.registry import ALGORITHMS, create_algorithm, load_plugin
 from tests.plugins import wrong, wrong_data, wrong_networks

@@ -67,12 +67,12 @@ def test_every_backbone_passes_the_checks_of_plugins(name):
 
 
 @pytest.mark.parametrize("name", [n for n in DATASETS.names() if n != "omniglot"])
-def test_every_data_set_passes_the_checks_of_plugins(name, tmp_path):
-    passes(dataset.Data(name, DATASETS.get(name), tmp_path))
+def test_every_data_set_passes_the_checks_of_plugins(name, tmp_path, prepared_glyphs):
+    passes(dataset.Data(name, DATASETS.get(name), prepared_glyphs if name == "glyphs" else tmp_path))
 
 
-def test_omniglot_passes_the_checks_of_plugins(omniglot_root):
-    passes(dataset.Data("omniglot", DATASETS.get("omniglot"), omniglot_root))
+def test_omniglot_passes_the_checks_of_plugins(prepared_omniglot):
+    passes(dataset.Data("omniglot", DATASETS.get("omniglot"), prepared_omniglot))
 
 
 def passes(data):

@@ -89,6 +89,7 @@ def test_all_flags_are_tried():
     assert set(VALUES) == set(configfile.keys(parser()))
 
 
+@pytest.mark.uncounted
 @FUZZ
 @given(st.fixed_dictionaries({}, optional=VALUES))
 def test_a_file_says_what_the_flags_say(tmp_path_factory, content):
@@ -105,6 +106,7 @@ def test_a_file_says_what_the_flags_say(tmp_path_factory, content):
 RUNS = [n for n in VALUES if n not in ("study", "vary", "plugin", "dataset", "out", "data_root", "list", "report")]
 
 
+@pytest.mark.uncounted
 @FUZZ
 @given(st.fixed_dictionaries({}, optional={name: VALUES[name] for name in RUNS}))
 def test_what_is_saved_asks_for_the_same_runs(tmp_path_factory, content):
@@ -184,7 +186,7 @@ def test_a_study_leaves_a_file_that_asks_for_it_again(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.cli.comparison.warn_if_busy", lambda console: None)
     args = ["--study", "sine", "--meta-steps", "3", "--seeds", "0,1", "--out", str(tmp_path), "--device", "cpu"]
     asked = []
-    monkeypatch.setattr("bench.cli.comparison.run_all", lambda configs, *rest: asked.append(configs) or 130)
+    monkeypatch.setattr("bench.cli.study.run_all", lambda configs, *rest: asked.append(configs) or 130)
     main(args)  # which goes on to report what it finds: nothing
     saved = tmp_path / "study-sine" / "config.toml"
     assert tomllib.loads(saved.read_text())["study"] == "sine"

@@ -20,7 +20,7 @@ from PIL import Image
 from places import TOY
 
 from bench.api import BenchError, DataError
-from bench.cli import command
+from bench.cli import command, comparison
 from bench.cli.flags import parser
 from bench.records.run import load_runs
 from bench.registry import load_plugin
@@ -71,6 +71,7 @@ def out(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "out"
 
 
+@pytest.mark.uncounted
 @FUZZ
 @given(st.lists(PAIRS, min_size=1, max_size=3), st.lists(TEXT.map(lambda text: "--" + text), max_size=1))
 @example([("--set", "maml.inner_lr=1e400")], [])
@@ -82,8 +83,8 @@ def test_any_flags_give_one_line_or_runs_that_can_be_done(out, pairs, further):
         def reached(configs, *args, **kwargs):
             raise Reached(configs)
 
-        patch.setattr(command, "run_all", reached)
-        patch.setattr(command, "warn_if_busy", lambda console: None)
+        patch.setattr(comparison, "run_all", reached)
+        patch.setattr(comparison, "warn_if_busy", lambda console: None)
         lines = Lines()
         patch.setattr(sys, "stderr", lines)
         patch.setattr(sys, "stdout", Lines())

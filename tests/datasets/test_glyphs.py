@@ -1,6 +1,5 @@
 """Glyphs: many distinct letter shapes, the same everywhere, about as hard as Omniglot."""
 
-import os
 import random
 import subprocess
 import sys
@@ -9,6 +8,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from commands import uncounted
 from places import REPOSITORY
 
 from bench.api import SPLITS
@@ -18,8 +18,8 @@ from datasets.glyphs import distinct, letters, squared_distances, thinned
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+def cache(prepared_glyphs):
+    return prepared_glyphs
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +78,7 @@ def test_drawing_again_gives_the_same_bytes_and_touches_no_global_generator(imag
         "print(Glyphs().load(pathlib.Path(sys.argv[1], 'root'), pathlib.Path(sys.argv[1])).sha256)\n"
         "assert before == (random.getstate(), numpy.random.get_state()[1].tolist(), torch.get_rng_state().tolist())\n"
     )
-    environment = os.environ | {"PYTHONHASHSEED": "7"}
+    environment = uncounted(PYTHONHASHSEED="7")
     run = subprocess.run(
         [sys.executable, "-W", "error", "-c", code, str(tmp_path)],
         cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True,
@@ -189,7 +189,7 @@ def test_glyphs_are_neither_trivial_nor_hopeless(images):
 
 
 @pytest.mark.omniglot
-def test_glyphs_look_and_feel_like_omniglot(images, omniglot_root, tmp_path):
-    real = DATASETS.get("omniglot")().load(omniglot_root, tmp_path)
+def test_glyphs_look_and_feel_like_omniglot(images, prepared_omniglot):
+    real = DATASETS.get("omniglot")().load(prepared_omniglot, prepared_omniglot)
     assert nearest_neighbour_accuracy(images) == pytest.approx(nearest_neighbour_accuracy(real), abs=0.1)
     assert (images.images > 0).float().mean() == pytest.approx((real.images > 0).float().mean(), rel=0.25)

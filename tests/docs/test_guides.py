@@ -16,7 +16,7 @@ from places import REPOSITORY
 from torch.func import functional_call
 
 from bench.check import command as check
-from bench.check.problem import image_tasks, relative_error, small_classifier
+from bench.check.trial import image_tasks, relative_error, small_classifier
 from bench.cli import command
 from bench.cli.adapt import adapt
 from bench.network.build import plain_network

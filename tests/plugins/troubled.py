@@ -17,8 +17,10 @@ from algorithms.fomaml import FirstOrderMAML
 from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.registry import register_algorithm
 
-# The folder of results, known in a worker only, whose argument is the job.
-OUT = Path(json.loads(sys.argv[1])["out"] if sys.argv[1:2] and sys.argv[1].startswith("{") else "")
+
+def out() -> Path:
+    """Return the folder of results, known in a worker only, whose argument is the job."""
+    return Path(json.loads(sys.argv[1])["out"])
 
 
 class Troubled(MetaAlgorithm):
@@ -111,7 +113,7 @@ class FillsDisk(Troubled):
     inner_steps: int = 1
 
     def trouble(self, result: MetaGrad) -> MetaGrad:
-        with contextlib.suppress(OSError), (OUT / "filling").open("ab", buffering=0) as file:
+        with contextlib.suppress(OSError), (out() / "filling").open("ab", buffering=0) as file:
             while True:
                 file.write(bytes(512))
         return result
@@ -135,6 +137,6 @@ class Slow(Troubled):
     inner_steps: int = 1
 
     def trouble(self, result: MetaGrad) -> MetaGrad:
-        (OUT / "in-step").touch()
+        (out() / "in-step").touch()
         time.sleep(600)
         return result

@@ -8,7 +8,7 @@ import torch
 from algorithms.fomaml import FirstOrderMAML
 from algorithms.maml import MAML
 from bench.api import Adapted, Examples, MetaAlgorithm, MetaGrad, TaskBatch
-from bench.check.problem import one_task
+from bench.check.trial import one_task
 
 ALGORITHMS: dict[type, tuple[str, str]] = {}
 CALLS = [0]

@@ -87,8 +87,10 @@ def long_names(tmp_path_factory):
     for i, algo in enumerate(("a", LONG, f"{LONG} too", "b")):
         make_run(out, algo, 0, 0.8 + 0.04 * i, 60, 1 + i, run_id=f"run{i}")
     with pytest.MonkeyPatch.context() as patch:  # these runs have no configuration to make one of
-        for module in ("html", "pagetables"):
-            patch.setattr(f"bench.{module}.repeat_command", lambda *runs: "python run_bench.py" + " --flag value" * 40)
+        for module in ("report_html", "tables"):
+            patch.setattr(
+                f"bench.report.page.{module}.repeat_command", lambda *runs: "python run_bench.py" + " --flag value" * 40
+            )
         return reported(out) / "report.html"
 
 

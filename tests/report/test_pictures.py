@@ -91,6 +91,7 @@ def made(tmp_path_factory):
     return {case: arms_named(tmp_path_factory.mktemp(case), names) for case, names in NAMES.items()}
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("case", NAMES)
 def test_texts_are_whole_apart_and_large_enough_in_a_column_and_on_a_slide(made, name, case):
@@ -98,6 +99,7 @@ def test_texts_are_whole_apart_and_large_enough_in_a_column_and_on_a_slide(made,
         check_legible(FIGURES[name](made[case], page))
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("name", FIGURES)
 def test_two_settings_and_missing_values_are_as_legible(grid, name):
     make_run(grid, "lost", 0, 0.7, 20, **dict.fromkeys(UNKNOWN))
@@ -195,6 +197,7 @@ def long_settings(tmp_path):
     return arms_of(tmp_path)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("page", [COLUMN, SLIDE])
 def test_panels_are_named_once_by_what_tells_their_settings_apart(long_settings, name, page):
@@ -207,6 +210,7 @@ def test_panels_are_named_once_by_what_tells_their_settings_apart(long_settings,
     assert all(title.count("\n") <= 5 for title in titles)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("name", ["accuracy_vs_tasks", "accuracy_vs_wallclock", "accuracy_vs_cost", "time_to_accuracy"])
 @pytest.mark.parametrize("cost", [4.0, 60.0, 4000.0])
 def test_long_numbers_below_an_axis_stand_apart(tmp_path, name, cost):
@@ -264,6 +268,7 @@ def test_adaptation_has_plain_beside_transductive(tmp_path):
         assert axes.get_lines()[1].get_xydata()[:, 0].tolist() == [1, 3]  # no steps: a level across the panel
 
 
+@pytest.mark.uncounted
 def test_what_is_taller_than_its_page_is_shared_out_and_looks_the_same(tmp_path):
     """Eight settings: on parts of equal size, each setting once, and a label keeps its look where its kin are not."""
     for i, n_way in enumerate(range(5, 13)):
@@ -315,6 +320,7 @@ def test_the_time_axis_is_logarithmic_only_where_a_linear_one_would_hide_somebod
     assert FIGURES["accuracy_vs_cost"](arms_of(tmp_path)).axes[0].get_xscale() == "linear"
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("name", FIGURES)
 @pytest.mark.parametrize("value", [None, math.nan, 0.0])
 def test_unknown_and_zero_values_are_drawn_as_such(tmp_path, name, value):

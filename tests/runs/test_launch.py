@@ -8,6 +8,7 @@ import signal
 import threading
 
 from bench.runs import launch
+from bench.runs.launch import start_process  # the real one
 from bench.runs.signals import forwarding_signals
 
 
@@ -16,7 +17,7 @@ def test_a_worker_starts_with_the_signals_blocked_and_they_are_let_in_here_after
     (tmp_path / "mask.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with forwarding_signals() as forwarding:
-        worker = launch.start_process(forwarding, "mask", "")
+        worker = start_process(forwarding, "mask", "")
         worker.wait(60)
         assert "SIGINT" in capfd.readouterr().out
         assert not {signal.SIGINT, signal.SIGTERM} & signal.pthread_sigmask(signal.SIG_BLOCK, [])

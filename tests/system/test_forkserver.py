@@ -14,6 +14,7 @@ from bench.system.forkserver import server
 CHILD = """
 import os, pathlib, signal, sys, time
 def main(argument):
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGTERM])
     if argument == "sleep":
         time.sleep(60)
     if argument == "raise":

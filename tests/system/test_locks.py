@@ -14,6 +14,7 @@ import threading
 import time
 
 import pytest
+from commands import uncounted
 from made_runs import make_run
 from places import REPOSITORY
 
@@ -132,7 +133,7 @@ def test_a_file_system_without_locks_is_warned_of_and_used(tmp_path, monkeypatch
 
 
 def test_fifty_processes_run_each_run_once_and_lose_no_row(tmp_path):
-    env = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}"}
+    env = uncounted(PYTHONPATH=f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}")
     script = [sys.executable, str(REPOSITORY / "tests" / "many_writers.py"), str(tmp_path), "50", "12"]
     done = subprocess.run(script, env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

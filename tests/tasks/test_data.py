@@ -1,12 +1,9 @@
 """Which data set ``auto`` takes, and what it says."""
 
 import os
-import subprocess
-import sys
 
 import pytest
-from commands import table
-from places import REPOSITORY
+from commands import run_bench, table
 
 from bench.api import BenchError, DataError, DataMissing
 from bench.registry import DATASETS
@@ -68,27 +65,24 @@ def test_a_named_data_set_is_loaded_or_its_name_answered(tmp_path):
 
 @pytest.mark.parametrize("dataset", ["omniglot", "glyphs"])
 def test_the_whole_command_runs_on_both_data_sets_and_names_them(dataset, request, tmp_path):
-    root = request.getfixturevalue("omniglot_root") if dataset == "omniglot" else tmp_path / "nothing"
-    command = [sys.executable, str(REPOSITORY / "run_bench.py"), "--algos", "reptile,maml", "--meta-steps", "3"]
-    flags = [
-        "--dataset",
-        dataset,
+    root = request.getfixturevalue(f"prepared_{dataset}")
+    budget = [
+        "--meta-steps",
+        3,
         "--meta-batch",
-        "2",
+        2,
         "--test-tasks",
-        "10",
+        10,
         "--val-tasks",
-        "10",
+        10,
         "--val-points",
-        "1",
-        "--device",
-        "cpu",
+        1,
+        "--adaptation-tasks",
+        0,
     ]
     environment = {name: value for name, value in os.environ.items() if name != "BENCH_DATA"}
-    done = subprocess.run(
-        [*command, *flags, "--data-root", str(root), "--out", str(tmp_path / "out")],
-        capture_output=True, text=True, timeout=300, env=environment,
-    )  # fmt: skip
+    flags = ["--algos", "reptile,maml", "--dataset", dataset, "--device", "cpu", "--data-root", root]
+    done = run_bench(*flags, *budget, "--out", tmp_path / "out", env=environment)
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path / "out" / "summary.csv")
     assert {r["dataset"] for r in rows} == {dataset}

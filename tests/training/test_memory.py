@@ -182,6 +182,7 @@ def judge(found, steps, resident_mib):
     assert growth(size) <= resident_mib * MIB
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("name", OURS)
 def test_nothing_grows_over_some_hundred_steps(name, toy_images, tmp_path):
     judge(courses(toy_images, tmp_path, name, "one-layer", steps=300), 300, resident_mib=16)

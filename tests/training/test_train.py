@@ -24,6 +24,7 @@ def test_chunks_of_the_task_axis_give_the_same_run(name, hyper, toy_images, tmp_
         torch.testing.assert_close(other.carry, ends[0].carry, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize(("name", "hyper"), [("reptile", ADAM), ("maml", {})])
 @pytest.mark.parametrize("stop", [0, 1, 3, 4])
 def test_a_run_stopped_anywhere_and_continued_ends_with_the_same_bits(name, hyper, stop, toy_images, tmp_path):

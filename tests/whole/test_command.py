@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import SMALL, run_bench, table
+from commands import SMALL, run_bench, start, table
 from made_runs import make_run
 from places import PLUGINS, REPOSITORY
 
@@ -34,9 +34,12 @@ CURVE_COLUMNS = "run_id algo seed meta_step tasks_seen train_s val_acc val_acc_c
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Three algorithms, two seeds, run from a folder that is not the repository."""
+    """Three algorithms, two seeds, as a user starts them, from a folder whose modules must not get in the way."""
     where = tmp_path_factory.mktemp("cli")
-    done = run_bench(*SMALL, "--algos", "reptile,fomaml,maml", "--seeds", "0,1", "--out", "out", cwd=where)
+    for name in ("bench", "datasets", "algorithms"):
+        (where / name).mkdir()
+        (where / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    done = run_bench(*SMALL, "--algos", "reptile,fomaml,maml", "--seeds", "0,1", "--out", "out", cwd=where, fresh=True)
     assert done.returncode == 0, done.stderr
     return where / "out", done
 
@@ -137,7 +140,7 @@ def test_report_rebuilds_tables_and_plots_without_running(finished, tmp_path):
     }
     for path in (*out.glob("*.csv"), *out.glob("plots/*.*")):
         path.unlink()
-    done = run_bench("--report", "--out", out)
+    done = run_bench("--report", "--out", out, drawn=True)
     assert done.returncode == 0, done.stderr
     assert {name: (out / name).read_bytes() for name in before} == before
     assert (out / "plots" / "accuracy_vs_cost.png").exists()
@@ -171,8 +174,7 @@ def test_an_interrupted_run_is_saved_and_continued_to_the_same_bits(tmp_path):
     whole = run_bench(*SMALL, *plugin, "--out", tmp_path / "whole")
     assert whole.returncode == 0
     out = tmp_path / "parts"
-    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *SMALL, *plugin, "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start(*SMALL, *plugin, "--out", out)
     until(lambda: list(out.glob("runs/*/checkpoint.pt")))
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
@@ -193,15 +195,10 @@ def test_an_interrupted_run_is_saved_and_continued_to_the_same_bits(tmp_path):
     assert ends[0] == ends[1]
 
 
-def started(*args):
-    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *map(str, args)]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
 def test_a_second_signal_leaves_at_once(tmp_path):
     """In the middle of a step that takes ten minutes."""
     plugin = ["--plugin", PLUGINS / "troubled.py", "--algos", "slow"]
-    process = started(*SMALL, *plugin, "--out", tmp_path)
+    process = start(*SMALL, *plugin, "--out", tmp_path)
     until(lambda: list(tmp_path.glob("in-step")))
     process.send_signal(signal.SIGTERM)
     time.sleep(1)
@@ -213,7 +210,8 @@ def test_a_second_signal_leaves_at_once(tmp_path):
 
 def test_a_signal_while_a_worker_starts_stops_the_comparison(tmp_path):
     """Before it can handle signals itself: it is still importing torch."""
-    process = started(*SMALL, "--algos", "maml,fomaml", "--out", tmp_path)
+    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *SMALL, "--algos", "maml,fomaml", "--out", tmp_path]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     until(lambda: any(lock.stat().st_size for lock in (tmp_path / "locks").glob("maml*")))
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=60) == 130
@@ -234,14 +232,6 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path):
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout, stderr) == (130, "", "run_bench.py: interrupted before anything was begun\n")
-
-
-def test_modules_in_the_current_folder_do_not_get_in_the_way(tmp_path):
-    for name in ("bench", "datasets", "algorithms"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
-    done = run_bench(*SMALL, "--algos", "fomaml", "--out", "out", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
 
 
 def until(condition, seconds=120):
@@ -420,15 +410,15 @@ def test_a_terminal_sees_a_bar_with_rate_accuracy_and_time_left(tmp_path):
     """On a terminal of 100 columns; the line of the finished run and the table take its place."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *SMALL, "--meta-steps", "600", "--algos", "fomaml"]
-    with subprocess.Popen([*command, "--out", str(tmp_path)], stdin=theirs, stdout=theirs, stderr=theirs) as process:
-        os.close(theirs)
-        text = b""
-        with contextlib.suppress(OSError):  # that nobody holds the other end any more
-            while part := os.read(ours, 65536):
-                text += part
+    flags = ["--meta-steps", "600", "--algos", "fomaml", "--out", tmp_path]
+    process = start(*SMALL, *flags, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    text = b""
+    with contextlib.suppress(OSError):  # that nobody holds the other end any more
+        while part := os.read(ours, 65536):
+            text += part
     os.close(ours)
-    assert process.returncode == 0, text.decode()
+    assert process.wait(60) == 0, text.decode()
     frames = text.decode().replace("\x1b[A", "\r").replace("\n", "\r").split("\r")
     bars = [frame for frame in frames if "training" in frame and "|" in frame]
     rate = r"\[1/1\] fomaml 5w1s s0 training +\d+% \|.*\| +[\d.]+ steps/s, \d\d:\d\d left, val [01]\.\d{3}"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import table
+from commands import run_bench, table
 from places import REPOSITORY
 
 GUIDES = [REPOSITORY / "docs" / "guides" / f"{page}.md" for page in ("algorithm", "data", "network")]
@@ -56,14 +56,8 @@ def installed(tmp_path_factory):
     return environment
 
 
-def run(installed, folder, *args):
-    return subprocess.run(
-        [sys.executable, *args], cwd=folder, env=installed, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
 def test_installed_plugins_are_listed_and_a_broken_one_costs_one_line(installed, tmp_path):
-    done = run(installed, tmp_path, str(REPOSITORY / "run_bench.py"), "--list")
+    done = run_bench("--list", cwd=tmp_path, env=installed)
     assert done.returncode == 0, done.stderr
     for name in ("my-anil", "my-gratings", "my-residual", "maml", "omniglot", "conv4"):
         assert re.search(rf"^{name}\s", done.stdout, re.MULTILINE), name
@@ -86,7 +80,7 @@ def test_installed_plugins_of_three_kinds_run_in_the_comparison(installed, tmp_p
         "--out",
         "out",
     ]
-    done = run(installed, tmp_path, str(REPOSITORY / "run_bench.py"), *flags, *BUDGET)
+    done = run_bench(*flags, *BUDGET, cwd=tmp_path, env=installed)
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path / "out" / "summary.csv")
     assert [(r["algo"], r["dataset"], r["backbone"], r["status"]) for r in rows] == [

@@ -1,11 +1,11 @@
 """Runs that are killed at random instants and continued end as unbroken ones do (``kill_runs.py``)."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
+from commands import uncounted
 from places import REPOSITORY
 
 SCRIPT = REPOSITORY / "tests" / "kill_runs.py"
@@ -14,7 +14,7 @@ SCRIPT = REPOSITORY / "tests" / "kill_runs.py"
 def killed(folder, dataset, kills, commands, seed=0, limit_s=600):
     """The script's figures; whatever it has found to be wrong is printed."""
     command = [sys.executable, str(SCRIPT), str(folder), dataset, str(kills), str(commands), str(seed)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment = uncounted(OMP_NUM_THREADS="1")
     done = subprocess.run(command, capture_output=True, text=True, timeout=limit_s, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout)

@@ -1,10 +1,8 @@
 """The README's plugin example, run as printed, and its two commands."""
 
 import re
-import subprocess
-import sys
 
-from commands import SMALL, table
+from commands import SMALL, run_bench, table
 from places import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -15,8 +13,7 @@ def test_the_plugin_example_runs_as_printed(tmp_path):
     name = re.search(r"Save this as\s`(\w+\.py)`", README).group(1)
     command = re.search(rf"^python run_bench\.py (--plugin {name} .*)$", README, re.MULTILINE).group(1)
     (tmp_path / name).write_text(code, encoding="utf-8")
-    args = [sys.executable, str(REPOSITORY / "run_bench.py"), *command.split(), *SMALL, "--out", "out"]
-    done = subprocess.run(args, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    done = run_bench(*command.split(), *SMALL, "--out", "out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = table(tmp_path / "out" / "summary.csv")
     assert [r["algo"] for r in rows] == ["fomaml", "first-order-anil"]

@@ -1,5 +1,6 @@
 """Several commands on one folder of results, and a folder that is full."""
 
+import concurrent.futures
 import json
 import re
 import subprocess
@@ -17,15 +18,11 @@ def test_two_commands_with_one_grid_share_its_runs_and_both_show_all_of_them(tmp
     """One of them works on two runs at a time; something else that says it is a run is under way all along."""
     other = announce()
     args = [*SMALL, "--algos", "fomaml", "--threads", "1", "--seeds", "0,1,2", "--out", tmp_path / "out"]
-    command = [sys.executable, str(REPOSITORY / "run_bench.py"), *map(str, args)]
-    processes = [
-        subprocess.Popen([*command, "--jobs", jobs], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for jobs in "12"
-    ]
-    ends = [process.communicate(timeout=300) for process in processes]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        ends = list(pool.map(lambda jobs: run_bench(*args, "--jobs", jobs), "12"))
     other.close()
-    assert [process.returncode for process in processes] == [0, 0], ends
-    lines = [line for out, _ in ends for line in out.splitlines() if re.match(r"\[\d/3\] fomaml.* plain", line)]
+    assert [done.returncode for done in ends] == [0, 0], ends
+    lines = [line for done in ends for line in done.stdout.splitlines() if re.match(r"\[\d/3\] fomaml.* plain", line)]
     assert len(lines) == 6
     assert len([line for line in lines if not line.endswith(")")]) == 3, "each run is made once and kept once"
     rows = table(tmp_path / "out" / "summary.csv")

@@ -1,0 +1,74 @@
+"""``bench.compare``: the command from Python."""
+
+import pytest
+from commands import table
+from places import TOY
+
+import bench
+from bench.api import BenchError
+from bench.records.run import load_runs
+
+BUDGET = {
+    "plugin": TOY,
+    "dataset": "toy",
+    "backbone": "one-layer",
+    "device": "cpu",
+    "threads": 1,
+    "meta_steps": 3,
+    "meta_batch": 2,
+    "test_tasks": 10,
+    "val_tasks": 4,
+    "val_points": 1,
+    "adaptation_tasks": 0,
+}
+
+
+@pytest.fixture(autouse=True)
+def _blank(blank_pictures):
+    """Nobody looks at the pictures."""
+
+
+def test_it_runs_what_the_command_runs_and_returns_what_follows(tmp_path, capsys):
+    flags = {**BUDGET, "k_shot": [1, 2], "set": ["maml.inner_lr=0.2"]}
+    results = bench.compare(algos=["reptile", "maml"], out=tmp_path, **flags)
+    told = capsys.readouterr().out
+    assert [line for line in told.splitlines() if line.startswith("[4/4] maml")], "progress is told"
+    assert [(r.row.algo, r.row.k_shot, r.row.status) for r in results.runs] == [
+        (algo, k_shot, "ok") for k_shot in (1, 2) for algo in ("reptile", "maml")
+    ]
+    assert {r.row.inner_lr for r in results.runs if r.row.algo == "maml"} == {0.2}
+    assert [row["run_id"] for row in table(tmp_path / "summary.csv")] == list(results.summary.run_id)
+    assert len(results.table) == len(results.arms) == 4
+    assert "5-way 2-shot" in repr(results)
+    assert "<table" in results._repr_html_()
+    assert results.runs[0].details["command"].startswith("python run_bench.py --algos=reptile,maml")
+
+    again = bench.compare(algos="reptile,maml", out=str(tmp_path), **flags)
+    assert capsys.readouterr().out.count("(kept; --fresh runs it again)") == 4
+    assert [run.row for run in again.runs] == [run.row for run in results.runs]
+    only_read = bench.compare(report=True, out=tmp_path)
+    assert [run.row for run in only_read.runs] == [run.row for run in results.runs]
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"n_wayy": 5}, r"unknown flag of compare 'n_wayy'\. Did you mean 'n_way'\?"),
+        ({"study": "cost"}, "unknown flag of compare 'study'"),
+        ({"n_way": "five"}, "--n-way 'five'; accepted: a whole number"),
+        ({"fresh": "yes"}, "fresh is 'yes'; accepted: true or false"),
+        ({"algos": ["mamll"]}, "Did you mean 'maml'"),
+    ],
+)
+def test_wrong_flags_are_one_line_before_anything_is_trained(flags, words, tmp_path):
+    with pytest.raises(BenchError, match=words):
+        bench.compare(**{"out": tmp_path, **flags})
+    assert not list(tmp_path.glob("runs/*"))
+
+
+def test_a_run_that_fails_is_among_the_results(tmp_path):
+    plugins = [TOY, TOY.with_name("troubled.py")]
+    results = bench.compare(["raises"], out=tmp_path, quiet=True, **{**BUDGET, "plugin": plugins, "meta_steps": 9})
+    assert [(run.row.status, run.ok) for run in results.runs] == [("failed", False)]
+    assert [run.row for run in load_runs(tmp_path)] == [run.row for run in results.runs]
+    assert results.outcomes == ()
