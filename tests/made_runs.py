@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.records.columns import MODES, AdaptationPoint, CurvePoint, SummaryRow, TestTask
 from bench.records.intervals import mean_ci95
-from bench.records.rows import MODES, AdaptationPoint, CurvePoint, SummaryRow, TestTask
 from bench.records.run import RUN_FILE, load_run, write_run
 from bench.report.write import write_report
 from bench.training.examples import ExampleTasks

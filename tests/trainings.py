@@ -8,7 +8,7 @@ from bench.api import Episode
 from bench.network.build import build
 from bench.registry import create_algorithm
 from bench.settings.config import RunConfig
-from bench.tasks.images import ImagePool
+from bench.tasks.drawing import ImagePool
 from bench.tasks.stream import TaskStream
 from bench.training.capture import Replay
 from bench.training.train import Training

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.records.rows import MODES
+from bench.records.columns import MODES
 from bench.records.run import Run
 
 _MACHINE = ("device", "device_name", "threads")

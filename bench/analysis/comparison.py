@@ -11,9 +11,8 @@ import numpy as np
 
 from bench.analysis.arms import Arm, Setting, by_setting
 from bench.analysis.statistics import FLIPS, holm, paired_comparison
-from bench.records.rows import MODES
-
-LEVEL = 0.05
+from bench.analysis.verdicts import Verdict, verdict
+from bench.records.columns import MODES
 
 
 @dataclass(frozen=True)
@@ -56,31 +55,17 @@ class Comparison:
     )
 
     @property
-    def settled(self) -> bool:
-        """Whether the verdict is that one of the two is better, and nothing more."""
-        return self.verdict in (f"{self.algo_a} better", f"{self.algo_b} better")
+    def verdict(self) -> str:
+        """What is shown, in words."""
+        return str(self.judged)
 
     @property
-    def verdict(self) -> str:
-        """Say in words what is shown at the 5% level after correction.
-
-        Nothing is without the test over tasks. That one algorithm is better, and not only the models at hand, takes
-        seeds that agree and the test over seeds besides: with few seeds, seeds agree by chance (three in one of four
-        cases), however sure the test over tasks is of each model.
-        """
-        if not self.p_value_holm < LEVEL:
-            return "no difference shown"
-        better = self.algo_a if self.diff > 0 else self.algo_b
-        if self.seeds == 1:
-            return f"{better} better (one seed)"
-        if not all(d * self.diff > 0 for d in self.seed_diffs):
-            return f"{better} better on average, seeds disagree"
-        these = f"{better} better with these {self.seeds} seeds"
-        if self.seed_p_value is None or self.seed_p_value_holm is None:
-            return f"{these}; their spread is not known"
-        if not self.seed_p_value < LEVEL:
-            return f"{these}; the interval over seeds includes 0"
-        return f"{better} better" if self.seed_p_value_holm < LEVEL else f"{these}; not over seeds after correction"
+    def judged(self) -> Verdict:
+        """What is shown."""
+        return verdict(
+            self.algo_a, self.algo_b, self.diff, self.p_value_holm, self.seed_diffs,
+            self.seed_p_value, self.seed_p_value_holm,
+        )  # fmt: skip
 
 
 def compare(arms: Iterable[Arm]) -> list[Comparison]:

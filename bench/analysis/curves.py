@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from bench.analysis.arms import Arm
-from bench.records.rows import AdaptationPoint, CurvePoint
+from bench.records.columns import AdaptationPoint, CurvePoint
 
 
 class Point(NamedTuple):

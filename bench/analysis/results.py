@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.analysis.anchors import ANCHOR_COLUMNS, Beside, beside, load_anchors
 from bench.analysis.arms import Arm, arms, by_setting
 from bench.analysis.comparison import Comparison, compare
+from bench.analysis.outcomes import Outcome, outcomes
+from bench.analysis.published import ANCHOR_COLUMNS, Beside, beside, load_anchors
 from bench.analysis.time_to_accuracy import Reached, time_to_accuracy
-from bench.analysis.verdicts import Outcome, outcomes
+from bench.records.columns import CurvePoint
 from bench.records.frame import frame_of
-from bench.records.rows import CurvePoint
 from bench.records.run import Run, load_runs, log
-from bench.system.rows import used_columns
+from bench.system.csvfile import used_columns
 from bench.system.text import number, plus_minus
 
 EXAMPLE_SEEDS = 3

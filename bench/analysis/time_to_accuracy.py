@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from bench.analysis.arms import Arm
-from bench.records.rows import CurvePoint
+from bench.records.columns import CurvePoint
 from bench.records.run import Run
-from bench.system.rows import Columns
+from bench.system.csvfile import Columns
 
 THRESHOLDS = (0.90, 0.95, 0.97, 0.98)
 _ROUNDING = 1e-9  # a mean of fifths that is 0.9 on paper may be 0.8999999999999999

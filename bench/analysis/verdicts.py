@@ -1,152 +1,64 @@
-"""The outcome of every setting, decided once: who leads, who wins, and the sentences that say so."""
+"""The words of a verdict on two arms, which are decided here and nowhere else."""
 
-from __future__ import annotations
-
-import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.analysis.anchors import Beside
-from bench.analysis.arms import Arm, Setting, budgets, by_setting
-from bench.analysis.comparison import LEVEL, Comparison
-from bench.analysis.naming import place
-from bench.records.rows import MODES
-from bench.system.text import plus_minus
-
-ALL_PAIRS = 12
-"""Arms of one setting whose pairs are all told; of more the leader's are, and a sentence says so."""
+LEVEL = 0.05
+"""Of the corrected p-values."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What may be said of one setting in one test mode. Every output takes its words and marks from here.
+class Verdict:
+    """What a comparison shows: which label is better, empty where no difference is shown, and what restricts that.
 
-    ``leader`` is the arm with the best mean, which is a fact and no verdict. ``winner`` is the arm that beats each of
-    the others: the corrected test over tasks shows it and all seeds agree. ``settled`` says that the test over seeds
-    shows it too, so that it holds of the algorithms and not only of the models trained here. Labels are empty where
-    there is none.
+    Without a restriction it holds of the algorithms, else only of the models trained here.
     """
 
-    setting: Setting
-    place: str
-    mode: str
-    leader: str
-    winner: str
-    settled: bool
-    sentences: tuple[str, ...]
+    better: str
+    worse: str
+    restriction: str = ""
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference is shown."""
+        return bool(self.better)
+
+    @property
+    def settled(self) -> bool:
+        """Whether the verdict is that one of the two is better, and nothing more."""
+        return self.shown and not self.restriction
+
+    def __str__(self) -> str:
+        """Return the verdict in words."""
+        return f"{self.better} better{self.restriction}" if self.shown else "no difference shown"
 
 
-def outcomes(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> list[Outcome]:
-    """Return what may be said of every setting with finished runs, in both test modes."""
-    finished = [arm for arm in arms if arm.ok]
-    return [
-        _outcome(members, [c for c in comparisons if c.setting == setting and c.mode == mode], mode, finished)
-        for setting, members in by_setting(finished)
-        for mode in MODES
-    ]
+def verdict(
+    algo_a: str,
+    algo_b: str,
+    diff: float,
+    p_value_holm: float,
+    seed_diffs: Sequence[float],
+    seed_p_value: float | None,
+    seed_p_value_holm: float | None,
+) -> Verdict:
+    """Return what is shown at the 5% level after correction; ``diff`` is accuracy of a minus accuracy of b.
 
-
-def _outcome(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, among: Sequence[Arm]) -> Outcome:
-    leader = _leader(arms, mode)
-    beaten = _beaten(pairs, lambda c: c.p_value_holm < LEVEL and all(d * c.diff > 0 for d in c.seed_diffs))
-    for_good = _beaten(pairs, lambda c: c.settled)
-    others = {arm.label: {other.label for other in arms} - {arm.label} for arm in arms}
-    winner = next((label for label, rest in others.items() if rest and rest <= beaten.get(label, set())), "")
-    settled = bool(winner) and others[winner] <= for_good.get(winner, set())
-    sentences = (*_sentences(arms, pairs, mode, leader), *unequal(arms))
-    told = place(arms[0], among)
-    return Outcome(arms[0].setting, told, mode, leader.label if leader else "", winner, settled, sentences)
-
-
-def _beaten(pairs: Iterable[Comparison], test: Callable[[Comparison], bool]) -> dict[str, set[str]]:
-    """Return by label the labels that it beats by the test."""
-    found: dict[str, set[str]] = {}
-    for c in pairs:
-        if test(c):
-            better, worse = (c.algo_a, c.algo_b) if c.diff > 0 else (c.algo_b, c.algo_a)
-            found.setdefault(better, set()).add(worse)
-    return found
-
-
-def _leader(arms: Sequence[Arm], mode: str) -> Arm | None:
-    """Return the arm with the best mean, None where nothing was measured."""
-    known = [arm for arm in arms if math.isfinite(arm.mean(arm.tested[mode]))]
-    sign = 1 if all(arm.measure == "accuracy" for arm in arms) else -1
-    return max(known, key=lambda arm: sign * arm.mean(arm.tested[mode]), default=None)
-
-
-def published_sentences(lines: Iterable[Beside]) -> list[str]:
-    """Return a sentence for each published value that something of ours stands beside."""
-    return [
-        f"{line.label}, {line.anchor.n_way}-way {line.anchor.k_shot}-shot {line.anchor.mode}:"
-        f" {plus_minus(line.test_acc, line.test_acc_ci95 or math.nan)}, published"
-        f" {plus_minus(line.anchor.published, line.anchor.published_pm or math.nan)}: {line.verdict}."
-        for line in lines
-        if line.test_acc is not None
-    ]
-
-
-def unequal(arms: Sequence[Arm]) -> list[str]:
-    """Return what the arms of one setting did not have in common, which restricts every verdict on them."""
-    sentences = []
-    seen = budgets(arms)
-    if len({tuple(budget) for budget in seen.values()}) > 1:
-        least, most = (choose(n for budget in seen.values() for n in budget) for choose in (min, max))
-        sentences.append(f"Training budgets differ: {least:,} to {most:,} tasks.")
-    steps = {a.label: run.row.inner_steps for a in arms for run in a.ok.values() if run.row.inner_steps is not None}
-    if len(set(steps.values())) > 1:
-        by_count: dict[int, list[str]] = {}
-        for label, count in sorted(steps.items(), key=lambda pair: pair[1]):
-            by_count.setdefault(count, []).append(label)
-        told = (f"{count} ({_listed(labels)})" for count, labels in by_count.items())
-        sentences.append(f"Inner steps in training differ: {', '.join(told)}.")
-    return sentences
-
-
-def _sentences(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, leader: Arm | None) -> list[str]:
-    if leader is None:
-        return ["Nothing was measured."]
-    accuracy = all(arm.measure == "accuracy" for arm in arms)
-    best = leader.mean(leader.tested[mode])
-    score = plus_minus(best, leader.ci95(leader.tested[mode]))
-    measure = "accuracy" if accuracy else leader.measure
-    known = [arm for arm in arms if math.isfinite(arm.mean(arm.tested[mode]))]
-    if len(known) == 1:
-        only = "Only one algorithm has finished: there is nothing to compare it with."
-        return [f"{leader.label}: {measure} {score}.", only]
-    ties = [arm.label for arm in known if arm.mean(arm.tested[mode]) == best]
-    sentences = [f"{'Highest' if accuracy else 'Lowest'} mean {measure}: {_listed(ties)}, {score}."]
-    if not accuracy:
-        return [*sentences, "Differences of errors are not tested, so that this is no verdict."]
-    if not pairs:
-        return [*sentences, "No two algorithms have finished on the same test tasks, so that this is no verdict."]
-    if len(known) > ALL_PAIRS:
-        told = _told([c for c in pairs if leader.label in (c.algo_a, c.algo_b)])
-        return [*sentences, *told, f"Only pairs with {leader.label} are told here; the table of differences has all."]
-    return sentences + _told(pairs)
-
-
-def _told(pairs: Sequence[Comparison]) -> list[str]:
-    shown: dict[tuple[str, str], list[str]] = {}
-    open_: dict[str, list[str]] = {}
-    for c in pairs:
-        better, worse = (c.algo_a, c.algo_b) if c.diff > 0 else (c.algo_b, c.algo_a)
-        words = f"{better} better"
-        if c.verdict.startswith(words):
-            shown.setdefault((better, c.verdict[len(words) :]), []).append(f"{worse} by {abs(c.diff):.4f}")
-        else:
-            open_.setdefault(c.algo_a, []).append(c.algo_b)
-    sentences = []
-    for (better, restriction), beaten in shown.items():
-        sentences.append(f"{better} is better than {_listed(beaten)}{_tidy(restriction)}.")
-    for first, others in open_.items():
-        sentences.append(f"No difference shown between {first} and {_listed(others, 'or')}.")
-    return sentences
-
-
-def _tidy(restriction: str) -> str:
-    return f",{restriction}" if restriction and not restriction.startswith((" (", ",", ";")) else restriction
-
-
-def _listed(names: Sequence[str], word: str = "and") -> str:
-    return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else names[0]
+    Nothing is without the test over tasks. That one algorithm is better, and not only the models at hand, takes seeds
+    that agree and the test over seeds besides: with few seeds, seeds agree by chance (three in one of four cases),
+    however sure the test over tasks is of each model.
+    """
+    if not p_value_holm < LEVEL:
+        return Verdict("", "")
+    better, worse = (algo_a, algo_b) if diff > 0 else (algo_b, algo_a)
+    seeds = len(seed_diffs)
+    if seeds == 1:
+        return Verdict(better, worse, " (one seed)")
+    if not all(d * diff > 0 for d in seed_diffs):
+        return Verdict(better, worse, " on average, seeds disagree")
+    these = f" with these {seeds} seeds"
+    if seed_p_value is None or seed_p_value_holm is None:
+        return Verdict(better, worse, f"{these}; their spread is not known")
+    if not seed_p_value < LEVEL:
+        return Verdict(better, worse, f"{these}; the interval over seeds includes 0")
+    return Verdict(better, worse, "" if seed_p_value_holm < LEVEL else f"{these}; not over seeds after correction")

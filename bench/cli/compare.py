@@ -1,20 +1,105 @@
-"""``bench.compare``: the command from Python, every flag by its name, and its results as an object."""
+"""The comparison: what a command, or ``bench.compare`` in Python, asks for is planned, run and reported."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+import contextlib
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.analysis.results import Results
 from bench.api import BenchError
 from bench.cli import configfile
-from bench.cli.command import arguments, place_of
-from bench.cli.comparison import comparison
+from bench.cli.arguments import arguments, place_of
 from bench.cli.flags import parser
+from bench.cli.plan import plan, unfinished
+from bench.records.run import Run
 from bench.registry import unknown
+from bench.report.tables import tensorboard
+from bench.report.write import write_report
+from bench.runs import launch
+from bench.runs.runner import Halted, Place, run_all
 from bench.runs.signals import INTERRUPTED
+from bench.settings.config import RunConfig
 from bench.system.console import Console
+from bench.system.text import counted
+
+FAILED = 1
+"""Exit status where some run failed."""
+
+
+def comparison(args: argparse.Namespace, place: Place, console: Console) -> tuple[int, Results]:
+    """Make the runs that are asked for and a report of all that is under ``--out``, or for ``--report`` that alone.
+
+    Returns:
+        The exit status (0 all runs finished, 1 some failed, 130 interrupted), and the results.
+    Raises:
+        BenchError: wrong usage or data; before anything is trained.
+        Halted: results cannot be written.
+    """
+    after_run = tensorboard.writer(place.out) if args.tensorboard else None
+    if args.report:
+        results = write_report(place.out, needs_runs=True)
+        if after_run is not None:
+            for run in results.runs:
+                after_run(run)
+        return 0, results
+    launch.prepare()  # which imports while the plan is made
+    asked, configs = plan(args, place, console.warn)
+    place = dataclasses.replace(place, data_sha256=asked.data_sha256)
+    configfile.save(args, place, configfile.resolved(args, asked, configs))
+    say_how([c for c in configs if unfinished(args, place.out, asked.data_sha256)(c)], place, console)
+    status = run_all(configs, place, args.fresh, console.say, None, begun(console, place), after_run)
+    with tables(after_runs=True):
+        results = write_report(place.out)
+    return with_lost(status, configs, results.runs, console), results
+
+
+def with_lost(status: int, configs: Iterable[RunConfig], runs: Iterable[Run], console: Console) -> int:
+    """Return the status, that of a failure if a run that was made is not among those read again, and say which."""
+    lost = {config.run_id for config in configs} - {run.row.run_id for run in runs}
+    if not lost or status == INTERRUPTED:
+        return status
+    console.complain(f"{len(lost)} of the runs made cannot be read again and miss in all tables, as {min(lost)}")
+    return FAILED
+
+
+def say_how(configs: Sequence[RunConfig], place: Place, console: Console) -> None:
+    """Say what will show in the times of runs to be made: other work on this machine, and runs beside each other."""
+    if not configs:
+        return
+    warn_if_busy(console)
+    if place.jobs > 1:
+        threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
+        console.say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
+
+
+def begun(console: Console, place: Place) -> Callable[[str], None]:
+    """Return what says that a run has begun: a log always does, a terminal where no progress bar says it."""
+    return console.say if place.jobs > 1 else console.note
+
+
+def warn_if_busy(console: Console) -> None:
+    """Warn if other work on this machine will show in the times."""
+    cores = len(os.sched_getaffinity(0))
+    if (load := os.getloadavg()[0]) > cores:
+        where = f"load {load:.1f} on {counted(cores, 'core')}"
+        console.warn(f"this machine is busy ({where}): times measured now will mean little.")
+
+
+@contextlib.contextmanager
+def tables(after_runs: bool) -> Iterator[None]:
+    """Take an error on writing tables for what it is: not wrong usage, if runs have been made."""
+    try:
+        yield
+    except OSError as error:
+        if not after_runs:
+            raise
+        raise Halted.by(error) from error
+
 
 _NOT_COMPARED = ("list", "study", "vary")
 

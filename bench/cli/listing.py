@@ -35,7 +35,7 @@ def listing() -> str:
         )
     parts.append(
         "Settings of algorithms and backbones are the defaults of the class. Protocols,\nflags and --set override them,"
-        " the last named winning; the sources of a\nprotocol's values stand in bench/protocols/."
+        " the last named winning; the sources of a\nprotocol's values stand in bench/settings/protocols/."
     )
     return "\n\n".join(parts)
 

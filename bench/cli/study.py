@@ -7,7 +7,7 @@ import dataclasses
 
 from bench.api import BenchError
 from bench.cli import configfile
-from bench.cli.comparison import begun, say_how, tables, with_lost
+from bench.cli.compare import begun, say_how, tables, with_lost
 from bench.cli.plan import check, request, unfinished
 from bench.records.run import load_runs
 from bench.report.tables import tensorboard

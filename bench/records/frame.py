@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.records.rows import SummaryRow
+from bench.records.columns import SummaryRow
 from bench.records.run import load_runs
 
 CATEGORIES = (

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from bench.records.rows import AdaptationPoint, CurvePoint, SummaryRow, TestTask
+from bench.records.columns import AdaptationPoint, CurvePoint, SummaryRow, TestTask
+from bench.system.csvfile import Columns, read_rows, read_table, used_columns, write_csv
 from bench.system.files import plain, write_atomic
-from bench.system.rows import Columns, read_rows, read_table, used_columns, write_csv
 from bench.system.untrusted import read_regular
 
 T = TypeVar("T", bound=Columns)

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 
+from bench.system.csvfile import csv_text
 from bench.system.files import utf8, write_atomic
-from bench.system.rows import csv_text
 
 
 def both(name: str, rows: Iterable[object], columns: Sequence[str]) -> dict[str, bytes]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from bench.records.rows import SummaryRow
+from bench.records.columns import SummaryRow
 from bench.settings.config import RunConfig
 from bench.system.machine import git_commit
 from bench.system.version import __version__

@@ -32,6 +32,29 @@ def finished(folder: Path, data_sha256: str = "") -> Run | None:
     return run if run and run.row.status in FINISHED and not on_other_data(run, data_sha256) else None
 
 
+def usable(folder: Path, data_sha256: str, began: str, fresh: bool, before: str | None) -> Run | None:
+    """Return the run in ``folder``, which nobody is at work on, if a command need not run it.
+
+    That is one that finished, for ``fresh`` only if it was begun since the command was; and one that another process
+    has begun meanwhile and that failed, which would only fail again.
+
+    Args:
+        folder: of the run.
+        data_sha256: of the data that the command reads.
+        began: when the command did.
+        fresh: whether the command runs again what was begun before it.
+        before: ``started_at`` of what lay there when another process was found at work on it; None if none was.
+    """
+    run = recorded(folder)
+    if run is None or on_other_data(run, data_sha256):
+        return None
+    since = run.row.started_at >= began
+    if run.row.status in FINISHED:
+        return run if not fresh or (since and not run.row.resumed) else None
+    others = since or (before is not None and run.row.started_at != before)
+    return run if others and run.row.status != "interrupted" else None
+
+
 def on_other_data(run: Run, data_sha256: str) -> bool:
     """Say whether a run was made on data that is not that of the hash; not where one of both is unknown."""
     return bool(data_sha256 and run.row.data_sha256) and run.row.data_sha256 != data_sha256

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from bench.api import MetaAlgorithm
+from bench.records.columns import AdaptationPoint, TestTask, measured
 from bench.records.intervals import mean_ci95
-from bench.records.rows import AdaptationPoint, TestTask, measured
 from bench.records.run import write_run
 from bench.runs.job import Job
 from bench.settings.config import RunConfig

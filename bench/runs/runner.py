@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.records.run import Run
 from bench.runs.job import Job
-from bench.runs.kept import FINISHED, clear, finished, on_other_data, recorded
+from bench.runs.kept import clear, finished, recorded, usable
 from bench.runs.launch import PROFILER, WORKER, Launch
 from bench.runs.profile import PROFILE_SUMMARY
 from bench.runs.progress import Pace, Reports, line
@@ -95,10 +95,10 @@ class _Item:
     number: int
     config: RunConfig
     folder: Path
-    waited: bool = False
-    """Whether another process was found at work on it."""
     before: str | None = None
-    """``started_at`` of what its folder held when that process was found."""
+    """``started_at`` of what its folder held when another process was found at work on it: empty if nothing, None if
+    none was found.
+    """
     said: Owner | str = ""
 
 
@@ -163,7 +163,7 @@ class _Comparison:
             return False
         launched = False
         try:
-            kept = self._usable(item)
+            kept = usable(item.folder, self.place.data_sha256, self.began, self.fresh, item.before)
             if kept is not None:
                 self._ended(item, kept, kept=True)
             elif item.folder.exists():
@@ -177,28 +177,13 @@ class _Comparison:
         return True
 
     def _leave_for_later(self, item: _Item, lock: Lock) -> None:
-        if not item.waited:
+        if item.before is None:
             run = recorded(item.folder)
-            item.waited, item.before = True, run.row.started_at if run else None
+            item.before = run.row.started_at if run else ""
         owner = lock.owner() or "another process"
         if not self.todo and not self.signals.stopped and item.said != owner:
             item.said = owner
             self.reports.waiting(item.number, item.config.run_id, owner, self.fresh)
-
-    def _usable(self, item: _Item) -> Run | None:
-        """Return the run in the folder, which nobody is at work on, if this command need not run it.
-
-        That is one that finished, for ``--fresh`` only if it was begun since this command was; and one that another
-        process has begun meanwhile and that failed, which would only fail again.
-        """
-        run = recorded(item.folder)
-        if run is None or on_other_data(run, self.place.data_sha256):
-            return None
-        since = run.row.started_at >= self.began
-        if run.row.status in FINISHED:
-            return run if not self.fresh or (since and not run.row.resumed) else None
-        others = since or (item.waited and run.row.started_at != item.before)
-        return run if others and run.row.status != "interrupted" else None
 
     def _launch(self, item: _Item, lock: Lock, module: str) -> None:
         p = self.place
@@ -232,7 +217,7 @@ class _Comparison:
                 launch.close()
 
     def _ended(self, item: _Item, run: Run, kept: bool = False) -> None:
-        meanwhile = item.waited or run.row.started_at >= self.began
+        meanwhile = item.before is not None or run.row.started_at >= self.began
         why = "run by another process meanwhile" if meanwhile else "kept; --fresh runs it again"
         self.reports.ended(item.number, run, why if kept else "", going_on=not self.signals.stopped)
         self.failed |= not run.ok

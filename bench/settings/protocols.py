@@ -1,4 +1,4 @@
-"""Protocols: one readable TOML file each under bench/protocols/, resolved to the RunConfig of every run."""
+"""Protocols: one readable TOML file each under bench/settings/protocols/, resolved to the RunConfig of every run."""
 
 from __future__ import annotations
 

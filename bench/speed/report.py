@@ -16,7 +16,7 @@ from bench.report.drawing.legends import put_legend
 from bench.report.drawing.panels import COLUMN, Page, entitle, new_figure
 from bench.report.drawing.styles import SMALL
 from bench.speed.peers import PROJECT, VARIANTS, YARDSTICK
-from bench.system.rows import Columns
+from bench.system.csvfile import Columns
 from bench.system.text import markdown_table, number
 
 FASTER, SHARE, TASK_SHARE, START_S = 1.5, 0.5, 0.02, 15.0

@@ -13,7 +13,8 @@ from torch.func import replace_all_batch_norm_modules_
 from bench.api import SPLITS, Episode, Examples, TaskBatch
 from bench.network.build import build_network
 from bench.registry import BACKBONES
-from bench.tasks.images import ImagePool, ImageSet
+from bench.tasks.drawing import ImagePool
+from bench.tasks.images import ImageSet
 from bench.tasks.stream import TaskStream
 
 BACKBONE = "conv4"

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.api import Weights
-from bench.records.rows import CurvePoint
+from bench.records.columns import CurvePoint
 from bench.settings.config import RunConfig
 from bench.system.files import write_atomic
 from bench.system.untrusted import read_regular

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from bench.api import MetaAlgorithm, TaskLoss
+from bench.records.columns import CurvePoint, measured
 from bench.records.intervals import mean_ci95
-from bench.records.rows import CurvePoint, measured
 from bench.settings.config import RunConfig
 from bench.tasks.data import AUTO
 from bench.tasks.stream import TaskStream

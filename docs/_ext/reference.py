@@ -12,11 +12,11 @@ from typing import Any
 
 from markup import code, linked, prose, stacked, table
 
-from bench.analysis.anchors import ANCHOR_COLUMNS, Anchor, Beside
 from bench.analysis.comparison import Comparison
+from bench.analysis.published import ANCHOR_COLUMNS, Anchor, Beside
 from bench.analysis.time_to_accuracy import Reached
 from bench.cli.flags import parser
-from bench.records.rows import AdaptationPoint, CurvePoint, SummaryRow, TestTask
+from bench.records.columns import AdaptationPoint, CurvePoint, SummaryRow, TestTask
 from bench.registry import BACKBONES, DATASETS, hyperparameter_names
 from bench.report.outputs import outputs
 from bench.settings.config import RunConfig

@@ -15,7 +15,7 @@ from bench.api import Examples, TaskBatch
 from bench.network.build import build_network
 from bench.network.model import Classifier
 from bench.registry import BACKBONES, BenchError, create_algorithm
-from bench.tasks.images import ImagePool
+from bench.tasks.drawing import ImagePool
 from bench.tasks.stream import Episode, TaskStream, TaskWindow
 
 

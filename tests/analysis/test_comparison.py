@@ -12,7 +12,7 @@ from bench.analysis.arms import Setting, arms, by_setting
 from bench.analysis.comparison import compare
 from bench.analysis.curves import adaptation, drawn_points
 from bench.analysis.statistics import paired_comparison
-from bench.records.rows import AdaptationPoint, TestTask
+from bench.records.columns import AdaptationPoint, TestTask
 from bench.records.run import Run
 
 

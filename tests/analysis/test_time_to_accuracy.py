@@ -10,7 +10,7 @@ from made_runs import make_row, make_run
 
 from bench.analysis.arms import arms
 from bench.analysis.time_to_accuracy import THRESHOLDS, of_arm, reached_by, spacing, time_to_accuracy
-from bench.records.rows import CurvePoint
+from bench.records.columns import CurvePoint
 from bench.records.run import load_runs, write_run
 from bench.report.drawing.pictures import FIGURES
 from bench.report.words.costs import times, told

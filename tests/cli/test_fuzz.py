@@ -20,7 +20,8 @@ from PIL import Image
 from places import TOY
 
 from bench.api import BenchError, DataError
-from bench.cli import command, comparison
+from bench.cli import command
+from bench.cli import compare as comparison
 from bench.cli.flags import parser
 from bench.records.run import load_runs
 from bench.registry import load_plugin

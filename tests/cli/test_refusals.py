@@ -13,7 +13,8 @@ from places import TOY
 
 from bench.analysis.results import results_of
 from bench.api import BenchError, MetaAlgorithm
-from bench.cli import command, comparison
+from bench.cli import command
+from bench.cli import compare as comparison
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, Registry, load_plugin
 from bench.system.console import Console
 

@@ -7,7 +7,8 @@ import torch
 from places import TOY
 
 from bench.api import Dataset
-from bench.tasks.images import Classification, ImagePool, ImageSet
+from bench.tasks.drawing import ImagePool
+from bench.tasks.images import Classification, ImageSet
 from tests.plugins.wrong import caught
 
 DATASETS: dict[type, tuple[str, str]] = {}

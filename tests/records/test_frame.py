@@ -12,7 +12,7 @@ from made_runs import make_run, reported
 from places import REPOSITORY
 
 import bench
-from bench.records.rows import SummaryRow
+from bench.records.columns import SummaryRow
 
 
 def test_results_are_a_table_of_typed_columns_and_the_same_as_summary_csv(tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from made_runs import make_row, make_run
 
 from bench.analysis.results import results_of
-from bench.records.rows import STATUS, AdaptationPoint, CurvePoint, SummaryRow, TestTask, measured
+from bench.records.columns import STATUS, AdaptationPoint, CurvePoint, SummaryRow, TestTask, measured
 from bench.records.run import add_tables, load_run, load_runs, read_rows, rewrite_status, write_csv, write_run
 from bench.report.words.summary import summary_md
 from bench.runs.kept import finished

@@ -12,10 +12,10 @@ from bench.analysis.results import load, results_of
 from bench.records.run import EXAMPLES_FILE, load_run, load_runs, write_run
 from bench.report.drawing import styles
 from bench.report.drawing.colours import colours
-from bench.report.page.figures import figures, on_dark
+from bench.report.interactive.figures import figures, on_dark
+from bench.report.interactive.traces import DASHES, GREY, SYMBOLS
 from bench.report.page.report_html import report_html
 from bench.report.page.study import study_page
-from bench.report.page.traces import DASHES, GREY, SYMBOLS
 
 
 def compared(out):

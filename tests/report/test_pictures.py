@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from bench.analysis.arms import arms
-from bench.records.rows import CurvePoint
+from bench.records.columns import CurvePoint
 from bench.records.run import load_runs
 from bench.report.drawing.axes import fraction_axis
 from bench.report.drawing.colours import registered

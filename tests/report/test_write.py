@@ -16,7 +16,7 @@ from bench.analysis.arms import arms
 from bench.analysis.comparison import compare
 from bench.analysis.results import load, results_of
 from bench.analysis.statistics import paired_comparison
-from bench.records.rows import MODES, SummaryRow, TestTask
+from bench.records.columns import MODES, SummaryRow, TestTask
 from bench.records.run import load_runs, read_rows, write_run
 from bench.report.words.terminal import comparison_table
 from bench.report.write import write_report

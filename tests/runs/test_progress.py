@@ -3,7 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-from bench.records.rows import CurvePoint
+from bench.records.columns import CurvePoint
 from bench.runs import progress as said
 from bench.runs.job import Job
 from bench.runs.progress import Pace, Pulse

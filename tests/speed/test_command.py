@@ -15,7 +15,7 @@ from bench.speed.measure import Disagreement, Product, agreement
 from bench.speed.peers import PROJECT, VARIANTS, vmap_of_grad
 from bench.speed.report import SpeedRow
 from bench.speed.variant import Variant
-from bench.system.rows import read_rows
+from bench.system.csvfile import read_rows
 
 
 def test_a_variant_that_computes_something_else_stops_the_script(monkeypatch, capsys, tmp_path):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from made_runs import make_row
 from places import REPOSITORY
 
-from bench.records.rows import CurvePoint, SummaryRow
+from bench.records.columns import CurvePoint, SummaryRow
 from bench.records.run import read_rows, write_atomic, write_csv
 from bench.system import files
 from bench.system.files import plain, remove_leftovers

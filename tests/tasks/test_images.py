@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from bench.api import BenchError, Episode
-from bench.tasks.images import Classification, ImagePool
+from bench.tasks.drawing import ImagePool
+from bench.tasks.images import Classification
 from bench.tasks.stream import TaskStream, TaskWindow
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import torch
 from reference_streams import chi_square, reference_bits, threshold
 
 from bench.api import BenchError, Episode
-from bench.tasks.images import ImagePool
+from bench.tasks.drawing import ImagePool
 from bench.tasks.stream import TaskStream
 
 CPU = torch.device("cpu")

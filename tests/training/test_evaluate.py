@@ -9,7 +9,8 @@ from bench.network.build import build_network
 from bench.network.model import Classifier
 from bench.records.intervals import mean_ci95
 from bench.registry import create_algorithm, create_backbone
-from bench.tasks.images import Classification, ImagePool
+from bench.tasks.drawing import ImagePool
+from bench.tasks.images import Classification
 from bench.tasks.stream import TaskStream
 from bench.training.evaluate import PLAIN, TRANSDUCTIVE, evaluate
 

@@ -8,7 +8,7 @@ from trainings import ADAM, CPU, FakeRecorder, Stopped, make_training, same, sto
 
 from bench.api import BenchError, Episode, MetaGrad, TaskBatch
 from bench.settings.config import SCHEDULES, RunConfig
-from bench.tasks.images import ImagePool
+from bench.tasks.drawing import ImagePool
 from bench.tasks.stream import TaskStream
 
 

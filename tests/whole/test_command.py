@@ -307,7 +307,7 @@ def test_wrong_usage_is_one_line_and_status_2_before_anything_is_trained(args, w
 
 def test_sigterm_while_tables_are_written_is_an_interrupt_too(tmp_path, monkeypatch, capsys):
     from bench.cli import command as module
-    from bench.cli import comparison
+    from bench.cli import compare as comparison
 
     make_run(tmp_path)
     before = signal.getsignal(signal.SIGTERM)
@@ -319,7 +319,7 @@ def test_sigterm_while_tables_are_written_is_an_interrupt_too(tmp_path, monkeypa
 
 def test_tables_that_cannot_be_written_after_the_runs_are_a_failure_and_not_wrong_usage(tmp_path, monkeypatch, capsys):
     from bench.cli import command as module
-    from bench.cli import comparison
+    from bench.cli import compare as comparison
 
     def full(out, **_):
         raise OSError(28, "No space left on device", "summary.csv")
@@ -339,7 +339,7 @@ def test_tables_that_cannot_be_written_after_the_runs_are_a_failure_and_not_wron
                                               (["--jobs", "2", "--threads", "3"], 3)])  # fmt: skip
 def test_runs_beside_each_other_share_the_cores_unless_told_otherwise(args, threads, tmp_path, monkeypatch):
     from bench.cli import command as module
-    from bench.cli import comparison
+    from bench.cli import compare as comparison
 
     monkeypatch.setenv("OMP_NUM_THREADS", "4")
     given = []

@@ -18,7 +18,7 @@ from bench.analysis.comparison import Comparison
 from bench.analysis.results import results_of
 from bench.records.run import load_runs
 from bench.report.words.summary import summary_md
-from bench.system.rows import write_csv
+from bench.system.csvfile import write_csv
 
 QUICK = REPOSITORY / "results" / "reference" / "quick-cpu"
 MODES = {"plain": "acc", "transductive": "acc_transductive"}

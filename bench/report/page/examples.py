@@ -12,7 +12,7 @@ from PIL import Image
 
 from bench.analysis.arms import Arm
 from bench.analysis.results import EXAMPLE_SEEDS
-from bench.records.rows import MODES
+from bench.records.columns import MODES
 from bench.training.examples import ExampleTasks
 
 

@@ -11,13 +11,13 @@ from itertools import groupby
 
 from bench.analysis.arms import by_setting
 from bench.analysis.naming import heading, place
+from bench.analysis.outcomes import published_sentences
 from bench.analysis.results import Results
-from bench.analysis.verdicts import published_sentences
 from bench.report.drawing.colours import colours
+from bench.report.interactive.figures import figures, on_dark
 from bench.report.outputs import Files, output
 from bench.report.page.elements import as_json, environment, libraries, package, script
 from bench.report.page.examples import examples
-from bench.report.page.figures import figures, on_dark
 from bench.report.page.sections import counts, markdown_html, sections_of
 from bench.report.page.tables import RUN_HEADERS, filled, result_headers, result_rows, run_cells
 from bench.report.repeat import repeat_command

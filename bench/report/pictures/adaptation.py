@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from bench.analysis.arms import Arm
 from bench.analysis.curves import adaptation as curve_of
 from bench.analysis.curves import drawn_points
-from bench.records.rows import MODES
+from bench.records.columns import MODES
 from bench.report.drawing.axes import finish, fraction_axis, log_ticks, thousands
 from bench.report.drawing.legends import band_handles, legend, shade
 from bench.report.drawing.panels import COLUMN, Page, in_panels, make_panels

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.analysis.anchors import ANCHOR_COLUMNS
+from bench.analysis.published import ANCHOR_COLUMNS
 from bench.analysis.results import Results
 from bench.report.encoding import both
 from bench.report.outputs import Files, output

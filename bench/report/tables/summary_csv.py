@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bench.analysis.results import Results
-from bench.records.rows import SummaryRow
+from bench.records.columns import SummaryRow
 from bench.report.encoding import both
 from bench.report.outputs import Files, output
 

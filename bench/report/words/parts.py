@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.analysis.arms import Arm, by_setting
 from bench.analysis.naming import place
-from bench.records.rows import MODES
+from bench.records.columns import MODES
 from bench.system.text import escape
 
 _TITLES = {"accuracy": "Accuracy", "mse": "Mean squared error (mse)"}

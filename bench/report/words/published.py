@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bench.analysis.anchors import DRIFT, FAIR_SEEDS, Beside
+from bench.analysis.published import DRIFT, FAIR_SEEDS, Beside
 from bench.system.text import escape, fraction, markdown_table, plus_minus
 
 
@@ -37,7 +37,8 @@ def published(lines: Sequence[Beside]) -> list[str]:
         for a in (line.anchor for line in lines)
         if a.kind == "anchor"
     )
-    return [*blocks, f"Sources: {'; '.join(map(escape, cited))}. Tags are explained in `bench/anchors.toml`."]
+    sources = "; ".join(map(escape, cited))
+    return [*blocks, f"Sources: {sources}. Tags are explained in `bench/analysis/published.toml`."]
 
 
 def _judged(lines: Sequence[Beside]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.analysis.arms import Arm
 from bench.analysis.comparison import Comparison
 from bench.analysis.curves import adaptation
-from bench.records.rows import MODES
+from bench.records.columns import MODES
 from bench.report.words.parts import measures, modes, per_setting
 from bench.system.text import fraction, markdown_table, plus_minus
 

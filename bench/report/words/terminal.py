@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 from bench.analysis.arms import Arm, by_setting
 from bench.analysis.naming import heading
+from bench.analysis.outcomes import published_sentences
 from bench.analysis.results import Results
-from bench.analysis.verdicts import published_sentences
 from bench.report.outputs import Files, output
 from bench.report.words.parts import modes
 from bench.system.console import styled, width

@@ -11,7 +11,7 @@ from bench.analysis.statistics import PairedDifference
 from bench.records.run import Run
 from bench.studies.arms.cells import Cell, arm_of
 from bench.studies.study import run_of
-from bench.system.rows import Columns
+from bench.system.csvfile import Columns
 from bench.system.text import fraction, markdown_table, plus_minus
 
 

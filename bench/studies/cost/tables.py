@@ -10,7 +10,7 @@ from bench.records.run import Run
 from bench.studies.axes import Axis
 from bench.studies.cost.points import AXES, BASE, MEMORY_STEPS, Point
 from bench.studies.study import run_of
-from bench.system.rows import Columns
+from bench.system.csvfile import Columns
 from bench.system.text import markdown_table, number
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from bench.analysis.comparison import Comparison
-from bench.records.rows import CurvePoint
+from bench.records.columns import CurvePoint
 from bench.records.run import Run
 from bench.report.drawing.pictures import write_pictures
 from bench.report.encoding import write_both

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.analysis.arms import Arm
 from bench.analysis.curves import validation
-from bench.records.rows import MODES
+from bench.records.columns import MODES
 from bench.report.drawing.axes import finish, fraction_axis, label_ends, thousands
 from bench.report.drawing.panels import COLUMN, Page, entitle, new_figure
 from bench.report.drawing.styles import TEXT, literal, styles

@@ -13,7 +13,7 @@ from bench.records.run import Run, add_tables
 from bench.registry import create_algorithm
 from bench.settings.config import RunConfig
 from bench.studies.study import run_of
-from bench.system.rows import Columns
+from bench.system.csvfile import Columns
 from bench.tasks.data import load_data
 from bench.tasks.stream import TaskStream
 from bench.training.checkpoint import read_checkpoint

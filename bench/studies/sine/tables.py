@@ -10,7 +10,7 @@ import numpy as np
 from bench.analysis.statistics import PairedDifference, holm, paired_comparison
 from bench.studies.arms.tables import difference_table
 from bench.studies.sine.follow import STEPS, TASKS, Followed
-from bench.system.rows import Columns
+from bench.system.csvfile import Columns
 from bench.system.text import counted, markdown_table, number
 
 

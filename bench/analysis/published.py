@@ -1,6 +1,6 @@
 """Published accuracies beside ours: which of ours may be compared with which, and what may be said of it.
 
-The numbers are data, in ``anchors.toml``; nothing here knows an algorithm or a paper.
+The numbers are data, in ``published.toml``; nothing here knows an algorithm or a paper.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from bench.analysis.arms import Arm
 from bench.api import BenchError
-from bench.records.rows import MODES
+from bench.records.columns import MODES
 from bench.records.run import Run
 from bench.registry import create_algorithm
 from bench.settings.protocols import IDENTITY, load_protocol, resolve
 
-FILE = Path(__file__).with_name("anchors.toml")
+FILE = Path(__file__).with_name("published.toml")
 KINDS = ("anchor", "older", "context")
 
 DRIFT = 0.003  # of frameworks, padding, initialisation: what no tolerance of a paper covers

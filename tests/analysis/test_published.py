@@ -11,11 +11,11 @@ import re
 import pytest
 from made_runs import make_run, reported
 
-from bench.analysis.anchors import ANCHOR_COLUMNS, KINDS, Anchor, beside, load_anchors
 from bench.analysis.arms import arms
+from bench.analysis.outcomes import published_sentences
+from bench.analysis.published import ANCHOR_COLUMNS, KINDS, Anchor, beside, load_anchors
 from bench.analysis.results import load
-from bench.analysis.verdicts import published_sentences
-from bench.records.rows import MODES
+from bench.records.columns import MODES
 from bench.records.run import load_runs, write_run
 from bench.report.words.published import published
 from bench.report.words.terminal import comparison_table

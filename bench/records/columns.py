@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.system.rows import Columns, later_column
+from bench.system.csvfile import Columns, later_column
 
 STATUS = ("ok", "failed", "diverged", "oom", "leaking", "interrupted")
 

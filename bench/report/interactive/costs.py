@@ -1,4 +1,4 @@
-"""Interactive bars: step time and peak memory."""
+"""Step time and peak memory, as interactive figures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 from bench.analysis.arms import Arm
 from bench.analysis.comparison import Comparison
-from bench.report.page.spec import FigureSpec, several
-from bench.report.page.traces import ROW, axis, in_rows, literal, short
+from bench.report.interactive.spec import FigureSpec, several
+from bench.report.interactive.traces import ROW, axis, in_rows, literal, short
 from bench.system.text import number
 
 

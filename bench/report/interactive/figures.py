@@ -12,11 +12,14 @@ from bench.analysis.arms import Arm, by_setting
 from bench.analysis.comparison import Comparison
 from bench.analysis.results import Results
 from bench.report.drawing.colours import Labels, colours
-from bench.report.page.bars import peak_memory, step_time
-from bench.report.page.lines import accuracy_vs_tasks, accuracy_vs_wallclock, adaptation_plain, adaptation_transductive
-from bench.report.page.points import accuracy_vs_cost, differences, published
-from bench.report.page.spec import FigureSpec
-from bench.report.page.traces import (
+from bench.report.interactive.accuracy_vs_cost import accuracy_vs_cost
+from bench.report.interactive.adaptation import adaptation_plain, adaptation_transductive
+from bench.report.interactive.costs import peak_memory, step_time
+from bench.report.interactive.curves import accuracy_vs_tasks, accuracy_vs_wallclock
+from bench.report.interactive.differences import differences
+from bench.report.interactive.published import published
+from bench.report.interactive.spec import FigureSpec
+from bench.report.interactive.traces import (
     faint,
 )
 

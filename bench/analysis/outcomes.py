@@ -1,0 +1,150 @@
+"""The outcome of every setting, decided once: who leads, who wins, and the sentences that say so."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from bench.analysis.arms import Arm, Setting, budgets, by_setting
+from bench.analysis.comparison import Comparison
+from bench.analysis.naming import place
+from bench.analysis.published import Beside
+from bench.records.columns import MODES
+from bench.system.text import plus_minus
+
+ALL_PAIRS = 12
+"""Arms of one setting whose pairs are all told; of more the leader's are, and a sentence says so."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What may be said of one setting in one test mode. Every output takes its words and marks from here.
+
+    ``leader`` is the arm with the best mean, which is a fact and no verdict. ``winner`` is the arm that beats each of
+    the others: the corrected test over tasks shows it and all seeds agree. ``settled`` says that the test over seeds
+    shows it too, so that it holds of the algorithms and not only of the models trained here. Labels are empty where
+    there is none.
+    """
+
+    setting: Setting
+    place: str
+    mode: str
+    leader: str
+    winner: str
+    settled: bool
+    sentences: tuple[str, ...]
+
+
+def outcomes(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> list[Outcome]:
+    """Return what may be said of every setting with finished runs, in both test modes."""
+    finished = [arm for arm in arms if arm.ok]
+    return [
+        _outcome(members, [c for c in comparisons if c.setting == setting and c.mode == mode], mode, finished)
+        for setting, members in by_setting(finished)
+        for mode in MODES
+    ]
+
+
+def _outcome(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, among: Sequence[Arm]) -> Outcome:
+    leader = _leader(arms, mode)
+    beaten = _beaten(pairs, lambda c: c.judged.shown and all(d * c.diff > 0 for d in c.seed_diffs))
+    for_good = _beaten(pairs, lambda c: c.judged.settled)
+    others = {arm.label: {other.label for other in arms} - {arm.label} for arm in arms}
+    winner = next((label for label, rest in others.items() if rest and rest <= beaten.get(label, set())), "")
+    settled = bool(winner) and others[winner] <= for_good.get(winner, set())
+    sentences = (*_sentences(arms, pairs, mode, leader), *unequal(arms))
+    told = place(arms[0], among)
+    return Outcome(arms[0].setting, told, mode, leader.label if leader else "", winner, settled, sentences)
+
+
+def _beaten(pairs: Iterable[Comparison], test: Callable[[Comparison], bool]) -> dict[str, set[str]]:
+    """Return by label the labels that it beats by the test."""
+    found: dict[str, set[str]] = {}
+    for c in pairs:
+        if test(c):
+            found.setdefault(c.judged.better, set()).add(c.judged.worse)
+    return found
+
+
+def _leader(arms: Sequence[Arm], mode: str) -> Arm | None:
+    """Return the arm with the best mean, None where nothing was measured."""
+    known = [arm for arm in arms if math.isfinite(arm.mean(arm.tested[mode]))]
+    sign = 1 if all(arm.measure == "accuracy" for arm in arms) else -1
+    return max(known, key=lambda arm: sign * arm.mean(arm.tested[mode]), default=None)
+
+
+def published_sentences(lines: Iterable[Beside]) -> list[str]:
+    """Return a sentence for each published value that something of ours stands beside."""
+    return [
+        f"{line.label}, {line.anchor.n_way}-way {line.anchor.k_shot}-shot {line.anchor.mode}:"
+        f" {plus_minus(line.test_acc, line.test_acc_ci95 or math.nan)}, published"
+        f" {plus_minus(line.anchor.published, line.anchor.published_pm or math.nan)}: {line.verdict}."
+        for line in lines
+        if line.test_acc is not None
+    ]
+
+
+def unequal(arms: Sequence[Arm]) -> list[str]:
+    """Return what the arms of one setting did not have in common, which restricts every verdict on them."""
+    sentences = []
+    seen = budgets(arms)
+    if len({tuple(budget) for budget in seen.values()}) > 1:
+        least, most = (choose(n for budget in seen.values() for n in budget) for choose in (min, max))
+        sentences.append(f"Training budgets differ: {least:,} to {most:,} tasks.")
+    steps = {a.label: run.row.inner_steps for a in arms for run in a.ok.values() if run.row.inner_steps is not None}
+    if len(set(steps.values())) > 1:
+        by_count: dict[int, list[str]] = {}
+        for label, count in sorted(steps.items(), key=lambda pair: pair[1]):
+            by_count.setdefault(count, []).append(label)
+        told = (f"{count} ({_listed(labels)})" for count, labels in by_count.items())
+        sentences.append(f"Inner steps in training differ: {', '.join(told)}.")
+    return sentences
+
+
+def _sentences(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, leader: Arm | None) -> list[str]:
+    if leader is None:
+        return ["Nothing was measured."]
+    accuracy = all(arm.measure == "accuracy" for arm in arms)
+    best = leader.mean(leader.tested[mode])
+    score = plus_minus(best, leader.ci95(leader.tested[mode]))
+    measure = "accuracy" if accuracy else leader.measure
+    known = [arm for arm in arms if math.isfinite(arm.mean(arm.tested[mode]))]
+    if len(known) == 1:
+        only = "Only one algorithm has finished: there is nothing to compare it with."
+        return [f"{leader.label}: {measure} {score}.", only]
+    ties = [arm.label for arm in known if arm.mean(arm.tested[mode]) == best]
+    sentences = [f"{'Highest' if accuracy else 'Lowest'} mean {measure}: {_listed(ties)}, {score}."]
+    if not accuracy:
+        return [*sentences, "Differences of errors are not tested, so that this is no verdict."]
+    if not pairs:
+        return [*sentences, "No two algorithms have finished on the same test tasks, so that this is no verdict."]
+    if len(known) > ALL_PAIRS:
+        told = _told([c for c in pairs if leader.label in (c.algo_a, c.algo_b)])
+        return [*sentences, *told, f"Only pairs with {leader.label} are told here; the table of differences has all."]
+    return sentences + _told(pairs)
+
+
+def _told(pairs: Sequence[Comparison]) -> list[str]:
+    shown: dict[tuple[str, str], list[str]] = {}
+    open_: dict[str, list[str]] = {}
+    for c in pairs:
+        v = c.judged
+        if v.shown:
+            shown.setdefault((v.better, v.restriction), []).append(f"{v.worse} by {abs(c.diff):.4f}")
+        else:
+            open_.setdefault(c.algo_a, []).append(c.algo_b)
+    sentences = []
+    for (better, restriction), beaten in shown.items():
+        sentences.append(f"{better} is better than {_listed(beaten)}{_tidy(restriction)}.")
+    for first, others in open_.items():
+        sentences.append(f"No difference shown between {first} and {_listed(others, 'or')}.")
+    return sentences
+
+
+def _tidy(restriction: str) -> str:
+    return f",{restriction}" if restriction and not restriction.startswith((" (", ",", ";")) else restriction
+
+
+def _listed(names: Sequence[str], word: str = "and") -> str:
+    return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else names[0]

@@ -1,0 +1,1 @@
+"""Figures that answer: specifications for plotly.js by subject, which report.html draws."""
