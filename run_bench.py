@@ -1,4 +1,4 @@
-"""Compare meta-learning algorithms on identical task streams: the entry point; what it does is in bench/command.py."""
+"""Compare meta-learning algorithms on identical task streams: the entry point of what bench/cli/command.py does."""
 
 from __future__ import annotations
 

@@ -5,6 +5,7 @@ Most are forked from one process that has imported what they need: nothing is ga
 """
 
 import csv
+import functools
 import json
 import os
 import subprocess
@@ -15,14 +16,15 @@ from pathlib import Path
 
 from places import PLUGINS, REPOSITORY
 
-from bench.system.forkserver import Server
+from bench.runs import launch
+from bench.system import forked
+from bench.system.forked import Forked
 
 SMALL = [
     *("--plugin", str(PLUGINS / "toy_data.py"), "--dataset", "toy", "--backbone", "one-layer", "--device", "cpu"),
     *("--meta-steps", "12", "--meta-batch", "4", "--test-tasks", "60", "--val-tasks", "20", "--val-points", "3"),
 ]
 _COUNTED = "COVERAGE_PROCESS_CONFIG"
-_server = None
 
 
 def uncounted(**further):
@@ -62,13 +64,18 @@ def start_run(signals, module, argument, files=()):
 
 
 def _forked(kind, asked, *files):
-    global _server
-    if _server is None or _server.gone:
-        path = os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)])
-        with unittest.mock.patch.dict(os.environ, uncounted(), clear=True):
-            _server = Server(["forked_child"], {"PYTHONPATH": path})
+    """Return a forked process; the first call has the server begun, which counts no coverage of its own."""
     asked |= {"kind": kind, "counted": os.environ.get(_COUNTED)}
-    return _server.start("forked_child", json.dumps(asked), *files)
+    with unittest.mock.patch.dict(os.environ, uncounted(), clear=True):
+        prepare()
+        return Forked("forked_child", json.dumps(asked), files[0], {}, *files[1:])
+
+
+@functools.cache
+def prepare():
+    """Have all that commands and runs need imported by the process that they are forked from."""
+    path = os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)])
+    forked.prepare(["forked_child"], launch.WORKER_ENVIRONMENT | {"PYTHONPATH": path})
 
 
 def table(path):

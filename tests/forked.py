@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ class Forked:
         if self.pid:
             return
         status = 70
+        multiprocessing.process._parent_process = None  # whoever had us forked has not had this one
         try:
             os.setsid()
             if log is not None:

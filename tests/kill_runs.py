@@ -284,16 +284,25 @@ class Killing:
 def kill(command, how):
     """SIGKILL a command and its worker, or one of the two; the command stands still meanwhile. Returns what was hit."""
     os.kill(command, signal.SIGSTOP)
-    children = Path(f"/proc/{command}/task/{command}/children").read_text().split()
-    if how == WORKER and not children:
+    below = list(descendants(command))
+    workers = [pid for pid in below if os.getsid(pid) == pid]  # the others fork them
+    if how == WORKER and not workers:
         how = ALL
-    if how != COMMAND:
-        for child in map(int, children):
-            os.kill(child, signal.SIGKILL)
+    for pid in {ALL: below, WORKER: workers, COMMAND: []}[how]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     if how != WORKER:
         os.kill(command, signal.SIGKILL)
     os.kill(command, signal.SIGCONT)
     return how
+
+
+def descendants(pid):
+    """Yield the processes that one has begun, and theirs."""
+    with contextlib.suppress(FileNotFoundError):
+        for child in map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()):
+            yield child
+            yield from descendants(child)
 
 
 def reap():

@@ -47,11 +47,10 @@ def comparison(args: argparse.Namespace, place: Place, console: Console) -> tupl
             for run in results.runs:
                 after_run(run)
         return 0, results
-    launch.prepare()  # which imports while the plan is made
     asked, configs = plan(args, place, console.warn)
     place = dataclasses.replace(place, data_sha256=asked.data_sha256)
     configfile.save(args, place, configfile.resolved(args, asked, configs))
-    say_how([c for c in configs if unfinished(args, place.out, asked.data_sha256)(c)], place, console)
+    get_ready([c for c in configs if unfinished(args, place.out, asked.data_sha256)(c)], place, console)
     status = run_all(configs, place, args.fresh, console.say, None, begun(console, place), after_run)
     with tables(after_runs=True):
         results = write_report(place.out)
@@ -67,14 +66,19 @@ def with_lost(status: int, configs: Iterable[RunConfig], runs: Iterable[Run], co
     return FAILED
 
 
-def say_how(configs: Sequence[RunConfig], place: Place, console: Console) -> None:
-    """Say what will show in the times of runs to be made: other work on this machine, and runs beside each other."""
+def get_ready(configs: Sequence[RunConfig], place: Place, console: Console) -> None:
+    """Say what will show in the times of the runs to be made, and have what they need imported.
+
+    Raises:
+        OSError: no process can be made.
+    """
     if not configs:
         return
     warn_if_busy(console)
     if place.jobs > 1:
         threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
         console.say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
+    launch.prepare()
 
 
 def begun(console: Console, place: Place) -> Callable[[str], None]:
@@ -101,26 +105,29 @@ def tables(after_runs: bool) -> Iterator[None]:
         raise Halted.by(error) from error
 
 
-_NOT_COMPARED = ("list", "study", "vary")
+_NOT_COMPARED = ("help", "list", "study", "vary")
 
 
 def compare(algos: Sequence[str] | str | None = None, **flags: Any) -> Results:
     """Run what ``python run_bench.py`` runs with the same flags, and return the results.
 
     Finished runs are kept and unfinished ones continued, as the command does it. Lines on the progress go to stdout.
+    The process that has imported what runs need stays with this one, for the next call.
 
     Args:
         algos: registered algorithms; left out, the command's own.
-        flags: every flag of the command under its own name: ``n_way=5``, ``k_shot=[1, 5]``, ``seeds=[0, 1, 2]``,
-            ``set=["maml.inner_lr=0.4"]``, ``plugin="mine.py"``, ``out="results/first"``, ``fresh=True``. Lists make a
-            grid where the flag takes a comma list.
+        flags: every flag of the command under its own name, save ``--list``, ``--study`` and ``--vary``: ``n_way=5``,
+            ``k_shot=[1, 5]``, ``seeds=[0, 1, 2]``, ``set=["maml.inner_lr=0.4"]``, ``plugin="mine.py"``,
+            ``out="results/first"``, ``fresh=True``. Lists make a grid where the flag takes a comma list.
     Returns:
         All runs under ``out``, failed ones included, and what follows from them.
     Raises:
         BenchError: wrong usage or data, in one line, before anything is trained.
+        Halted: results cannot be written.
+        OSError: a file or folder cannot be read or made; no process can.
         KeyboardInterrupt: interrupted; the same call goes on from there.
     """
-    known = {name: flag for name, flag in configfile.keys(parser()).items() if name not in _NOT_COMPARED}
+    known = configfile.keys(parser(), but=_NOT_COMPARED)
     given = {"algos": algos, **flags}
     words: list[str] = []
     for name, value in given.items():
@@ -130,9 +137,10 @@ def compare(algos: Sequence[str] | str | None = None, **flags: Any) -> Results:
             words += configfile.words(name, known[name], _plain(value), Path())
     args = arguments(words)
     console = Console()
+    place = place_of(args, words)
     try:
-        console.open(args.quiet, args.log_file)
-        status, results = comparison(args, place_of(args, words), console)
+        console.open(args.quiet, place.log_file)
+        status, results = comparison(args, place, console)
     finally:
         console.close()
     if status == INTERRUPTED:

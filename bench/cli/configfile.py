@@ -39,12 +39,12 @@ _HEADER = """\
 """
 
 
-def keys(parser: argparse.ArgumentParser) -> dict[str, argparse.Action]:
+def keys(parser: argparse.ArgumentParser, but: Collection[str] = _NOT_KEYS) -> dict[str, argparse.Action]:
     """Return the flag of every key that a configuration file may hold, named like the flag: ``n_way``, ``seeds``."""
     return {
         action.option_strings[0].removeprefix("--").replace("-", "_"): action
         for action in parser._actions
-        if action.dest not in _NOT_KEYS
+        if action.dest not in but
     }
 
 

@@ -7,12 +7,11 @@ import dataclasses
 
 from bench.api import BenchError
 from bench.cli import configfile
-from bench.cli.compare import begun, say_how, tables, with_lost
+from bench.cli.compare import begun, get_ready, tables, with_lost
 from bench.cli.plan import check, request, unfinished
 from bench.records.run import load_runs
 from bench.report.tables import tensorboard
 from bench.report.write import write_study_page
-from bench.runs import launch
 from bench.runs.runner import Place, run_all
 from bench.studies.study import STUDIES
 from bench.system.console import Console
@@ -33,8 +32,6 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     check_inside(place.out, [f"study-{args.study}"])
     place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
     after_run = tensorboard.writer(place.out) if args.tensorboard else None
-    if not args.report:
-        launch.prepare()
     asked = request(args, place)
     chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
     source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn)
@@ -46,7 +43,7 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     status = 0
     if not args.report:
         configfile.save(args, place, configfile.as_given(args, asked))
-        say_how([c for c in configs if due(c)], place, console)
+        get_ready([c for c in configs if due(c)], place, console)
         status = run_all(configs, place, args.fresh, console.say, chosen.line, begun(console, place), after_run)
     with tables(after_runs=not args.report), tables_turn(place.out):
         runs = {run.row.run_id: run for run in load_runs(place.out)}

@@ -17,7 +17,8 @@ from bench.runs import presence
 from bench.runs.job import Job
 from bench.runs.kept import recorded
 from bench.runs.signals import INTERRUPTED, Forwarding, Worker, verdict
-from bench.system.forkserver import Server, server
+from bench.system import forked
+from bench.system.forked import Forked
 from bench.system.locks import Lock
 from bench.system.machine import ROOT
 
@@ -48,18 +49,18 @@ def worker_environment() -> dict[str, str]:
 
 
 def prepare() -> None:
-    """Have the process that forks runs begin to import what they need."""
-    _server()
+    """Have what runs need imported once, by the process that they are forked from; return when that is done.
 
-
-def _server() -> Server:
-    return server(_PRELOADED, worker_environment())
+    Raises:
+        OSError: no process can be made.
+    """
+    forked.prepare(_PRELOADED, worker_environment())
 
 
 def start_process(signals: Forwarding, module: str, argument: str, files: Sequence[int] = ()) -> Worker:
     """Run a module in a fresh process, which holds the open ``files``, and hand it signals from now on."""
     with signals.held():
-        process = _server().start(module, argument, files)
+        process = Forked(module, argument, files, worker_environment())
         signals.add(process)
     return process
 

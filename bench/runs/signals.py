@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import select
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -91,9 +94,13 @@ class Forwarding:
 
 @contextmanager
 def forwarding_signals() -> Iterator[Forwarding]:
-    """Let SIGINT and SIGTERM go to the workers that are started meanwhile; put everything back at the end."""
+    """Let SIGINT and SIGTERM go to the workers that are started meanwhile; put everything back at the end.
+
+    Python hands signals to its main thread alone: elsewhere, say in a thread of a notebook, they go where they went.
+    """
     forwarding = Forwarding()
-    before = {number: signal.signal(number, forwarding.on_signal) for number in forwarding.SIGNALS}
+    ours = forwarding.SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, forwarding.on_signal) for number in ours}
     try:
         yield forwarding
     finally:
@@ -110,7 +117,9 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
-        self._parent = os.getppid()
+        self._parent, self._runner = os.getppid(), select.poll()
+        if (runner := multiprocessing.parent_process()) is not None:
+            self._runner.register(runner.sentinel)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # the runner blocks them
@@ -122,8 +131,12 @@ class Stop:
 
     def check(self) -> None:
         """Raise Interrupted if a signal came or the runner is gone."""
-        if self.asked or os.getppid() != self._parent:
+        if self.asked or self._alone():
             raise Interrupted
+
+    def _alone(self) -> bool:
+        """Say whether the runner is gone, be it our parent or what had us forked."""
+        return bool(self._runner.poll(0)) if multiprocessing.parent_process() else os.getppid() != self._parent
 
 
 def verdict(code: int) -> tuple[str, str]:

@@ -194,7 +194,8 @@ def peak_here(case: Problem, variant: str) -> float | None:
 def start_seconds(algos: list[str], device: torch.device, threads: int) -> dict[str, tuple[float, float]]:
     """Return, by algorithm, a worker's time from its start to the end of its first meta-step: first run, second run.
 
-    It is ``setup_s`` of ``run_bench.py`` on the embedded data set, both runs with one ``--out``, imports included.
+    It is ``setup_s`` of ``run_bench.py`` on the embedded data set, both runs with one ``--out``: data, compilation and
+    capture, but no imports.
     """
     found: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -175,7 +175,7 @@ other through `higher`, for reptile with `torch.optim.Adam`. `vmap`: `torch.func
 every step; the others find theirs ready. `supervised`: forward and backward of as many images (each support image
 once per inner step, each query image once) through one network, channels last, batches of 100, no optimizer. Work:
 convolutions and linear layers as torch's own operators execute them in the plain loop; in brackets without what they
-compute and throw away in second order (`bench/speedwork.py`). Share: of the faster of two float32 matrix products in
+compute and throw away in second order (`bench/speed/work.py`). Share: of the faster of two float32 matrix products in
 the same round, best of three tries; best of all rounds: {rates}. Before anything was timed, the variants' meta-
 gradients agreed in float64 to a relative {error}."""
 

@@ -122,11 +122,6 @@ def csv_text(rows: Iterable[object], columns: Sequence[str]) -> str:
     return table_text(pd.DataFrame(cells, columns=list(columns), dtype=object))
 
 
-def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write ``table`` without its index, as ``write_csv`` does, in one step."""
-    write_atomic(path, table_text(table))
-
-
 def table_text(table: pd.DataFrame) -> str:
     """Return ``table`` without its index as CSV; every missing value is an empty cell."""
     table = table.replace(rf"\A(?={_FORMULA})", "'", regex=True)

@@ -1,5 +1,7 @@
 """``bench.compare``: the command from Python."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from commands import table
 from places import TOY
@@ -46,6 +48,8 @@ def test_it_runs_what_the_command_runs_and_returns_what_follows(tmp_path, capsys
     again = bench.compare(algos="reptile,maml", out=str(tmp_path), **flags)
     assert capsys.readouterr().out.count("(kept; --fresh runs it again)") == 4
     assert [run.row for run in again.runs] == [run.row for run in results.runs]
+    from_file = bench.compare(config=tmp_path / "config.toml", out=tmp_path)
+    assert [run.row for run in from_file.runs] == [run.row for run in results.runs]
     only_read = bench.compare(report=True, out=tmp_path)
     assert [run.row for run in only_read.runs] == [run.row for run in results.runs]
 
@@ -72,3 +76,12 @@ def test_a_run_that_fails_is_among_the_results(tmp_path):
     assert [(run.row.status, run.ok) for run in results.runs] == [("failed", False)]
     assert [run.row for run in load_runs(tmp_path)] == [run.row for run in results.runs]
     assert results.outcomes == ()
+
+
+def test_it_runs_outside_the_main_thread_where_no_signal_arrives(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    flags = {**BUDGET, "out": tmp_path, "log_file": "told.log"}
+    with ThreadPoolExecutor(1) as pool:
+        results = pool.submit(bench.compare, ["reptile"], **flags).result()
+    assert [run.row.status for run in results.runs] == ["ok"]
+    assert "reptile" in (tmp_path / "told.log").read_text()

@@ -15,7 +15,7 @@ from bench.runs.signals import forwarding_signals
 def test_a_worker_starts_with_the_signals_blocked_and_they_are_let_in_here_afterwards(monkeypatch, tmp_path, capfd):
     code = "import signal\ndef main(_):\n    print(signal.pthread_sigmask(signal.SIG_BLOCK, []))\n"
     (tmp_path / "mask.py").write_text(code)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
     with forwarding_signals() as forwarding:
         worker = start_process(forwarding, "mask", "")
         worker.wait(60)

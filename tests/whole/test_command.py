@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from commands import SMALL, run_bench, start, table
 from made_runs import make_run
 from places import PLUGINS, REPOSITORY
@@ -34,14 +35,24 @@ CURVE_COLUMNS = "run_id algo seed meta_step tasks_seen train_s val_acc val_acc_c
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """Three algorithms, two seeds, as a user starts them, from a folder whose modules must not get in the way."""
+    """Three algorithms, two seeds, two at a time, as users start them; the folder's modules must not get in the way."""
     where = tmp_path_factory.mktemp("cli")
     for name in ("bench", "datasets", "algorithms"):
         (where / name).mkdir()
         (where / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
-    done = run_bench(*SMALL, "--algos", "reptile,fomaml,maml", "--seeds", "0,1", "--out", "out", cwd=where, fresh=True)
+    grid = ("--algos", "reptile,fomaml,maml", "--seeds", "0,1", "--jobs", "2")
+    done = run_bench(*SMALL, *grid, "--out", "out", cwd=where, fresh=True)
     assert done.returncode == 0, done.stderr
     return where / "out", done
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_two_runs_on_a_gpu_are_forked_from_what_has_touched_no_card(tmp_path):
+    flags = ("--algos", "reptile,maml", "--jobs", "2", "--device", "cuda", "--out", tmp_path)
+    done = run_bench(*SMALL, *flags, fresh=True)
+    assert done.returncode == 0, done.stderr
+    assert {(row["status"], row["device"]) for row in table(tmp_path / "summary.csv")} == {("ok", "cuda")}
 
 
 def test_one_row_per_run_on_identical_streams(finished):
