@@ -47,7 +47,7 @@ def outcomes(arms: Sequence[Arm], comparisons: Sequence[Comparison]) -> list[Out
 
 
 def _outcome(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, among: Sequence[Arm]) -> Outcome:
-    leader = _leader(arms, mode)
+    leader = leader_of(arms, mode)
     beaten = _beaten(pairs, lambda c: c.judged.shown and all(d * c.diff > 0 for d in c.seed_diffs))
     for_good = _beaten(pairs, lambda c: c.judged.settled)
     others = {arm.label: {other.label for other in arms} - {arm.label} for arm in arms}
@@ -67,7 +67,7 @@ def _beaten(pairs: Iterable[Comparison], test: Callable[[Comparison], bool]) -> 
     return found
 
 
-def _leader(arms: Sequence[Arm], mode: str) -> Arm | None:
+def leader_of(arms: Sequence[Arm], mode: str) -> Arm | None:
     """Return the arm with the best mean, None where nothing was measured."""
     known = [arm for arm in arms if math.isfinite(arm.mean(arm.tested[mode]))]
     sign = 1 if all(arm.measure == "accuracy" for arm in arms) else -1
@@ -88,18 +88,28 @@ def published_sentences(lines: Iterable[Beside]) -> list[str]:
 def unequal(arms: Sequence[Arm]) -> list[str]:
     """Return what the arms of one setting did not have in common, which restricts every verdict on them."""
     sentences = []
-    seen = budgets(arms)
-    if len({tuple(budget) for budget in seen.values()}) > 1:
+    if seen := unequal_budgets(arms):
         least, most = (choose(n for budget in seen.values() for n in budget) for choose in (min, max))
         sentences.append(f"Training budgets differ: {least:,} to {most:,} tasks.")
-    steps = {a.label: run.row.inner_steps for a in arms for run in a.ok.values() if run.row.inner_steps is not None}
-    if len(set(steps.values())) > 1:
-        by_count: dict[int, list[str]] = {}
-        for label, count in sorted(steps.items(), key=lambda pair: pair[1]):
-            by_count.setdefault(count, []).append(label)
+    if by_count := unequal_steps(arms):
         told = (f"{count} ({_listed(labels)})" for count, labels in by_count.items())
         sentences.append(f"Inner steps in training differ: {', '.join(told)}.")
     return sentences
+
+
+def unequal_budgets(arms: Sequence[Arm]) -> dict[str, list[int]]:
+    """Return the numbers of training tasks by arm, nothing where they are the same."""
+    seen = budgets(arms)
+    return seen if len({tuple(budget) for budget in seen.values()}) > 1 else {}
+
+
+def unequal_steps(arms: Sequence[Arm]) -> dict[int, list[str]]:
+    """Return the arms by their inner steps in training, nothing where they are the same."""
+    steps = {a.label: run.row.inner_steps for a in arms for run in a.ok.values() if run.row.inner_steps is not None}
+    by_count: dict[int, list[str]] = {}
+    for label, count in sorted(steps.items(), key=lambda pair: pair[1]):
+        by_count.setdefault(count, []).append(label)
+    return by_count if len(by_count) > 1 else {}
 
 
 def _sentences(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, leader: Arm | None) -> list[str]:

@@ -17,10 +17,10 @@ from bench.cli.listing import listing
 from bench.cli.plan import read
 from bench.cli.study import study
 from bench.report.outputs import outputs
-from bench.report.words.terminal import comparison_table
+from bench.report.write import shown
 from bench.runs.runner import Halted
 from bench.runs.signals import INTERRUPTED
-from bench.system.console import Console, in_colour, width
+from bench.system.console import Console, width
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +72,7 @@ def _main(argv: Sequence[str], console: Console) -> int:
     if args.study is not None:
         return study(args, place, console)
     status, results = comparison(args, place, console)
-    console.say(f"\n{comparison_table(results, in_colour(sys.stdout))}\n")
+    console.say("\n".join(["", *shown(results), ""]))
     tables = ", ".join(one.name for one in outputs() if one.name.endswith(".csv"))
     text = f"In {place.out}: report.html, summary.md, {tables}, plots/, runs/"
     console.say(textwrap.fill(text, width(), break_on_hyphens=False, break_long_words=False))

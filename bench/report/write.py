@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from bench.analysis.results import Results, load
 from bench.api import BenchError
@@ -28,7 +28,7 @@ def write_report(out: Path, needs_runs: bool = False) -> Results:
         BenchError: there is no finished run, where ``needs_runs``.
         OSError: a file cannot be written, or its folder is a link.
     """
-    check_inside(out, ("locks", PLOTS, f"{PLOTS}/slides"))
+    check_inside(out, ["locks", *dict.fromkeys(one.folder for one in outputs() if one.folder)])
     with tables_turn(out):
         results = load(out)
         if needs_runs and not results.runs:
@@ -42,10 +42,16 @@ def write_report(out: Path, needs_runs: bool = False) -> Results:
 def put(out: Path, one: Output, results: Results) -> None:
     """Write the files of one output."""
     files = one.files(results)
+    check_inside(out, sorted({str(folder) for path in files for folder in PurePath(path).parents} - {"."}))
     for path, content in files.items():
         write_atomic(out / path, content)
     if one.folder == PLOTS:
         remove_further_pages(out / PLOTS, one.name.rpartition("/")[2], [p.removeprefix(f"{PLOTS}/") for p in files])
+
+
+def shown(results: Results) -> list[str]:
+    """Return what a command prints at its end."""
+    return [text.decode() for one in outputs() if one.when == "shown" for text in one.files(results).values()]
 
 
 def write_study_page(out: Path, name: str, runs: Sequence[Run]) -> bool:

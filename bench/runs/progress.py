@@ -21,7 +21,7 @@ BAR = "{desc} {percentage:3.0f}% |{bar}| {rate_fmt}, {remaining} left{postfix}"
 
 @dataclass
 class Reports:
-    """What is said of all runs of a comparison, each called by its number; ``run_all`` explains the functions called."""
+    """What is said of all runs of a comparison, each called by its number; ``run_all`` explains what it calls."""
 
     total: int
     pace: Pace

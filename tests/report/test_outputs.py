@@ -1,12 +1,15 @@
 """The table of outputs: each is a function of Results in a file of its own, and is decided nowhere else."""
 
 import itertools
+import sys
 
 import pytest
 from made_runs import make_run, reported
 
 from bench.analysis.results import load
+from bench.registry import load_package
 from bench.report import outputs as module
+from bench.report import words
 from bench.report.outputs import output, outputs
 
 
@@ -35,21 +38,41 @@ def test_all_outputs_lie_in_the_folder_and_no_two_write_one_file(folder):
         assert (folder / path).is_file(), path
 
 
-def test_a_file_that_registers_an_output_is_all_that_a_new_one_takes(folder, monkeypatch):
+NEW = """
+from bench.report.outputs import output
+@output("further/winners.txt", "who wins")
+def winners(results):
+    return {"further/winners.txt": " ".join(outcome.winner for outcome in results.outcomes).encode()}
+"""
+
+
+@pytest.fixture
+def one_more(tmp_path, monkeypatch):
+    """A file beside those of ``bench/report/words``, and nothing else."""
+    added = tmp_path / "added"
+    added.mkdir()
+    (added / "winners.py").write_text(NEW)
     monkeypatch.setattr(module, "_TABLE", list(module._TABLE))
-    outputs.cache_clear()
+    monkeypatch.setattr(words, "__path__", [*words.__path__, str(added)])
+    for known in (outputs, load_package):
+        known.cache_clear()
+    yield
+    for known in (outputs, load_package):
+        known.cache_clear()
+    sys.modules.pop("bench.report.words.winners")
 
-    def winners(results):
-        return {"winners.txt": " ".join(outcome.winner for outcome in results.outcomes).encode()}
 
-    winners.__module__ = "bench.report.words.winners"
-    try:
-        output("winners.txt", "who wins")(winners)
-        with pytest.raises(ValueError, match=r"'winners\.txt' is registered twice"):
-            output("winners.txt", "who wins")(winners)
-        assert (reported(folder) / "winners.txt").read_text() == "high high"
-    finally:
-        outputs.cache_clear()
+def test_a_file_that_registers_an_output_is_all_that_a_new_one_takes(folder, one_more):
+    assert (reported(folder) / "further" / "winners.txt").read_text() == "high high"
+    with pytest.raises(ValueError, match=r"'further/winners\.txt' is registered twice"):
+        output("further/winners.txt", "who wins")(lambda results: {})
+
+
+def test_a_new_output_is_not_written_into_a_link_either(folder, one_more, tmp_path):
+    (folder / "further").symlink_to(tmp_path.parent)
+    with pytest.raises(OSError, match="may not be a symbolic link"):
+        reported(folder)
+    assert not (folder / "summary.csv").exists()
 
 
 def test_an_output_is_made_once_for_the_same_results(folder):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from bench.analysis import cost
 from bench.analysis.arms import Arm
 from bench.analysis.comparison import Comparison
 from bench.analysis.curves import known
-from bench.analysis.statistics import pareto_front
 from bench.report.interactive.spec import FigureSpec, measure_of, several
 from bench.report.interactive.traces import GREY, arm_line, axis, literal, score_axis, short
 from bench.system.text import number
@@ -16,26 +16,24 @@ from bench.system.text import number
 
 def accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: dict[str, str]) -> FigureSpec | None:
     """Draw plain test accuracy against training time."""
-    measure, better = measure_of(arms), 1 if measure_of(arms) == "accuracy" else -1
-    points = [(arm.mean("train_s"), arm.mean(arm.tested["plain"]), arm) for arm in arms]
-    points = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
+    measure, points = measure_of(arms), cost.points(arms)
     if not points:
         return None
     data: list[dict[str, Any]] = []
-    front = [points[i] for i in pareto_front([p[0] for p in points], [better * p[1] for p in points])]
-    steps = [(cost, height) for cost, height, _ in front] + [(max(p[0] for p in points), front[-1][1])]
+    front = cost.front(points)
+    steps = [point[:2] for point in front] + [(max(point.train_s for point in points), front[-1].score)]
     dotted = {"color": GREY, "dash": "dot", "shape": "hv", "width": 1.5}
     x, y = ([step[i] for step in steps] for i in (0, 1))
     data.append(
         {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": dotted, "hoverinfo": "skip", "name": "front"}
     )
-    for cost, height, arm in points:
+    for train_s, height, arm in points:
         half = arm.ci95(arm.tested["plain"])
         on_front = any(arm is other for *_, other in front)
-        hover = f"<b>{short(arm.label)}</b><br>{number(cost, 4)} s<br>{measure} {height:.4f}"
+        hover = f"<b>{short(arm.label)}</b><br>{number(train_s, 4)} s<br>{measure} {height:.4f}"
         hover += f" ± {half:.4f}" if math.isfinite(half) else ""
         hover += "<br>on the front" if on_front else "<br>another is at least as good for less time"
-        point: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": [cost], "y": [height], "meta": arm.label}
+        point: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": [train_s], "y": [height], "meta": arm.label}
         point |= {"name": literal(arm.label), "marker": {**arm_line(arm, look)["marker"], "size": 11}}
         point["hovertemplate"] = f"{hover}<extra></extra>"
         if math.isfinite(half):
@@ -54,7 +52,7 @@ def accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: dic
     better_than = "more accurate" if measure == "accuracy" else "of lower error"
     note = f"Dotted: the Pareto front, on which nobody is both slower and no {better_than} than another"
     note += "; large: mean over seeds, small: one seed" if several(arms) else ""
-    x_axis = axis("training time, meta-steps only (s)", [cost for cost, *_ in points])
+    x_axis = axis("training time, meta-steps only (s)", [point.train_s for point in points])
     layout = {"xaxis": x_axis, "yaxis": score_axis(f"test {measure}, plain", measure), "height": 340}
     note = f"{note}; bars: 95% interval over test tasks."
     title = f"Test {measure} against cost"

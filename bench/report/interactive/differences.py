@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from bench.analysis.arms import Arm
 from bench.analysis.comparison import Comparison
+from bench.analysis.outcomes import leader_of
 from bench.records.columns import MODES
 from bench.report.interactive.spec import FigureSpec
 from bench.report.interactive.traces import GREY, ROW, axis, in_rows, literal, short
@@ -20,7 +20,7 @@ def differences(place: int, arms: list[Arm], pairs: list[Comparison], look: dict
         return None
     note = "Filled: a verdict below names the better one, whose colour it has; hollow: no difference shown."
     if len({(c.algo_a, c.algo_b) for c in pairs}) > PAIRS:
-        best = max(arms, key=lambda arm: (math.isfinite(v := arm.mean(arm.tested["plain"])), v))
+        best = leader_of(arms, "plain") or arms[0]
         pairs = [c for c in pairs if best.label in (c.algo_a, c.algo_b)]
         note += f" Only pairs with {best.label}, of the highest plain mean; the table has them all."
     names = list(dict.fromkeys((c.algo_a, c.algo_b) for c in pairs))

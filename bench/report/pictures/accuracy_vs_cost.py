@@ -9,8 +9,8 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from bench.analysis import cost
 from bench.analysis.arms import Arm
-from bench.analysis.statistics import pareto_front
 from bench.report.drawing.axes import finish, fraction_axis, scale
 from bench.report.drawing.legends import legend
 from bench.report.drawing.marks import footnote, marked, marked_look, unmarked
@@ -25,23 +25,22 @@ def accuracy_vs_cost(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     look, shown = styles(arms), marked(arms)
     figure, panels = make_panels(shown, "Test accuracy (plain) against training time", 2.1, page=page)
     for axes, members in panels:
-        points = [(arm.mean("train_s"), arm.mean("test_acc"), arm) for arm in members]
-        points = [point for point in points if math.isfinite(point[0]) and math.isfinite(point[1])]
-        front = [points[i] for i in pareto_front([p[0] for p in points], [p[1] for p in points])]
-        scale(axes, [cost for cost, _, _ in points], panel_width(page, len(panels)))
+        points = cost.points(members)
+        front = cost.front(points)
+        scale(axes, [point.train_s for point in points], panel_width(page, len(panels)))
         heights = []
-        for cost, accuracy, arm in points:
+        for train_s, accuracy, arm in points:
             style, half = look[unmarked(arm)], arm.ci95("test_acc")
             seeds = [(r.row.train_s, r.row.test_acc) for r in arm.ok.values()]
             axes.plot(*zip(*seeds), style.marker, color=style.colour, markersize=2.5, alpha=0.5, linestyle="none")
             bar = half if math.isfinite(half) else None
             axes.errorbar(
-                cost, accuracy, bar, color=style.colour, marker=style.marker, markersize=6, capsize=2.5, zorder=3
+                train_s, accuracy, bar, color=style.colour, marker=style.marker, markersize=6, capsize=2.5, zorder=3
             )
             heights += [accuracy - (bar or 0.0), accuracy + (bar or 0.0), *(y for _, y in seeds if y is not None)]
         if front:
-            ends = [cost for cost, _, _ in front] + [max(cost for cost, _, _ in points)]
-            steps = [accuracy for _, accuracy, _ in front] + [front[-1][1]]
+            ends = [point.train_s for point in front] + [max(point.train_s for point in points)]
+            steps = [point.score for point in front] + [front[-1].score]
             axes.plot(ends, steps, ls=":", color=GREY, lw=1.2, drawstyle="steps-post", zorder=1)
             width = int(15 * (page.width / min(page.columns, len(panels)) - 0.6))
             names = "Pareto front: " + ", ".join(arm.label for *_, arm in front)

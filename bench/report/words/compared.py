@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.analysis.arms import Arm, budgets
+from bench.analysis.outcomes import unequal_budgets, unequal_steps
 from bench.report.words.parts import per_setting
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.system.text import escape, markdown_table
@@ -25,7 +26,7 @@ def episodes(arms: Sequence[Arm]) -> list[str]:
             episode += s.test_rotation or "not recorded"
         seeds = "; ".join(f"{arm.label}: seeds {', '.join(map(str, arm.ok))}" for arm in members)
         points = [escape(episode), escape(seeds), _streams(members)]
-        if len({run.row.inner_steps for arm in members for run in arm.ok.values()}) > 1:
+        if unequal_steps(members):
             points.append("**Inner steps differ**, so times and memory compare these settings, not equal inner loops.")
         return ["\n".join(f"- {point}" for point in points), _settings(members)]
 
@@ -58,8 +59,7 @@ def _streams(arms: Sequence[Arm]) -> str:
     if not shared:
         return "**No seed in common**: the training tasks were not the same."
     hashes = {seed: {arm.ok[seed].row.stream_sha256 for arm in arms} for seed in shared}
-    seen = budgets(arms)
-    if len({tuple(budget) for budget in seen.values()}) > 1:
+    if seen := unequal_budgets(arms):
         told = "; ".join(f"{escape(name)} {' or '.join(f'{n:,}' for n in budget)}" for name, budget in seen.items())
         return f"**Training budgets differ.** Tasks seen: {told}."
     if any(None in found for found in hashes.values()):
@@ -67,7 +67,7 @@ def _streams(arms: Sequence[Arm]) -> str:
     if any(len(found) > 1 for found in hashes.values()):
         return "**Training tasks differ** although the budgets are equal."
     named = ", ".join(f"{escape(next(iter(found)))[:12]} for seed {seed}" for seed, found in hashes.items())
-    budget = " or ".join(f"{n:,}" for n in seen[arms[0].label])
+    budget = " or ".join(f"{n:,}" for n in budgets(arms)[arms[0].label])
     rest = "" if all(set(arm.ok) == set(shared) for arm in arms) else " **Other seeds were not run for all.**"
     return f"Identical training tasks for all, {budget} in each run (sha256 {named}).{rest}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import textwrap
 from collections.abc import Collection, Mapping, Sequence
 
@@ -12,7 +13,7 @@ from bench.analysis.outcomes import published_sentences
 from bench.analysis.results import Results
 from bench.report.outputs import Files, output
 from bench.report.words.parts import modes
-from bench.system.console import styled, width
+from bench.system.console import in_colour, styled, width
 from bench.system.files import utf8
 from bench.system.text import number, plus_minus
 
@@ -21,8 +22,8 @@ _RIGHT = (1, 4, 5, 6)  # columns of numbers
 
 @output("terminal", "the comparison as a table, and its verdicts, where the command was given", when="shown")
 def terminal(results: Results) -> Files:
-    """Return what is printed at the end of a command, without colour."""
-    return {"terminal": utf8(comparison_table(results))}
+    """Return what is printed at the end of a command, in colour where stdout shows it."""
+    return {"terminal": utf8(comparison_table(results, in_colour(sys.stdout)))}
 
 
 def comparison_table(results: Results, colour: bool = False) -> str:

@@ -40,7 +40,8 @@ THEORY = (
     "For small inner rates a, the expected meta-gradient of k steps on different minibatches is a multiple of "
     "AvgGrad, the gradient of the mean loss, minus a multiple of AvgGradInner, which raises the inner product of the "
     "gradients of different minibatches of a task, up to terms in a² (section 5 of the paper; "
-    "`tests/algorithms/test_foml.py` measures these multiples on random quadratics). The more AvgGradInner beside AvgGrad, the more a step is about "
+    "`tests/algorithms/test_foml.py` measures these multiples on random quadratics). The more AvgGradInner beside "
+    "AvgGrad, the more a step is about "
     "learning fast: MAML > first-order MAML > Reptile at the same k."
 )
 GENERAL = markdown_table(
