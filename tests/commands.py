@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import unittest.mock
 from pathlib import Path
 
@@ -25,6 +26,7 @@ SMALL = [
     *("--meta-steps", "12", "--meta-batch", "4", "--test-tasks", "60", "--val-tasks", "20", "--val-points", "3"),
 ]
 _COUNTED = "COVERAGE_PROCESS_CONFIG"
+_ONE_AT_A_TIME = threading.Lock()  # the environment is the whole process's
 
 
 def uncounted(**further):
@@ -66,7 +68,7 @@ def start_run(signals, module, argument, files=()):
 def _forked(kind, asked, *files):
     """Return a forked process; the first call has the server begun, which counts no coverage of its own."""
     asked |= {"kind": kind, "counted": os.environ.get(_COUNTED)}
-    with unittest.mock.patch.dict(os.environ, uncounted(), clear=True):
+    with _ONE_AT_A_TIME, unittest.mock.patch.dict(os.environ, uncounted(), clear=True):
         prepare()
         return Forked("forked_child", json.dumps(asked), files[0], {}, *files[1:])
 

@@ -16,6 +16,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+_BEGINS = threading.Lock()  # environment and __main__ are the process's own, and each start changes them for a while
 _LOST = 255  # exit status that multiprocessing reports where the server has died
 
 
@@ -116,19 +118,18 @@ def _begun(work: Callable[..., object], arguments: Sequence[object], environment
     that is ``__main__`` would be imported by each process, and one without a guard would run itself again and again.
     """
     process = _CONTEXT.Process(target=work, args=tuple(arguments))
-    resource_tracker.ensure_running()  # begun with the server it would let the signals in again
-    script, mask = sys.modules["__main__"], signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    try:
-        with _set(
-            {**environment, "PYTHONSAFEPATH": "1"}
-        ):  # it is begun by -c, which would import from the folder that we are in
+    # a server is begun by -c, which would import from the folder that we are in
+    with _BEGINS, _set({**environment, "PYTHONSAFEPATH": "1"}):
+        resource_tracker.ensure_running()  # begun with the server it would let the signals in again
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        script, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
+        try:
             process.start()
-    except EOFError as error:
-        raise ChildProcessError(errno.ECHILD, "The process that starts runs has died") from error
-    finally:
-        sys.modules["__main__"] = script
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        except EOFError as error:
+            raise ChildProcessError(errno.ECHILD, "The process that starts runs has died") from error
+        finally:
+            sys.modules["__main__"] = script
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return process
 
 

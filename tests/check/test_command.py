@@ -4,9 +4,8 @@ import pytest
 import torch
 from places import PLUGINS
 
-from bench.check import algorithm, backbone, dataset, pace, sync
+from bench.check import algorithm, backbone, dataset, device, pace
 from bench.check import command as check
-from bench.check.device import meta_step
 from bench.check.verdicts import Caution, Status, Verdict, ask, ask_all
 from bench.registry import ALGORITHMS, create_algorithm, load_plugin
 from tests.plugins import wrong, wrong_data, wrong_networks
@@ -92,14 +91,14 @@ def test_learned_rates_that_nothing_leads_to_are_warned_of():
     ],
 )
 def test_what_waits_for_a_device_is_refused_on_a_cpu(wait, words):
-    with sync.refused(), pytest.raises(sync.HostSync) as caught:
+    with device.refused(), pytest.raises(device.HostSync) as caught:
         wait(torch.ones(2))
     assert words in str(caught.value)
 
 
 def test_what_a_device_does_by_itself_is_let_through():
     x = torch.ones(2, requires_grad=True)
-    with sync.refused():
+    with device.refused():
         y = torch.where(x > 0, x, 2 * x)[torch.arange(2)] + torch.tensor(0.5)
         (g,) = torch.autograd.grad((y * torch.nn.functional.one_hot(torch.arange(2), 2)).sum(), x, create_graph=True)
         g.to(x.device)
@@ -107,7 +106,7 @@ def test_what_a_device_does_by_itself_is_let_through():
 
 
 def test_the_meta_step_to_capture_is_one_that_runs():
-    step = meta_step("maml", create_algorithm("maml", inner_steps=1), torch.device("cpu"))
+    step = device.meta_step("maml", create_algorithm("maml", inner_steps=1), torch.device("cpu"))
     step.go_to(0)
     step()
     assert step.losses[0] > 0

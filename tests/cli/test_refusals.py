@@ -62,7 +62,6 @@ def test_a_name_that_a_folder_cannot_have_is_refused(name):
 def test_runs_that_cannot_be_read_again_are_a_failure(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(comparison, "run_all", lambda *args: 0)
     monkeypatch.setattr(comparison, "write_report", lambda out: results_of([]))
-    monkeypatch.setattr(command, "comparison_table", lambda *args: "")
     assert command.main([*SMALL, "--algos", "maml", "--out", str(tmp_path)]) == 1
     assert "1 of the runs made cannot be read again and miss in all tables, as maml-toy-" in capsys.readouterr().err
 
