@@ -10,6 +10,7 @@ from bench.analysis.arms import Arm, Setting, budgets, by_setting
 from bench.analysis.comparison import Comparison
 from bench.analysis.naming import place
 from bench.analysis.published import Beside
+from bench.analysis.verdicts import listed, sentences
 from bench.records.columns import MODES
 from bench.system.text import plus_minus
 
@@ -53,9 +54,9 @@ def _outcome(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, among:
     others = {arm.label: {other.label for other in arms} - {arm.label} for arm in arms}
     winner = next((label for label, rest in others.items() if rest and rest <= beaten.get(label, set())), "")
     settled = bool(winner) and others[winner] <= for_good.get(winner, set())
-    sentences = (*_sentences(arms, pairs, mode, leader), *unequal(arms))
+    said = (*_sentences(arms, pairs, mode, leader), *unequal(arms))
     told = place(arms[0], among)
-    return Outcome(arms[0].setting, told, mode, leader.label if leader else "", winner, settled, sentences)
+    return Outcome(arms[0].setting, told, mode, leader.label if leader else "", winner, settled, said)
 
 
 def _beaten(pairs: Iterable[Comparison], test: Callable[[Comparison], bool]) -> dict[str, set[str]]:
@@ -87,14 +88,14 @@ def published_sentences(lines: Iterable[Beside]) -> list[str]:
 
 def unequal(arms: Sequence[Arm]) -> list[str]:
     """Return what the arms of one setting did not have in common, which restricts every verdict on them."""
-    sentences = []
+    said = []
     if seen := unequal_budgets(arms):
         least, most = (choose(n for budget in seen.values() for n in budget) for choose in (min, max))
-        sentences.append(f"Training budgets differ: {least:,} to {most:,} tasks.")
+        said.append(f"Training budgets differ: {least:,} to {most:,} tasks.")
     if by_count := unequal_steps(arms):
-        told = (f"{count} ({_listed(labels)})" for count, labels in by_count.items())
-        sentences.append(f"Inner steps in training differ: {', '.join(told)}.")
-    return sentences
+        told = (f"{count} ({listed(labels)})" for count, labels in by_count.items())
+        said.append(f"Inner steps in training differ: {', '.join(told)}.")
+    return said
 
 
 def unequal_budgets(arms: Sequence[Arm]) -> dict[str, list[int]]:
@@ -124,37 +125,16 @@ def _sentences(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, lead
         only = "Only one algorithm has finished: there is nothing to compare it with."
         return [f"{leader.label}: {measure} {score}.", only]
     ties = [arm.label for arm in known if arm.mean(arm.tested[mode]) == best]
-    sentences = [f"{'Highest' if accuracy else 'Lowest'} mean {measure}: {_listed(ties)}, {score}."]
+    said = [f"{'Highest' if accuracy else 'Lowest'} mean {measure}: {listed(ties)}, {score}."]
     if not accuracy:
-        return [*sentences, "Differences of errors are not tested, so that this is no verdict."]
+        return [*said, "Differences of errors are not tested, so that this is no verdict."]
     if not pairs:
-        return [*sentences, "No two algorithms have finished on the same test tasks, so that this is no verdict."]
+        return [*said, "No two algorithms have finished on the same test tasks, so that this is no verdict."]
     if len(known) > ALL_PAIRS:
-        told = _told([c for c in pairs if leader.label in (c.algo_a, c.algo_b)])
-        return [*sentences, *told, f"Only pairs with {leader.label} are told here; the table of differences has all."]
-    return sentences + _told(pairs)
+        told = _verdicts([c for c in pairs if leader.label in (c.algo_a, c.algo_b)])
+        return [*said, *told, f"Only pairs with {leader.label} are told here; the table of differences has all."]
+    return said + _verdicts(pairs)
 
 
-def _told(pairs: Sequence[Comparison]) -> list[str]:
-    shown: dict[tuple[str, str], list[str]] = {}
-    open_: dict[str, list[str]] = {}
-    for c in pairs:
-        v = c.judged
-        if v.shown:
-            shown.setdefault((v.better, v.restriction), []).append(f"{v.worse} by {abs(c.diff):.4f}")
-        else:
-            open_.setdefault(c.algo_a, []).append(c.algo_b)
-    sentences = []
-    for (better, restriction), beaten in shown.items():
-        sentences.append(f"{better} is better than {_listed(beaten)}{_tidy(restriction)}.")
-    for first, others in open_.items():
-        sentences.append(f"No difference shown between {first} and {_listed(others, 'or')}.")
-    return sentences
-
-
-def _tidy(restriction: str) -> str:
-    return f",{restriction}" if restriction and not restriction.startswith((" (", ",", ";")) else restriction
-
-
-def _listed(names: Sequence[str], word: str = "and") -> str:
-    return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else names[0]
+def _verdicts(pairs: Sequence[Comparison]) -> list[str]:
+    return sentences((c.algo_a, c.algo_b, c.diff, c.judged) for c in pairs)

@@ -1,22 +1,28 @@
 """The words of a verdict on two arms, which are decided here and nowhere else."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 LEVEL = 0.05
 """Of the corrected p-values."""
+FEWEST_SEEDS = 3
+"""With fewer nothing is said of the algorithms: a test over tasks tells of two trained models."""
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What a comparison shows: which label is better, empty where no difference is shown, and what restricts that.
 
-    Without a restriction it holds of the algorithms, else only of the models trained here.
+    Without a restriction it holds of the algorithms, else only of the models trained here. ``few`` says that they are
+    too few to speak of the algorithms at all.
     """
 
     better: str
     worse: str
     restriction: str = ""
+    few: bool = False
 
     @property
     def shown(self) -> bool:
@@ -30,7 +36,38 @@ class Verdict:
 
     def __str__(self) -> str:
         """Return the verdict in words."""
-        return f"{self.better} better{self.restriction}" if self.shown else "no difference shown"
+        if not self.shown:
+            return "no difference shown"
+        return f"{self.better} {'scores higher' if self.few else 'better'}{self.restriction}"
+
+    def over(self, beaten: Sequence[str]) -> str:
+        """Return the verdict as a sentence on several that the better one beats in the same way."""
+        restriction = (
+            f",{self.restriction}" if self.restriction.startswith((" with", " on average")) else self.restriction
+        )
+        return f"{self.better} {'scores higher' if self.few else 'is better'} than {listed(beaten)}{restriction}."
+
+
+def sentences(pairs: Iterable[tuple[str, str, float, Verdict]]) -> list[str]:
+    """Return the verdicts on all pairs, those of one label in one sentence where they have the same restriction.
+
+    Args:
+        pairs: the labels of each, accuracy of the first minus that of the second, and its verdict.
+    """
+    shown: dict[Verdict, list[str]] = {}
+    open_: dict[str, list[str]] = {}
+    for a, b, diff, found in pairs:
+        if found.shown:
+            shown.setdefault(replace(found, worse=""), []).append(f"{found.worse} by {abs(diff):.4f}")
+        else:
+            open_.setdefault(a, []).append(b)
+    told = [found.over(beaten) for found, beaten in shown.items()]
+    return told + [f"No difference shown between {a} and {listed(others, 'or')}." for a, others in open_.items()]
+
+
+def listed(names: Sequence[str], word: str = "and") -> str:
+    """Return names as one says them."""
+    return f"{', '.join(names[:-1])} {word} {names[-1]}" if len(names) > 1 else names[0]
 
 
 def verdict(
@@ -51,10 +88,11 @@ def verdict(
     if not p_value_holm < LEVEL:
         return Verdict("", "")
     better, worse = (algo_a, algo_b) if diff > 0 else (algo_b, algo_a)
-    seeds = len(seed_diffs)
-    if seeds == 1:
-        return Verdict(better, worse, " (one seed)")
-    if not all(d * diff > 0 for d in seed_diffs):
+    seeds, agree = len(seed_diffs), all(d * diff > 0 for d in seed_diffs)
+    if seeds < FEWEST_SEEDS:
+        count = {1: "one training", 2: "two trainings"}[seeds]
+        return Verdict(better, worse, f" on these test tasks ({count} each{'' if agree else ', which disagree'})", True)
+    if not agree:
         return Verdict(better, worse, " on average, seeds disagree")
     these = f" with these {seeds} seeds"
     if seed_p_value is None or seed_p_value_holm is None:

@@ -1,4 +1,4 @@
-"""What a run leaves behind: one row type, which is the schema of summary.csv, and the files of a run's folder."""
+"""What a run leaves behind: the files of its folder, read and written (``columns`` holds the row)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from bench.records.run import Run, load_run, rewrite_status, write_run
 from bench.runs import presence
 from bench.runs.job import Job
 from bench.runs.kept import recorded
-from bench.runs.signals import INTERRUPTED, Forwarding, Worker, verdict
+from bench.runs.signals import INTERRUPTED, Forwarding, Worker, ending
 from bench.system import forked
 from bench.system.forked import Forked
 from bench.system.locks import Lock
@@ -125,7 +125,7 @@ class Launch:
         if run is not None and run.row.started_at == job.started_at:
             gave_up = late and run.row.status == "interrupted" and not stopped
             return rewrite_status(run, "failed", late) if gave_up else run
-        status, error = ("failed", late) if late and not stopped else verdict(INTERRUPTED if stopped else code)
+        status, error = ("failed", late) if late and not stopped else ending(INTERRUPTED if stopped else code)
         if status == "interrupted" and not stopped:  # nobody did: a plugin ended the process so
             status, error = "failed", f"the process left with status {code} and no record"
         details = {"config": dataclasses.asdict(job.config), "command": job.command}

@@ -16,7 +16,7 @@ from bench.runs.kept import clear, finished, recorded, usable
 from bench.runs.launch import PROFILER, WORKER, Launch
 from bench.runs.profile import PROFILE_SUMMARY
 from bench.runs.progress import Pace, Reports, line
-from bench.runs.signals import INTERRUPTED, Forwarding, forwarding_signals, verdict
+from bench.runs.signals import INTERRUPTED, Forwarding, ending, forwarding_signals
 from bench.settings.config import RunConfig
 from bench.system.files import remove_leftovers
 from bench.system.locks import Lock, Owner, run_lock
@@ -211,7 +211,7 @@ class _Comparison:
                 self.reports.say((item.folder / PROFILE_SUMMARY).read_text().replace("\\", ""))  # Markdown's escapes
             elif not self.signals.stopped:
                 self.failed = True
-                self.reports.say(f"{self.reports.place_of(item.number)} no profile: {launch.late or verdict(code)[1]}")
+                self.reports.say(f"{self.reports.place_of(item.number)} no profile: {launch.late or ending(code)[1]}")
         finally:
             if item not in self.active:
                 launch.close()

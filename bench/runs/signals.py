@@ -139,7 +139,7 @@ class Stop:
         return bool(self._runner.poll(0)) if multiprocessing.parent_process() else os.getppid() != self._parent
 
 
-def verdict(code: int) -> tuple[str, str]:
+def ending(code: int) -> tuple[str, str]:
     """Return status and error of a run whose process ended with ``code`` and left no record."""
     if code == INTERRUPTED:
         why = "by a second signal or for not answering the first"

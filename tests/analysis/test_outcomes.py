@@ -22,7 +22,7 @@ def test_verdicts_name_the_best_mean_and_repeat_what_restricts_them(tmp_path):
     assert told[0].startswith("Highest mean accuracy: high")
     by_pair = {(c.algo_a, c.algo_b): c for c in results.comparisons if c.mode == "plain"}
     diff = by_pair["high", "low"].diff
-    assert f"high is better than low by {diff:.4f} (one seed)." in told
+    assert f"high scores higher than low by {diff:.4f} on these test tasks (one training each)." in told
     assert "No difference shown between high and high2." in told
 
 
@@ -97,4 +97,4 @@ def test_of_thirteen_algorithms_the_pairs_of_the_leader_are_told_and_a_sentence_
         make_run(tmp_path, f"a{i:02}", level=0.3 + 0.04 * i)
     told = told_of(compared(tmp_path))["plain"]
     assert told[-1] == "Only pairs with a12 are told here; the table of differences has all."
-    assert [s for s in told if s.startswith("a12 is better than a00 by ")]
+    assert [s for s in told if s.startswith("a12 scores higher than a00 by ")]

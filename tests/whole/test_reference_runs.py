@@ -48,7 +48,7 @@ def words(row, means):
         return "no difference shown"
     better = row["algo_a"] if float(row["diff"]) > 0 else row["algo_b"]
     if len(means) == 1:
-        return f"{better} better (one seed)"
+        return f"{better} scores higher on these test tasks (one training each)"
     if min(means) <= 0 <= max(means):
         return f"{better} better on average, seeds disagree"
     if float(row["seed_p_value_holm"]) < 0.05:

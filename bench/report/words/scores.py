@@ -72,8 +72,8 @@ def differences(comparisons: Sequence[Comparison], arms: Sequence[Arm]) -> list[
         "its p-value after Holm's correction for all comparisons of the table. These say how the models trained here "
         "compare on further tasks of the same classes, not what training again with other seeds would give. With "
         "several seeds a t test takes each seed's mean difference as one observation, corrected alike; only where "
-        'both tests and all seeds agree does a verdict say "better" without a word on seeds. Intervals are those of '
-        "one comparison, not corrected."
+        'both tests and all of three or more seeds agree does a verdict say "better" and no more. Intervals are '
+        "those of one comparison, not corrected."
     )
     return [intro, *per_setting(arms, table)]
 

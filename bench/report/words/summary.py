@@ -6,7 +6,7 @@ from bench.analysis.naming import heading
 from bench.analysis.results import Results
 from bench.report.drawing.pictures import FOLDER as PLOTS
 from bench.report.outputs import Files, output, outputs
-from bench.report.words import compared, costs, published, runs, scores
+from bench.report.words import costs, published, runs, scores, settings
 from bench.report.words.parts import measures
 from bench.system.files import utf8
 from bench.system.text import escape
@@ -41,8 +41,8 @@ def sections(results: Results) -> list[str]:
     if lines := [f"- {escape(problem)}" for problem in results.problems]:
         blocks += ["**Files left out because they are damaged:**", "\n".join(lines)]
     if finished:
-        blocks += ["## What was compared", *compared.episodes(finished)]
-        blocks += compared.deviations(finished)
+        blocks += ["## What was compared", *settings.episodes(finished)]
+        blocks += settings.deviations(finished)
         blocks += [f"## {measures(finished)} on meta-test", *scores.accuracies(finished)]
         blocks += ["## Paired differences", *scores.differences(results.comparisons, finished)]
     blocks += published.published(results.published)
