@@ -20,9 +20,9 @@ class Comparison:
     """Two arms on identical test tasks: a line of comparisons.csv, except for ``setting`` and ``seed_diffs``.
 
     ``diff`` is accuracy of a minus accuracy of b; ``test_tasks`` counts the pairs over all ``seeds``. ``ci95_*`` and
-    ``p_value`` count tasks and take the trained models as given. ``seed_*`` count seeds, every one an observation;
-    they are None for one seed. Both p-values are corrected, each for all comparisons of its kind within the setting,
-    both modes.
+    ``p_value`` count tasks and take the trained models as given; ``p_method`` says how the latter was found. ``seed_*``
+    count seeds, every one an observation; they are None for one seed. Both p-values are corrected, each for all
+    comparisons of its kind within the setting, both modes.
     """
 
     algo_a: str
@@ -34,6 +34,7 @@ class Comparison:
     ci95_low: float
     ci95_high: float
     p_value: float
+    p_method: str
     test_tasks: int
     seeds: int
     dataset: str
@@ -51,7 +52,7 @@ class Comparison:
     COLUMNS: ClassVar = (
         *("algo_a", "algo_b", "n_way", "k_shot", "mode", "diff", "ci95_low", "ci95_high", "p_value", "test_tasks"),
         *("seeds", "dataset", "protocol", "k_query", "p_value_holm", "seed_diff_sd", "seed_ci95_low", "seed_ci95_high"),
-        *("seed_p_value", "seed_p_value_holm", "verdict"),
+        *("seed_p_value", "seed_p_value_holm", "verdict", "p_method"),
     )
 
     @property
@@ -120,8 +121,23 @@ def compared(
     d, s = paired_comparison(a, b, flips), setting
     over = d.over_seeds
     return Comparison(
-        *(algo_a, algo_b, s.n_way, s.k_shot, mode, d.diff, d.ci95_low, d.ci95_high, d.p_value, d.test_tasks, d.seeds),
-        *(s.dataset, s.protocol, s.k_query, d.p_value, d.seed_sd),
+        algo_a=algo_a,
+        algo_b=algo_b,
+        n_way=s.n_way,
+        k_shot=s.k_shot,
+        mode=mode,
+        diff=d.diff,
+        ci95_low=d.ci95_low,
+        ci95_high=d.ci95_high,
+        p_value=d.p_value,
+        p_method=d.p_method,
+        test_tasks=d.test_tasks,
+        seeds=d.seeds,
+        dataset=s.dataset,
+        protocol=s.protocol,
+        k_query=s.k_query,
+        p_value_holm=d.p_value,
+        seed_diff_sd=d.seed_sd,
         seed_ci95_low=over.ci95_low if over else None,
         seed_ci95_high=over.ci95_high if over else None,
         seed_p_value=over.p_value if over else None,

@@ -5,13 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.fft import next_fast_len
 from scipy.special import stdtr, stdtrit
 
 FLIPS = 20_000
 _ENUMERATED = 12  # so few differences have 2**12 signings, which are all looked at
+_FINEST = 10_000  # images a task, of which accuracies are fractions; real numbers are not as near to fractions as these
+_LARGEST = 2**26  # cosines that an exact p-value may take, a second or two
+_LEAST = 1e-12  # p-value that rounding lets one tell from zero
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +34,7 @@ class PairedDifference:
     ci95_low: float
     ci95_high: float
     p_value: float
+    p_method: str
     test_tasks: int
     """Pairs in all, over all seeds."""
     seeds: int
@@ -82,11 +88,11 @@ def paired_comparison(
     Args:
         a, b: accuracy of every test task by seed, each ``[tasks]``; entry i of both is the same task. Seeds that only
             one of them has are left out.
-        flips: signings that the p-value is drawn from.
+        flips: signings that the p-value is drawn from where it cannot be had exactly.
         rng_seed: seeds a generator of its own, so that the same accuracies always give the same p-value.
     Returns:
         The mean difference over all tasks of all shared seeds, its paired t interval (NaN for a single task) and
-        the two-sided p-value of the sign-flip test.
+        the two-sided p-value of the sign-flip test (``sign_flip``).
     Raises:
         ValueError: no shared seed, different numbers of tasks, or an accuracy that is not finite.
     """
@@ -104,31 +110,68 @@ def paired_comparison(
         raise ValueError("an accuracy is not finite")
     diff = float(d.mean())
     half = float(stdtrit(d.size - 1, 0.975) * d.std(ddof=1)) / math.sqrt(d.size) if d.size > 1 else math.nan
-    p = sign_flip_p(d, flips, np.random.default_rng(rng_seed))
-    return PairedDifference(
-        diff, diff - half, diff + half, p, d.size, len(seeds), tuple(float(x.mean()) for x in by_seed)
-    )
+    test = sign_flip(d, flips, np.random.default_rng(rng_seed))
+    means = tuple(float(x.mean()) for x in by_seed)
+    return PairedDifference(diff, diff - half, diff + half, test.p_value, test.method, d.size, len(seeds), means)
 
 
-def sign_flip_p(differences: Floats, flips: int, rng: np.random.Generator) -> float:
-    """Return the two-sided p-value of a mean difference: how often random signs give a sum as far from zero.
+@dataclass(frozen=True)
+class SignFlip:
+    """The two-sided p-value of a mean difference, and how it was found: ``exact`` or ``sampled``."""
 
-    If a and b were equally good, every difference would as likely have had the other sign. Accuracies take few
-    values, so equal differences are signed together: of n equal ones, a binomial number is positive. That has the
-    distribution of n separate signs at the cost of one draw. Up to 12 non-zero differences, all signings are counted
-    and the value is exact; beyond, it is (k + 1) / (flips + 1), which is never zero and never too small on average.
+    p_value: float
+    method: str
+
+
+def sign_flip(differences: Floats, flips: int, rng: np.random.Generator) -> SignFlip:
+    """Test whether a mean difference is zero: how often random signs give a sum as far from zero.
+
+    If a and b were equally good, every difference would as likely have had the other sign. Accuracies are whole numbers
+    of images out of a fixed number, so that their differences are whole multiples of a unit; the distribution of the
+    sum over all signings is then known and the value is exact. It is no smaller than 1e-12, which is what rounding
+    leaves of it. Differences that have no such unit have up to 12 signings counted; beyond, ``flips`` are drawn, and
+    the value is (k + 1) / (flips + 1), which is never zero and never too small on average.
     """
     size = np.round(np.abs(differences[differences != 0]), 12)  # 0.8 - 0.6 and 0.4 - 0.2 are one value
     observed = abs(float(np.sum(differences)))
+    if (p := _on_a_lattice(size, observed)) is not None:
+        return SignFlip(p, "exact")
     as_far = observed - 1e-9 * float(size.sum())  # rounding must not break ties
     if size.size <= _ENUMERATED:
         signings = np.arange(2**size.size)[:, None] >> np.arange(size.size) & 1  # [2^n, n]
         sums = (2 * signings - 1) @ size
-        return float(np.mean(np.abs(sums) >= as_far))
+        return SignFlip(float(np.mean(np.abs(sums) >= as_far)), "exact")
     sums = np.zeros(flips)
-    for value, count in zip(*np.unique(size, return_counts=True)):
+    for value, count in zip(*np.unique(size, return_counts=True)):  # of n equal ones, a binomial number is positive
         sums += value * (2 * rng.binomial(count, 0.5, flips) - count)
-    return (int(np.sum(np.abs(sums) >= as_far)) + 1) / (flips + 1)
+    return SignFlip((int(np.sum(np.abs(sums) >= as_far)) + 1) / (flips + 1), "sampled")
+
+
+def _on_a_lattice(sizes: Floats, observed: float) -> float | None:
+    """Return the exact p-value of absolute differences that are multiples of one unit, None where there is none.
+
+    With signs drawn, the positive ones sum to T = sum of k B over the whole numbers k, each B being 0 or 1 evenly. Its
+    distribution is the product of the summands' characteristic functions, (1 + exp(i k t)) / 2, transformed back.
+    """
+    values, counts = np.unique(sizes, return_counts=True)
+    unit = 1
+    for value in values:
+        near = Fraction(float(value)).limit_denominator(_FINEST)
+        unit = math.lcm(unit, near.denominator)
+        if unit > _FINEST or abs(near - Fraction(float(value))) > 1e-10:
+            return None
+    steps = np.rint(values * unit).astype(np.int64)
+    reach = int(steps @ counts)
+    if reach * len(steps) > _LARGEST:
+        return None
+    length = next_fast_len(reach + 1, real=True)
+    half = np.pi * np.arange(length // 2 + 1) / length
+    spectrum = np.exp(-1j * (half * reach % (2 * np.pi)))
+    for step, count in zip(steps, counts):
+        spectrum *= np.cos(half * step) ** count
+    chances = np.fft.irfft(spectrum, length)[: reach + 1]  # of T = 0 .. reach
+    far = np.abs(2 * np.arange(reach + 1) - reach) >= round(observed * unit)
+    return min(1.0, max(_LEAST, float(chances[far].sum())))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -66,9 +66,9 @@ def test_six_algorithms_have_every_pair_told_that_the_table_tells(tmp_path):
     results = compared(tmp_path)
     for outcome in results.outcomes:
         for c in results.comparisons:
-            if c.mode == outcome.mode and c.verdict.startswith((f"{c.algo_a} better", f"{c.algo_b} better")):
+            if c.mode == outcome.mode and c.judged.shown:
                 better, worse = (c.algo_a, c.algo_b) if c.diff > 0 else (c.algo_b, c.algo_a)
-                (line,) = [s for s in outcome.sentences if s.startswith(f"{better} is better than")]
+                (line,) = [s for s in outcome.sentences if s.startswith(f"{better} scores higher than")]
                 assert f"{worse} by {abs(c.diff):.4f}" in line
 
 

@@ -12,7 +12,15 @@ from scipy import stats as reference
 
 from bench.analysis.arms import Setting
 from bench.analysis.comparison import compared, corrected
-from bench.analysis.statistics import holm, least_squares, paired_comparison, pareto_front, seed_test, sign_flip_p
+from bench.analysis.statistics import (
+    SignFlip,
+    holm,
+    least_squares,
+    paired_comparison,
+    pareto_front,
+    seed_test,
+    sign_flip,
+)
 from bench.records.intervals import mean_ci95
 
 IMAGES = 45  # query images per task: accuracies are multiples of 1/45
@@ -98,7 +106,9 @@ def test_few_tasks_are_enumerated(d):
     tenths = [round(10 * x) for x in d]
     sums = [abs(sum(s * x for s, x in zip(signs, tenths))) for signs in itertools.product((-1, 1), repeat=len(d))]
     expected = np.mean([s >= abs(sum(tenths)) for s in sums])
-    assert sign_flip_p(np.array(d), 10, np.random.default_rng(0)) == expected
+    for odd in (1, math.pi):  # on a lattice, and not
+        found = sign_flip(odd * np.array(d), 10, np.random.default_rng(0))
+        assert (found.p_value, found.method) == (pytest.approx(expected, rel=1e-12), "exact")
 
 
 def test_many_tasks_agree_with_an_independent_permutation_test():
@@ -119,14 +129,15 @@ def test_grouping_equal_differences_keeps_the_exact_distribution():
     """30 equal differences d, 20 of them positive: the p-value is the two-sided sign test's, a binomial tail."""
     d = np.repeat([1 / IMAGES, -1 / IMAGES], [20, 10])
     expected = 2 * reference.binom.sf(19, 30, 0.5)
-    assert sign_flip_p(d, 200_000, np.random.default_rng(8)) == pytest.approx(
-        expected, abs=4 * math.sqrt(expected / 200_000)
-    )
+    assert sign_flip(d, 0, np.random.default_rng(8)) == SignFlip(pytest.approx(expected, rel=1e-11), "exact")
+    sampled = sign_flip(math.pi * d, 200_000, np.random.default_rng(8))
+    assert sampled == SignFlip(pytest.approx(expected, abs=4 * math.sqrt(expected / 200_000)), "sampled")
 
 
 def test_p_value_is_never_zero_and_counts_the_data_itself():
     a = np.full(500, 1.0)
-    assert paired_comparison({0: a}, {0: a - 0.2}, flips=9_999).p_value == 1 / 10_000
+    assert paired_comparison({0: a}, {0: a - 0.2}).p_value == 1e-12
+    assert paired_comparison({0: a}, {0: a - 0.2 * math.pi}, flips=9_999).p_value == 1 / 10_000
 
 
 def test_identical_accuracies_differ_by_nothing():
@@ -194,9 +205,8 @@ def test_five_images_a_task_give_the_exact_distribution_ties_and_zeros_included(
     hard = rng.uniform(-0.1, 0.1, tasks)
     a, b = (rng.binomial(5, 0.85 + hard + extra) / 5 for extra in (advantage, 0.0))
     assert np.mean(a == b) > 0.2
-    expected, flips = exact_sign_flip_p(a, b, 0.2), 100_000
-    error = 4 * math.sqrt(expected * (1 - expected) / flips)
-    assert sign_flip_p(a - b, flips, np.random.default_rng(15)) == pytest.approx(expected, abs=error + 1 / flips)
+    expected = exact_sign_flip_p(a, b, 0.2)
+    assert sign_flip(a - b, 0, np.random.default_rng(15)) == SignFlip(pytest.approx(expected, abs=2e-12), "exact")
 
 
 def test_five_images_a_task_are_called_different_at_the_level():

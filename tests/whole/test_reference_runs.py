@@ -22,7 +22,6 @@ from bench.system.csvfile import write_csv
 
 QUICK = REPOSITORY / "results" / "reference" / "quick-cpu"
 MODES = {"plain": "acc", "transductive": "acc_transductive"}
-FLIPS = 20_000
 
 
 def table(path):
@@ -68,7 +67,8 @@ def check_comparisons(rows, accuracies, unit):
         assert got["diff"] == pytest.approx(x.mean() - y.mean(), abs=1e-14)
         assert (got["ci95_low"], got["ci95_high"]) == pytest.approx(paired_interval(x, y), abs=1e-13)
         p = exact_sign_flip_p(x, y, unit)
-        assert got["p_value"] == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / FLIPS) + 1 / FLIPS)
+        assert got["p_value"] == pytest.approx(p, rel=1e-9, abs=2e-12)
+        assert row["p_method"] == "exact"
         assert (int(row["test_tasks"]), int(row["seeds"])) == (len(x), len(seeds))
         names = ("seed_diff_sd", "seed_ci95_low", "seed_ci95_high", "seed_p_value")
         means = [float(np.mean(a[s] - b[s])) for s in seeds]

@@ -61,19 +61,19 @@ def differences(comparisons: Sequence[Comparison], arms: Sequence[Arm]) -> list[
         rows = []
         for c in found:
             row = [f"{c.algo_a} - {c.algo_b}", c.mode, f"{c.diff:+.4f}", _interval(c.ci95_low, c.ci95_high)]
-            row += [_p(c.p_value), _p(c.p_value_holm)]
+            row += [_p(c.p_value) + " (sampled)" * (c.p_method == "sampled"), _p(c.p_value_holm)]
             if several:
                 row += [_interval(c.seed_ci95_low, c.seed_ci95_high), _p(c.seed_p_value), _p(c.seed_p_value_holm)]
             rows.append([*row, f"{c.test_tasks:,}", c.seeds, c.verdict])
         return [markdown_table([*headers, "pairs", "seeds", "verdict"], rows) if rows else _no_pairs(members)]
 
     intro = (
-        "Accuracy of A minus accuracy of B on identical test tasks: paired t interval, two-sided sign-flip test, and "
-        "its p-value after Holm's correction for all comparisons of the table. These say how the models trained here "
-        "compare on further tasks of the same classes, not what training again with other seeds would give. With "
-        "several seeds a t test takes each seed's mean difference as one observation, corrected alike; only where "
-        'both tests and all of three or more seeds agree does a verdict say "better" and no more. Intervals are '
-        "those of one comparison, not corrected."
+        "Accuracy of A minus accuracy of B on identical test tasks: paired t interval, p-value of the two-sided "
+        "sign-flip test (exact unless it says sampled), and that after Holm's correction for all comparisons of the "
+        "table. These say how the models trained here compare on further tasks of the same classes, not what training "
+        "again with other seeds would give. With several seeds a t test takes each seed's mean difference as one "
+        "observation, corrected alike; only where both tests and all of three or more seeds agree does a verdict say "
+        '"better" and no more. Intervals are those of one comparison, not corrected.'
     )
     return [intro, *per_setting(arms, table)]
 
