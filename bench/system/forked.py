@@ -1,5 +1,6 @@
-"""Fresh processes that wait for no imports: multiprocessing's fork server, which has only imported, forks each.
+"""Fresh processes that wait for no imports: a fork server of multiprocessing's, which has only imported, forks each.
 
+The server is our own: the one that a process has for everybody may have been begun with other settings.
 What this adds to a ``multiprocessing.Process`` of the start method ``forkserver``: environment, folder, streams and
 open files are those of now and not of the server; the script that is ``__main__`` is not imported again; a signal to
 the whole process group reaches the children once.
@@ -19,12 +20,13 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from multiprocessing import reduction, resource_tracker
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from multiprocessing import forkserver, reduction, resource_tracker
 from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+_SERVER = forkserver.ForkServer()
 _BEGINS = threading.Lock()  # environment and __main__ are the process's own, and each start changes them for a while
 _LOST = 255  # exit status that multiprocessing reports where the server has died
 
@@ -107,7 +109,7 @@ def prepare(preloaded: Sequence[str], environment: Mapping[str, str]) -> None:
     Raises:
         OSError: no process can be made.
     """
-    _CONTEXT.set_forkserver_preload(list(preloaded))
+    _SERVER.set_forkserver_preload(list(preloaded))
     _begun(int, (), environment).join()
 
 
@@ -118,34 +120,37 @@ def _begun(work: Callable[..., object], arguments: Sequence[object], environment
     that is ``__main__`` would be imported by each process, and one without a guard would run itself again and again.
     """
     process = _CONTEXT.Process(target=work, args=tuple(arguments))
-    # a server is begun by -c, which would import from the folder that we are in
-    with _BEGINS, _set({**environment, "PYTHONSAFEPATH": "1"}):
+    settings = {**environment, "PYTHONSAFEPATH": "1"}  # it is begun by -c, which would import from our folder
+    with (
+        _BEGINS,
+        _set(os.environ, settings),
+        _set(sys.modules, {"__main__": types.ModuleType("__main__")}),
+        _set(vars(forkserver), {"connect_to_new_process": _SERVER.connect_to_new_process}),
+    ):
         resource_tracker.ensure_running()  # begun with the server it would let the signals in again
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-        script, sys.modules["__main__"] = sys.modules["__main__"], types.ModuleType("__main__")
         try:
             process.start()
         except EOFError as error:
             raise ChildProcessError(errno.ECHILD, "The process that starts runs has died") from error
         finally:
-            sys.modules["__main__"] = script
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     return process
 
 
 @contextlib.contextmanager
-def _set(environment: Mapping[str, str]) -> Iterator[None]:
-    """Have variables in our environment meanwhile."""
-    before = {name: os.environ.get(name) for name in environment}
-    os.environ.update(environment)
+def _set(values: MutableMapping[str, Any], meanwhile: Mapping[str, Any]) -> Iterator[None]:
+    """Have other values in a mapping meanwhile."""
+    before = {name: values.get(name) for name in meanwhile}
+    values.update(meanwhile)
     try:
         yield
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                del values[name]
             else:
-                os.environ[name] = value
+                values[name] = value
 
 
 class _Opened:

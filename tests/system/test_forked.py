@@ -139,3 +139,21 @@ def test_a_signal_to_the_whole_group_ends_no_server_and_one_that_is_killed_is_be
         print(sleeper.wait(60))
     """)
     assert printed == ["None 7", "None 7", "255"]
+
+
+def test_a_server_that_is_there_for_others_is_left_to_them(script):
+    printed, _ = script("""
+        import multiprocessing
+        from multiprocessing import forkserver
+        del __file__  # or theirs would import this script
+        def theirs():
+            process = multiprocessing.get_context("forkserver").Process(target=int)
+            process.start()
+            process.join()
+            return forkserver._forkserver._forkserver_pid, process.exitcode
+        before = theirs()
+        start().wait(60)
+        print(theirs() == before, before[1], flush=True)
+    """)
+    assert printed[0].split()[3] == "True", "signals are blocked"
+    assert printed[1] == "True 0"
