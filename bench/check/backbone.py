@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from bench.api import Backbone, Examples
 from bench.check.settings import settings
 from bench.check.trial import flat
-from bench.check.verdicts import Broken, Check
+from bench.check.verdicts import Broken, Caution, Check, NotAsked
+from bench.network.agreement import NoWay, choose_way
 from bench.network.build import build_network
-from bench.network.model import Classifier
+from bench.network.model import STACKED, Classifier
 from bench.network.stacked import TasksInside, TasksOutside
 
 SHAPES = ((1, 28, 28), (1,))  # an image of Omniglot, a point of a sine wave; the first that a network can be built for
 WAYS = 5
 TASKS, EXAMPLES = 3, 10
-ROUNDING = 1e-9
 NUMERICAL = 1e-4
 
 
@@ -46,14 +44,14 @@ class Network:
         """Return a network with its initial weights."""
         return build_network(self.cls(), self.shape if shape is None else shape, output_size, seed)
 
-    def task_loss(self, form: type[TasksInside] | type[TasksOutside] = TasksInside) -> Classifier:
+    def task_loss(self) -> Classifier:
         """Return it as the harness runs it, in float64, its weights moved so that none of them are zero."""
         network = self.build().double()
         rng = torch.Generator().manual_seed(1)
         with torch.no_grad():
             for p in network.parameters():
                 p.add_(torch.randn(p.shape, generator=rng, dtype=p.dtype), alpha=0.05)
-        return Classifier(network, form=form)
+        return Classifier(network, way=choose_way(self.build, self.shape))
 
 
 def declared(subject: Network) -> str:
@@ -76,17 +74,12 @@ def builds(subject: Network) -> str:
                 f"map [n, *input_shape] to [n, output_size], here {(4, output_size)}, without a softmax",
             )
     parameters = dict(network.named_parameters())
-    if not any("/" not in name for name in parameters):
+    if not any("/" not in name and p.requires_grad for name, p in parameters.items()):
         raise Broken(
             "has no parameter that the inner loop may adapt", "a slash in a name keeps it out; use it sparingly"
         )
     if odd := [name for name, p in parameters.items() if p.dtype != torch.float32]:
         raise Broken(f"parameter {odd[0]} is {parameters[odd[0]].dtype}", "build in float32; the harness casts")
-    if frozen := [name for name, p in parameters.items() if not p.requires_grad]:
-        raise Broken(
-            f"parameter {frozen[0]} does not require a gradient",
-            "register_buffer keeps what is fixed; a slash in a parameter's name keeps it out of the inner loop alone",
-        )
     count = sum(p.numel() for p in parameters.values())
     return f"{count:,} parameters, inputs {shape}, {WAYS} or 7 outputs"
 
@@ -104,7 +97,7 @@ def deterministic(subject: Network) -> str:
         raise Broken(
             "another seed gives the same initial weights", "do not seed in build(): that is what --seeds is for"
         )
-    network, x = subject.task_loss().network, _inputs(subject)[0]
+    network, x = subject.build().double().eval(), _inputs(subject)[0]
     if not torch.equal(network(x), network(x)):
         raise Broken("the same inputs give other outputs again", "keep no state in forward(), draw no numbers")
     return "the seed decides the weights, and they the outputs"
@@ -115,55 +108,36 @@ def _inputs(subject: Network, tasks: int = TASKS) -> Tensor:
     return torch.rand(tasks, EXAMPLES, *subject.shape, generator=rng, dtype=torch.float64)
 
 
-def _fast(task_loss: Classifier) -> dict[str, Tensor]:
-    rng = torch.Generator().manual_seed(3)
-    return {
-        name: w + 0.05 * torch.randn(TASKS, *w.shape, generator=rng, dtype=w.dtype)
-        for name, w in task_loss.weights.items()
-    }
-
-
-def stacked(subject: Network) -> str:
-    """Outputs and gradients of T weights at once, against the module itself with each of them in turn."""
-    x = _inputs(subject)
-    y = torch.arange(EXAMPLES).remainder(WAYS).expand(TASKS, -1)
+def together(subject: Network) -> str:
+    """Outputs and two derivatives under several sets of weights at once, against the module itself under each."""
+    ways = []
     for form in (TasksInside, TasksOutside):
-        task_loss = subject.task_loss(form)
-        plain = copy.deepcopy(task_loss.network)  # without running statistics, as the harness runs it
-        fast = {name: w.requires_grad_() for name, w in _fast(task_loss).items()}
         try:
-            got = task_loss.outputs(fast, x)
-        except Exception as error:  # somebody's forward() may raise anything
-            text = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+            ways.append(choose_way(subject.build, subject.shape, form))
+        except NoWay as error:
             raise Broken(
-                f"cannot run with several weights at once: {text}",
-                "torch.func.vmap must be able to run forward(): no if on a tensor, no .item(), no change of a buffer in"
-                " place, no custom autograd.Function without a vmap rule (generate_vmap_rule = True)",
+                str(error),
+                "keep weights in parameters alone and nothing from call to call; take chance from nn.Dropout, which"
+                " the harness switches off",
             ) from error
-        each = [functional_call(plain, {n: w[t] for n, w in fast.items()}, (x[t],)) for t in range(TASKS)]
-        expected = torch.stack(each)
-        if not (got - expected).norm() <= ROUNDING * expected.norm():
-            raise Broken(
-                "networks of several weights at once do not give what each gives alone",
-                "keep no weights or results outside of parameters and inputs, and let no line depend on the batch's"
-                " size; torch.func.vmap must be able to run forward()",
-            )
-        expected_loss = task_loss.objective.loss(expected, y).mean(dim=1).sum()
-        loss = task_loss(fast, Examples(x, y)).sum()
-        grads = [
-            dict(zip(fast, torch.autograd.grad(of, list(fast.values()), materialize_grads=True)))
-            for of in (loss, expected_loss)
-        ]
-        if not (flat(grads[0]) - flat(grads[1])).norm() <= ROUNDING * flat(grads[1]).norm():
-            raise Broken("gradients of several weights at once are not those of each alone", "report it, with the file")
-    if task_loss.stages is None:
-        return "as the module alone; runs through torch.func.vmap"
-    return "as the module alone; runs on the fast stacked layers"
+    if way := next((way for way in ways if way.reason), None):
+        raise Caution(
+            f"runs task by task, which is right and slow: {way.reason}",
+            "for all tasks at once torch.func.vmap must be able to run forward(): no if on a tensor, no .item(), no"
+            " custom autograd.Function without a vmap rule (generate_vmap_rule = True)",
+        )
+    if way := next((way for way in ways if way.once), None):
+        raise Caution(f"torch cannot differentiate it twice, as MAML does: {way.once}", "use other layers for MAML")
+    if all(way.name == STACKED for way in ways):
+        return "as the module alone; runs on the fast stacked layers"
+    return "as the module alone; runs through torch.func.vmap"
 
 
 def twice_differentiable(subject: Network) -> str:
     """The loss after a step of gradient descent, differentiated through that step, against central differences."""
     task_loss = subject.task_loss()
+    if task_loss.way.once:
+        raise NotAsked("torch cannot, see above")
     names = list(task_loss.weights)
     x = _inputs(subject, tasks=1)
     examples = Examples(x, torch.arange(EXAMPLES).remainder(WAYS)[None])
@@ -203,6 +177,6 @@ CHECKS: tuple[Check[Network], ...] = (
     Check("declared", "a name, a paper, options that --set can change", declared),
     Check("builds", "[n, *shape] to [n, output_size], with parameters to adapt", builds, ("declared",)),
     Check("deterministic", "initial weights by the seed alone", deterministic, ("builds",)),
-    Check("stacked", "T weights at once give what each gives alone", stacked, ("builds", "deterministic")),
-    Check("twice", "can be differentiated twice, as second order needs", twice_differentiable, ("stacked",)),
+    Check("together", "several weights at once give what each gives alone", together, ("builds", "deterministic")),
+    Check("twice", "can be differentiated twice, as second order needs", twice_differentiable, ("together",)),
 )

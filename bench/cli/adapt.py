@@ -21,7 +21,7 @@ from tabulate import tabulate
 from torch import Tensor
 
 from bench.api import BenchError, Examples, TaskBatch, Weights
-from bench.network.build import plain_network
+from bench.network.build import plain_network, way_of
 from bench.network.model import Classifier
 from bench.records.run import load_run
 from bench.registry import create_algorithm, load_plugin
@@ -95,7 +95,8 @@ def adapt(run: Path, folder: Path, steps: int | None = None, mode: str = PLAIN) 
         raise BenchError(
             f"{run / WEIGHTS_FILE}: {' '.join(str(error).split())[:200]}; accepted: what a run that finished left"
         ) from error
-    task_loss = Classifier(network)
+    way = way_of(config, shape, algorithm.output_size(config.n_way), torch.device("cpu"))
+    task_loss = Classifier(network, way=way, strays=dict(network.named_parameters()))
     extra, carry = _beyond_the_network(run, task_loss.weights)
     wanted = config.eval_inner_steps if steps is None else steps
     predictors = algorithm.predictors(task_loss, {**task_loss.weights, **extra}, support, wanted, carry)

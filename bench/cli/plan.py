@@ -65,7 +65,7 @@ def plan(
     check_taken(asked.sets, configs)
     source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
     configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
-    check(configs, source, unfinished(args, place.out, source.sha256))
+    told += check(configs, source, unfinished(args, place.out, source.sha256))
     for line in dict.fromkeys(told):  # now: what is wrong is told alone
         warn(line)
     asked = dataclasses.replace(asked, data_sha256=source.sha256)
@@ -138,29 +138,37 @@ def read(args: argparse.Namespace) -> tuple[tuple[str, ...] | None, list[Overrid
     return algos, sets, given
 
 
-def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> None:
+def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> list[str]:
     """Build every run's network, look whether the data can fill its tasks, and rehearse the runs that are ``due``.
 
+    Returns:
+        Lines that the user should read.
     Raises:
         BenchError: says which cannot.
     """
     if source.name not in DATASETS.names():  # by which every run looks for it
         raise BenchError(unknown("name of what a dataset has loaded", source.name, DATASETS.names()))
+    told = []
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         for split, (rotation, episode) in config.episodes.items():
             with blaming(f"dataset {source.name!r}"):
                 source.check(split, rotation, episode)
         try:
-            build(config, algorithm, source.shape, torch.device("cpu"))
+            task_loss, _ = build(config, algorithm, source.shape, torch.device("cpu"))
         except BenchError:
             raise
         except RAISED as error:  # from a plugin's or the user's values
             raise BenchError(
-                f"{config.algo} on backbone {config.backbone} cannot be built for {source.name}, whose inputs have the"
+                f"backbone {config.backbone!r} cannot be built for {source.name}, whose inputs have the"
                 f" shape {tuple(source.shape)}: {said(error)}"
             ) from error
+        if task_loss.way.reason:
+            told.append(
+                f"backbone {config.backbone!r} runs task by task, which is right and slow: {task_loss.way.reason}"
+            )
     rehearse(configs, source, due)
+    return list(dict.fromkeys(told))
 
 
 def unfinished(args: argparse.Namespace, out: Path, data_sha256: str) -> Callable[[RunConfig], bool]:

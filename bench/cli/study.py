@@ -39,7 +39,8 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     place = dataclasses.replace(place, data_sha256=source.sha256)
     configs = chosen.configs(asked)
     due = unfinished(args, place.out, source.sha256)
-    check(configs, source, due)
+    for line in check(configs, source, due):
+        console.warn(line)
     status = 0
     if not args.report:
         configfile.save(args, place, configfile.as_given(args, asked))

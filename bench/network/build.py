@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Backbone, BenchError, MetaAlgorithm, Objective
+from bench.network.agreement import NoWay, choose_way
 from bench.network.kernels import UNCOMPILED, Kernels
-from bench.network.model import Classifier
+from bench.network.model import Classifier, Way
+from bench.network.stacked import TasksInside, TasksOutside
 from bench.registry import create_backbone
 from bench.settings.config import RunConfig
 
@@ -17,9 +19,32 @@ def build_network(backbone: Backbone, input_shape: tuple[int, ...], output_size:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = backbone.build(input_shape, output_size)
-    if not isinstance(network, nn.Module):
-        raise TypeError(f"build returned {type(network).__name__}; it must return a torch.nn.Module")
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"build returned {type(network).__name__}; it must return a torch.nn.Module")
+        if any(isinstance(p, nn.parameter.UninitializedParameter) for p in network.parameters()):
+            with torch.no_grad():
+                network(torch.zeros(2, *input_shape))  # lazy layers learn their sizes
     return network
+
+
+_WAYS: dict[tuple[object, ...], Way] = {}  # asked once for all runs that differ in what decides no way
+
+
+def way_of(config: RunConfig, input_shape: tuple[int, ...], output_size: int, device: torch.device) -> Way:
+    """Return by which way a run's network is run.
+
+    Raises:
+        BenchError: by none; says why.
+    """
+    backbone = create_backbone(config.backbone, **config.backbone_options)
+    form = TasksOutside if device.type == "cuda" else TasksInside
+    key = (type(backbone), str(config.backbone_options), input_shape, output_size, form)
+    if key not in _WAYS:
+        try:
+            _WAYS[key] = choose_way(lambda: build_network(backbone, input_shape, output_size, 0), input_shape, form)
+        except NoWay as error:
+            raise BenchError(f"backbone {config.backbone!r}: {error}") from error
+    return _WAYS[key]
 
 
 def plain_network(config: RunConfig, algorithm: MetaAlgorithm, input_shape: tuple[int, ...]) -> nn.Module:
@@ -39,11 +64,13 @@ def build(
     """Return the task loss and the initial slow weights, the algorithm's own among them, on the device.
 
     Raises:
-        BenchError: the algorithm's extra weights are misnamed.
+        BenchError: the network can be run in no way, or the algorithm's extra weights are misnamed.
     """
-    network = plain_network(config, algorithm, input_shape).to(device)
+    way = way_of(config, input_shape, algorithm.output_size(config.n_way), device)
+    network = plain_network(config, algorithm, input_shape)
+    strays = dict(network.named_parameters())
     product = torch.bfloat16 if config.precision == "bf16" else None
-    task_loss = Classifier(network, kernels, product=product, objective=objective)
+    task_loss = Classifier(network.to(device), kernels, None, product, objective, way, strays)
     weights = task_loss.weights
     extra = dict(algorithm.extra_weights(weights))
     if misnamed := [name for name in extra if "/" not in name]:

@@ -2,32 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, replace_all_batch_norm_modules_, vmap
+from torch.func import replace_all_batch_norm_modules_
 
 from bench.api import Examples, Objective, Weights
+from bench.network.forward import OwnForward
 from bench.network.kernels import UNCOMPILED, Kernels
 from bench.network.stacked import Form, TasksInside, TasksOutside
 from bench.network.stages import PRODUCTS, Stage, stages_of
 from bench.tasks.images import Classification
 
+STACKED, OWN, LOOP = "stacked", "own", "loop"
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a network is run under T sets of weights.
+
+    ``stacked``: layers over stacked weights (``bench.network.stacked``), for the usual layers in ``nn.Sequential``.
+    ``own``: the network's own forward for all tasks at once, by vmap. ``loop``: its own forward, task by task.
+
+    Args:
+        strays: operations are looked through for parameters that layers keep in lists of their own.
+        reason: why it is no faster way than a loop.
+        once: why torch cannot differentiate the network twice.
+    """
+
+    name: str
+    strays: bool = False
+    reason: str = ""
+    once: str = ""
+
 
 class Classifier:
     """Loss and outputs of one network under T sets of weights: the harness's ``TaskLoss``.
 
-    A network made of the usual layers in ``nn.Sequential`` runs on ``bench.network.stacked``; any other ``nn.Module``
-    through ``torch.func.vmap`` of its forward pass, differentiated from outside (vmap of a gradient over batch
+    Every way but the stacked one differentiates the network's own forward from outside (vmap of a gradient over batch
     normalisation gives a wrong second order). BatchNorm uses batch statistics, never running ones, in training and
-    evaluation alike.
+    evaluation alike. Parameters that require no gradient are no weights: they neither adapt nor learn.
 
     Args:
         form: how the images of T tasks lie in memory; by the device of the network unless given.
         product: the type in which the inputs of matrix products are handed over; None for that of the weights. Weights,
             biases, normalisation and loss keep the type of the weights.
         objective: the loss of an example; cross-entropy unless given.
+        way: how to run it (``bench.network.agreement.choose_way``); by its layers unless given.
+        strays: the parameters by name as they were made, where the network was moved to a device since.
     """
 
     def __init__(
@@ -37,6 +61,8 @@ class Classifier:
         form: type[Form] | None = None,
         product: torch.dtype | None = None,
         objective: Objective | None = None,
+        way: Way | None = None,
+        strays: Mapping[str, nn.Parameter] | None = None,
     ) -> None:
         replace_all_batch_norm_modules_(network)
         self.network = network.eval()  # no dropout: its random numbers would depend on what was drawn before
@@ -44,14 +70,22 @@ class Classifier:
         self.objective = objective or Classification()
         layers = network.named_modules(remove_duplicate=False)
         self._factors = {f"{name}.weight" if name else "weight" for name, m in layers if type(m) in PRODUCTS}
-        self.stages, self._shared = stages_of(network)
+        self.stages, self._shared = stages_of(network) if way is None or way.name == STACKED else (None, 0)
+        self.way = way or Way(OWN if self.stages is None else STACKED)
+        self._forward = OwnForward(network, self.way.name != LOOP, strays or {} if self.way.strays else None)
+        own = dict(network.named_parameters())
+        self._frozen = {name: p.detach() for name, p in own.items() if not p.requires_grad}
+        names = {p: name for name, p in own.items()}
+        every = network.named_parameters(remove_duplicate=False)
+        self._tied = {name: names[p] for name, p in every if names[p] != name}
         on_gpu = any(p.is_cuda for p in network.parameters())
         self.form = (form or (TasksOutside if on_gpu else TasksInside))(kernels)
 
     @property
     def weights(self) -> dict[str, Tensor]:
         """Return the initial weights by name, detached copies, those of convolutions channels-last in memory."""
-        return {name: _channels_last(p.detach()).clone() for name, p in self.network.named_parameters()}
+        own = self.network.named_parameters()
+        return {name: _channels_last(p.detach()).clone() for name, p in own if p.requires_grad}
 
     def __call__(self, fast: Weights, examples: Examples) -> Tensor:
         """Return the mean loss of every task, ``[T]``."""
@@ -60,9 +94,9 @@ class Classifier:
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
         """Map inputs ``[T, n, ...]`` to the network's outputs ``[T, n, output_size]``."""
         if self.stages is None:
-            own = {name: fast[name] for name, _ in self.network.named_parameters()}
+            own = {name: fast[name] for name, p in self.network.named_parameters() if p.requires_grad}
             with torch.autocast(x.device.type, self.product, enabled=self.product is not None, cache_enabled=False):
-                y: Tensor = vmap(lambda w, x: functional_call(self.network, w, (x,)))(own, x)
+                y = self._forward(own, x)
             return y.to(next(iter(own.values())).dtype)
         return self._through(self.stages, self._cast(fast), x)
 
@@ -85,7 +119,11 @@ class Classifier:
         return torch.cat([self._through(rest, fast, batch, entered=True)[:, -1:] for batch in together], dim=1)
 
     def _cast(self, fast: Weights) -> Weights:
-        """Return the weights, those that products follow in the type of these."""
+        """Return all weights that stages ask for, those that products follow in the type of these."""
+        if self._frozen or self._tied:
+            n_tasks = len(next(iter(fast.values())))
+            fast = {**fast, **{name: w.expand(n_tasks, *w.shape) for name, w in self._frozen.items()}}
+            fast |= {name: fast[first] for name, first in self._tied.items()}
         if self.product is None:
             return fast
         return {name: w.to(self.product) if name in self._factors else w for name, w in fast.items()}

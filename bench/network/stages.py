@@ -44,6 +44,8 @@ def stages_of(network: nn.Module) -> tuple[list[Stage] | None, int]:
 
 def _layers(module: nn.Module, name: str) -> list[tuple[str, nn.Module]] | None:
     """Return the named layers of nested ``nn.Sequential``s in order, None if something else is among them."""
+    if any(getattr(module, hooks) for hooks in _HOOKS) or "forward" in vars(module):
+        return None
     if type(module) is not nn.Sequential:
         return [(name, module)] if type(module) in _STAGES else None
     layers: list[tuple[str, nn.Module]] = []
@@ -97,6 +99,7 @@ def _flatten(name: str, layer: nn.Flatten, following: nn.Module | None) -> Stage
     return lambda form, w, x: form.flatten(x) if x.dim() == 5 else x.flatten(2)
 
 
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormShift2d)
 PRODUCTS = (nn.Conv2d, nn.Linear)
 _STAGES: dict[type[nn.Module], Callable[..., Stage | None]] = {

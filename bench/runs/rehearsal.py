@@ -76,6 +76,11 @@ def _rehearse(config: RunConfig, source: TaskSource) -> None:
         except Exception as error:
             if is_out_of_memory(error):
                 return
+            if task_loss.way.once:
+                raise BenchError(
+                    f"backbone {config.backbone!r}: torch cannot differentiate it twice ({task_loss.way.once}), as"
+                    f" {config.algo} asks"
+                ) from error
             raise
     with contextlib.suppress(Diverged):
         check_contract(config.algo, slow, carry, _TASKS, result)

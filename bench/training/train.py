@@ -12,7 +12,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from bench.api import MetaAlgorithm, TaskLoss
+from bench.api import MetaAlgorithm
+from bench.network.model import LOOP, Classifier
 from bench.records.columns import CurvePoint, measured
 from bench.records.intervals import mean_ci95
 from bench.settings.config import RunConfig
@@ -51,7 +52,7 @@ class Training:
         self,
         config: RunConfig,
         algorithm: MetaAlgorithm,
-        task_loss: TaskLoss,
+        task_loss: Classifier,
         slow: dict[str, Tensor],
         stream: TaskStream,
         val_stream: TaskStream,
@@ -68,6 +69,7 @@ class Training:
         )
         self.recorder = recorder
         self.reason = "CPU" if not on_gpu else "--cuda-graph off" if config.cuda_graph != AUTO else ""
+        self.reason = task_loss.way.reason or self.reason
         """Why meta-steps run line by line; empty if they are replayed, or if that is not known yet."""
         if recorder is None and not self.reason:
             self.recorder = CudaRecorder(self.device)
@@ -82,8 +84,8 @@ class Training:
 
     @property
     def mode(self) -> str:
-        """Say how meta-steps run: ``graph`` if they are replayed, ``eager`` if line by line."""
-        return "eager" if self.reason else "graph"
+        """Say how meta-steps run: replayed (``graph``), line by line (``eager``), and task by task (``loop``)."""
+        return "loop" if self.task_loss.way.name == LOOP else "eager" if self.reason else "graph"
 
     @property
     def held(self) -> Held:

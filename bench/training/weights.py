@@ -29,7 +29,8 @@ def write_weights(
     network = plain_network(config, algorithm, input_shape)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
-            parameter.copy_(slow[name])
+            if name in slow:  # one that is frozen is not
+                parameter.copy_(slow[name])
     buffer = io.BytesIO()
     torch.save(network.state_dict(), buffer)
     write_atomic(path, buffer.getvalue())

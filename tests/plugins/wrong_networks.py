@@ -36,14 +36,6 @@ class NothingToAdapt(Linear):
         return nn.Sequential(BatchNormShift2d(1), nn.Flatten(), nn.AdaptiveAvgPool1d(output_size))
 
 
-@caught(BACKBONES, "builds", "does not require a gradient")
-class Frozen(Linear):
-    def build(self, input_shape, output_size):
-        network = super().build(input_shape, output_size)
-        network[1].bias.requires_grad_(False)
-        return network
-
-
 @caught(BACKBONES, "deterministic", "other initial weights the second time")
 class OwnRandomness(Linear):
     def build(self, input_shape, output_size):
@@ -73,17 +65,6 @@ class Remembers(Linear):
         return nn.Sequential(nn.Flatten(), Counting(784, output_size))
 
 
-class Deciding(nn.Linear):
-    def forward(self, x):
-        return super().forward(x) if self.weight.sum() > -1e9 else x
-
-
-@caught(BACKBONES, "stacked", "cannot run with several weights at once")
-class Decides(Linear):
-    def build(self, input_shape, output_size):
-        return nn.Sequential(nn.Flatten(), Deciding(784, output_size))
-
-
 class OnceOnly(torch.autograd.Function):
     """A square whose derivative torch is told to be a constant."""
 
@@ -111,33 +92,3 @@ class Squares(nn.Module):
 class FirstOrderOnly(Linear):
     def build(self, input_shape, output_size):
         return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), Squares(), nn.Linear(8, output_size))
-
-
-class DetachedSquare(OnceOnly):
-    """Right for one set of weights; its rule for several gives the same numbers, and no gradient."""
-
-    generate_vmap_rule = False
-
-    @staticmethod
-    def vmap(info, in_dims, x):
-        return (x * x).detach(), in_dims[0]
-
-
-class DoubledSquare(DetachedSquare):
-    @staticmethod
-    def vmap(info, in_dims, x):
-        return 2 * x * x, in_dims[0]
-
-
-def squared(words, rule):
-    """File a backbone with a square that has a rule of its own for several weights."""
-    layer = type("Square", (nn.Module,), {"forward": lambda self, x: rule.apply(x)})
-
-    def build(self, input_shape, output_size):
-        return nn.Sequential(nn.Flatten(), nn.Linear(784, 8), layer(), nn.Linear(8, output_size))
-
-    BACKBONES[type(f"With{rule.__name__}", (Linear,), {"build": build})] = "stacked", words
-
-
-squared("gradients of several weights at once are not those of each alone", DetachedSquare)
-squared("networks of several weights at once do not give what each gives alone", DoubledSquare)
