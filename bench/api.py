@@ -334,6 +334,11 @@ class TaskSource(ABC):
     objective: ClassVar[Objective]
 
     @property
+    def split_sha256(self) -> str:
+        """Return a hash over which classes are in which split; empty where there are no classes."""
+        return ""
+
+    @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
         """Return the shape of one input: (channels, height, width) of an image."""

@@ -37,6 +37,8 @@ class Setting:
     eval_k_query: int | None
     test_rotation: str | None
     data_sha256: str | None
+    data_code: str | None = None
+    results: int | None = None
 
     @property
     def name(self) -> str:
@@ -132,7 +134,8 @@ def by_setting(arms: Iterable[Arm]) -> list[tuple[Setting, list[Arm]]]:
 
 
 def _setting_of(run: Run) -> dict[str, Any]:
-    return {name: getattr(run.row, name) for name in Setting.__dataclass_fields__}
+    known = {name: getattr(run.row, name) for name in Setting.__dataclass_fields__}
+    return {**known, "results": run.row.results or 1}  # rows of the first version do not say
 
 
 def _identity(run: Run) -> dict[str, Any]:

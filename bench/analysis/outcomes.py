@@ -92,9 +92,10 @@ def unequal(arms: Sequence[Arm]) -> list[str]:
     if seen := unequal_budgets(arms):
         least, most = (choose(n for budget in seen.values() for n in budget) for choose in (min, max))
         said.append(f"Training budgets differ: {least:,} to {most:,} tasks.")
-    if by_count := unequal_steps(arms):
-        told = (f"{count} ({listed(labels)})" for count, labels in by_count.items())
-        said.append(f"Inner steps in training differ: {', '.join(told)}.")
+    for column, where in (("inner_steps", "Inner steps in training"), ("eval_inner_steps", "Adaptation steps at test")):
+        if by_count := unequal_steps(arms, column):
+            told = (f"{count} ({listed(labels)})" for count, labels in by_count.items())
+            said.append(f"{where} differ: {', '.join(told)}.")
     return said
 
 
@@ -104,9 +105,10 @@ def unequal_budgets(arms: Sequence[Arm]) -> dict[str, list[int]]:
     return seen if len({tuple(budget) for budget in seen.values()}) > 1 else {}
 
 
-def unequal_steps(arms: Sequence[Arm]) -> dict[int, list[str]]:
-    """Return the arms by their inner steps in training, nothing where they are the same."""
-    steps = {a.label: run.row.inner_steps for a in arms for run in a.ok.values() if run.row.inner_steps is not None}
+def unequal_steps(arms: Sequence[Arm], column: str = "inner_steps") -> dict[int, list[str]]:
+    """Return the arms by their inner steps in training, or by another column, nothing where they are the same."""
+    known = ((arm.label, getattr(run.row, column)) for arm in arms for run in arm.ok.values())
+    steps = {label: count for label, count in known if count is not None}
     by_count: dict[int, list[str]] = {}
     for label, count in sorted(steps.items(), key=lambda pair: pair[1]):
         by_count.setdefault(count, []).append(label)
@@ -125,7 +127,8 @@ def _sentences(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, lead
         only = "Only one algorithm has finished: there is nothing to compare it with."
         return [f"{leader.label}: {measure} {score}.", only]
     ties = [arm.label for arm in known if arm.mean(arm.tested[mode]) == best]
-    said = [f"{'Highest' if accuracy else 'Lowest'} mean {measure}: {listed(ties)}, {score}."]
+    shared = f"{best:.4f} each" if len(ties) > 1 else score
+    said = [f"{'Highest' if accuracy else 'Lowest'} mean {measure}: {listed(ties)}, {shared}."]
     if not accuracy:
         return [*said, "Differences of errors are not tested, so that this is no verdict."]
     if not pairs:

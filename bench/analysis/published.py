@@ -18,6 +18,7 @@ from bench.api import BenchError
 from bench.records.columns import MODES
 from bench.records.run import Run
 from bench.registry import create_algorithm
+from bench.settings.config import CODE
 from bench.settings.protocols import IDENTITY, load_protocol, resolve
 
 FILE = Path(__file__).with_name("published.toml")
@@ -28,7 +29,7 @@ FAIR_SEEDS = 3
 
 # What changes no accuracy beyond rounding, and the budget, which verdicts name by itself.
 _BESIDE = frozenset(
-    {*IDENTITY, "code", "meta_steps", "val_tasks", "val_points", "adaptation_tasks"}
+    {*IDENTITY, *CODE, "meta_steps", "val_tasks", "val_points", "adaptation_tasks"}
     | {"task_chunk", "cuda_graph", "kernels"}
 )
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from bench.api import BenchError
 from bench.registry import ALGORITHMS, BACKBONES, unknown
-from bench.settings.config import RunConfig, check_range, coerce
+from bench.settings.config import CODE, RunConfig, check_range, coerce
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.tasks.data import AUTO
 
@@ -23,7 +23,7 @@ USAGE = 2
 """Exit status of wrong usage."""
 GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
 DEFAULT_PROTOCOL = protocol_names()[0]
-NOT_FLAGS = ("algo", "hyperparameters", "backbone_options", "code")
+NOT_FLAGS = ("algo", "hyperparameters", "backbone_options", *CODE)
 _SWITCH = argparse.BooleanOptionalAction  # so that a flag can undo what a configuration file says
 _TYPES = typing.get_type_hints(RunConfig)
 

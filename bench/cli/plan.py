@@ -21,6 +21,7 @@ from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, blaming, cre
 from bench.runs.kept import finished
 from bench.runs.rehearsal import rehearse
 from bench.runs.runner import Place
+from bench.settings.code import data_code
 from bench.settings.config import RunConfig
 from bench.settings.protocols import (
     IDENTITY,
@@ -64,7 +65,8 @@ def plan(
             told += untold(protocol, configs[-1], {*flags, *(o.name for o in asked.sets if o.algo in (None, algo))})
     check_taken(asked.sets, configs)
     source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
-    configs = [dataclasses.replace(config, dataset=source.name) for config in configs]
+    code = data_code(source)
+    configs = [dataclasses.replace(config, dataset=source.name, data_code=code) for config in configs]
     told += check(configs, source, unfinished(args, place.out, source.sha256))
     for line in dict.fromkeys(told):  # now: what is wrong is told alone
         warn(line)

@@ -13,6 +13,7 @@ from bench.records.run import load_runs
 from bench.report.tables import tensorboard
 from bench.report.write import write_study_page
 from bench.runs.runner import Place, run_all
+from bench.settings.code import data_code
 from bench.studies.study import STUDIES
 from bench.system.console import Console
 from bench.system.locks import tables_turn
@@ -35,7 +36,7 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     asked = request(args, place)
     chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
     source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn)
-    asked = dataclasses.replace(asked, dataset=source.name)
+    asked = dataclasses.replace(asked, dataset=source.name, data_code=data_code(source))
     place = dataclasses.replace(place, data_sha256=source.sha256)
     configs = chosen.configs(asked)
     due = unfinished(args, place.out, source.sha256)

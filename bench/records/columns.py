@@ -83,6 +83,9 @@ class SummaryRow(Columns):
     train_k_shot: int | None = later_column()
     beside: int | None = later_column()
     version: str | None = later_column()
+    code: str | None = later_column()
+    data_code: str | None = later_column()
+    results: int | None = later_column()
 
     def __post_init__(self) -> None:
         if self.status not in STATUS:

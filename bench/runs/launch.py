@@ -128,7 +128,8 @@ class Launch:
         status, error = ("failed", late) if late and not stopped else ending(INTERRUPTED if stopped else code)
         if status == "interrupted" and not stopped:  # nobody did: a plugin ended the process so
             status, error = "failed", f"the process left with status {code} and no record"
-        details = {"config": dataclasses.asdict(job.config), "command": job.command}
+        config = dataclasses.asdict(job.config)
+        details = {"config": config, "command": job.command, "hyperparameters": config["hyperparameters"]}
         write_run(job.folder, job.base_row(status, error), details, [], [], [])
         return load_run(job.folder)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -99,6 +100,9 @@ class Pace:
             work = each * self.left - sum(min(each, now - began) for began in self.under_way.values())
             text += f", about {duration(work / min(self.jobs, self.left))} left"
         return text
+
+
+tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a run that is killed would leave behind
 
 
 def bar(job: Job, doing: str, total: int, unit: str) -> tqdm:

@@ -16,14 +16,13 @@ import torch
 from bench.api import BenchError
 from bench.network.build import build
 from bench.network.kernels import choose
-from bench.registry import ALGORITHMS, create_algorithm, load_plugin
+from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, load_plugin
 from bench.runs.job import Job
 from bench.runs.outcome import Outcome, finite, inner_facts, record
 from bench.runs.presence import Company
 from bench.runs.progress import Pulse, bar, so_far
 from bench.runs.signals import INTERRUPTED, UNWRITABLE, Interrupted, Stop
-from bench.settings.config import RunConfig
-from bench.settings.protocols import code_of
+from bench.settings.code import code_of, data_code
 from bench.system.console import Console
 from bench.system.machine import device_name, environment, git_commit
 from bench.tasks.data import load_data
@@ -45,7 +44,8 @@ def main(text: str) -> int:
     try:
         for path in job.plugins:
             load_plugin(path)
-        check_code(job.config)
+        code = code_of(ALGORITHMS.get(job.config.algo), BACKBONES.get(job.config.backbone))
+        check_code(f"algorithm {job.config.algo!r} or backbone {job.config.backbone!r}", job.config.code, code)
         outcome.facts["git_commit"] = git_commit()  # now: files may be edited while the run is under way
         error = execute(job, stop, outcome, console).leak()
         status = "leaking" if error else "ok"
@@ -71,14 +71,14 @@ def main(text: str) -> int:
     return {"ok": 0, "interrupted": INTERRUPTED}.get(status, 1)
 
 
-def check_code(config: RunConfig) -> None:
-    """Refuse to run an algorithm whose file is not the one that the run was named after.
+def check_code(what: str, named: str | None, now: str | None) -> None:
+    """Refuse to run what is not the code that the run was named after.
 
     Raises:
         BenchError: it was edited since.
     """
-    if config.code is not None and config.code != code_of(ALGORITHMS.get(config.algo)):
-        raise BenchError(f"algorithm {config.algo!r} was edited after the command had begun; give the command again")
+    if named is not None and named != now:
+        raise BenchError(f"{what} was edited after the command had begun; give the command again")
 
 
 def execute(job: Job, stop: Stop, outcome: Outcome, console: Console) -> Training:
@@ -111,6 +111,7 @@ def set_up(
     outcome.details["environment"] = environment(device)
 
     source = load_data(config.dataset, job.data_root, job.cache)
+    check_code(f"dataset {config.dataset!r}", config.data_code, data_code(source))
     facts.update(data_sha256=source.sha256, data_pipeline=source.pipeline, measure=source.objective.measure)
     outcome.details["data"] = {"name": source.name, "pipeline": source.pipeline, "sha256": source.sha256}
     outcome.details["data"]["shape"] = list(source.shape)

@@ -14,6 +14,7 @@ from typing import Any
 
 from bench.api import BenchError, Episode
 from bench.registry import create_backbone
+from bench.system.version import RESULTS
 from bench.tasks.data import AUTO
 from bench.tasks.images import ROTATIONS
 
@@ -41,6 +42,10 @@ def _option(
     return field(
         default=default, metadata={"help": text, "least": least, "most": most, "choices": choices, "none": none}
     )
+
+
+CODE = ("code", "data_code", "results")
+"""Fields that nobody sets: which code a run belongs to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +111,11 @@ class RunConfig:
     device: str = _option(AUTO, "auto takes the GPU if there is one", choices=(AUTO, "cpu", "cuda"))
     threads: int | None = _option(None, "CPU threads; none: OMP_NUM_THREADS, else one per core", least=1, most=1024)
     code: str | None = None
-    """Hash over the file that defines the algorithm: edited code is another run."""
+    """Hash over the files that decide what algorithm and network do: edited code is another run."""
+    data_code: str | None = None
+    """The same of the data set, and of which classes are in which split."""
+    results: int = RESULTS
+    """Version of what the harness's own code makes of all this."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):

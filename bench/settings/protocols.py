@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import inspect
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -22,7 +20,8 @@ from bench.registry import (
     hyperparameter_types,
     unknown,
 )
-from bench.settings.config import RunConfig, coerce
+from bench.settings.code import code_of
+from bench.settings.config import CODE, RunConfig, coerce
 
 FOLDER = Path(__file__).parent / "protocols"
 IDENTITY = ("algo", "dataset", "protocol", "n_way", "k_shot", "seed", "device", "threads")
@@ -31,7 +30,7 @@ IDENTITY = ("algo", "dataset", "protocol", "n_way", "k_shot", "seed", "device", 
 _FIELDS = {
     f.name: f
     for f in dataclasses.fields(RunConfig)
-    if f.name not in ("algo", "hyperparameters", "backbone_options", "code")
+    if f.name not in ("algo", "hyperparameters", "backbone_options", *CODE)
 }
 _DEFAULT_BACKBONE = _FIELDS["backbone"].default
 _TYPES = typing.get_type_hints(RunConfig)
@@ -150,7 +149,7 @@ def resolve(
         protocol=protocol.name,
         hyperparameters={name: getattr(algorithm, name) for name in hyper_types},
         backbone_options={name: getattr(network, name) for name in option_types},
-        code=code_of(cls),
+        code=code_of(cls, BACKBONES.get(backbone)),
     )
 
 
@@ -230,9 +229,3 @@ def accepted_names(cls: type[MetaAlgorithm], backbone: str) -> list[str]:
     """Return what ``--set`` takes: the algorithm's hyperparameters, the fields of RunConfig, the backbone's options."""
     fields = [name for name in _FIELDS if name not in IDENTITY]
     return [*hyperparameter_names(cls), *fields, *hyperparameter_names(BACKBONES.get(backbone))]
-
-
-def code_of(cls: type[MetaAlgorithm]) -> str | None:
-    """Return a hash over the file that defines an algorithm, None where there is no such file."""
-    file = inspect.getsourcefile(cls)
-    return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:12] if file else None

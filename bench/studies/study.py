@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from bench.api import BenchError
 from bench.records.run import Run
 from bench.registry import Registry, create_algorithm, create_backbone, load_package, unknown
-from bench.settings.config import RunConfig
+from bench.settings.config import CODE, RunConfig
 from bench.settings.protocols import Override, Preset, Protocol, resolve
 from bench.system.console import one_line
 from bench.system.files import plain
@@ -34,6 +34,8 @@ class Request:
     """As given by ``--vary``: what a study varies, and over which values."""
     data_sha256: str = ""
     """Of the data set that was loaded; empty where none was."""
+    data_code: str | None = None
+    """Hash over its code and splits."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -70,7 +72,7 @@ class Request:
             BenchError: an unknown name or a value out of range.
         """
         shape = {name: {**base, **self.given, **varied}[name] for name in ("n_way", "k_shot")}
-        machine = {"dataset": self.dataset, "device": self.device, "threads": self.threads}
+        machine = {name: getattr(self, name) for name in ("dataset", "device", "threads", "data_code")}
         fixed = Preset({}, {name: value for name, value in base.items() if name not in shape})
         flags = {name: value for name, value in self.given.items() if name not in (*shape, "seed")}
         own = [Override(None, name, str(value)) for name, value in varied.items() if name not in shape]
@@ -149,7 +151,7 @@ def _same(config: RunConfig, run: Run, apart: Collection[str]) -> bool:
         if name in nested
         else then.get(name, defaults[name]) == value
         for name, value in now.items()
-        if name not in (*apart, "code", "adaptation_tasks")
+        if name not in (*apart, *CODE, "adaptation_tasks")
     )
 
 

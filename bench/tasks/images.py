@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.api import BenchError, Episode, Objective, TaskSource
+from bench.api import SPLITS, BenchError, Episode, Objective, TaskSource
 from bench.tasks.drawing import ImagePool
 
 ROTATIONS = ("pooled", "per_class", "none")
@@ -51,6 +52,12 @@ class ImageSet(TaskSource):
     pipeline: str
     sha256: str
     objective: ClassVar[Objective] = Classification()
+
+    @property
+    def split_sha256(self) -> str:
+        """Return a hash over the names of the classes of each split."""
+        lines = [f"{split} {self.class_names[place]}" for split in SPLITS for place in self.splits[split]]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     @property
     def shape(self) -> tuple[int, int, int]:

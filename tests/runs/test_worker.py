@@ -8,12 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from bench.records.run import load_run
-from bench.registry import ALGORITHMS
+from bench.registry import ALGORITHMS, BACKBONES
 from bench.runs import worker
 from bench.runs.job import Job
 from bench.runs.signals import UNWRITABLE, Interrupted
+from bench.settings.code import code_of
 from bench.settings.config import RunConfig
-from bench.settings.protocols import code_of
 from bench.training.checkpoint import Progress
 from bench.training.memory import Held
 
@@ -67,7 +67,7 @@ def test_a_record_that_has_no_room_is_an_exit_status_and_no_traceback(job, monke
 
 def test_an_algorithm_edited_since_the_command_began_is_not_run(job, monkeypatch):
     """Its results would stand under the hash of another text."""
-    as_it_is = code_of(ALGORITHMS.get("maml"))
+    as_it_is = code_of(ALGORITHMS.get("maml"), BACKBONES.get(job.config.backbone))
     ran = []
     monkeypatch.setattr(worker, "execute", lambda *args: ran.append(args) or no_room())
     monkeypatch.setattr(worker, "git_commit", lambda: "commit")
@@ -76,4 +76,5 @@ def test_an_algorithm_edited_since_the_command_began_is_not_run(job, monkeypatch
         assert worker.main(changed.to_json()) == 1
         assert len(ran) == times
         row = load_run(changed.folder).row
-    assert row.error == "algorithm 'maml' was edited after the command had begun; give the command again"
+    assert row.error.startswith("algorithm 'maml' or backbone ")
+    assert row.error.endswith(" was edited after the command had begun; give the command again")

@@ -9,7 +9,7 @@ from bench.analysis.arms import Arm, by_setting
 from bench.analysis.naming import place
 from bench.analysis.time_to_accuracy import THRESHOLDS, ArmReached, of_arm, spacing
 from bench.report.words.parts import per_setting
-from bench.system.text import escape, fraction, markdown_table, number
+from bench.system.text import counted, escape, fraction, markdown_table, number
 
 MEMORY = {
     "cuda": "peak memory allocated by torch since the end of warm-up, in brackets what it reserved",
@@ -68,7 +68,7 @@ def times(arms: Sequence[Arm]) -> list[str]:
         rows = []
         for arm in members:
             found, gap = of_arm(arm), spacing(arm)
-            every = f"{gap[0]:,.0f} steps ({number(gap[1])} s)" if gap else "-"
+            every = f"{counted(round(gap[0]), 'step')} ({number(gap[1])} s)" if gap else "-"
             last = [run.curve[-1].val_acc_ci95 for run in arm.ok.values() if run.curve]
             half = max((h for h in last if h is not None and math.isfinite(h)), default=None)
             rows.append([arm.label, len(found[0].runs), every, fraction(half), *map(told, found)])

@@ -1,0 +1,114 @@
+"""Which code a result belongs to: the files of plugins, all that they are derived from and what they import beside."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib.util
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.api import TaskSource
+from bench.registry import DATASETS
+from bench.system.machine import ROOT
+
+_HARNESS = ROOT / "bench"
+_NETWORKS = _HARNESS / "backbones"  # plugins that come with the harness
+_LIBRARIES = tuple(
+    Path(path).resolve() for name, path in sysconfig.get_paths().items() if name.endswith(("lib", "stdlib"))
+)
+
+
+def code_of(*classes: type, further: str = "") -> str | None:
+    """Return a hash over the files that decide what classes do, None where one has no file.
+
+    These are the files of the classes and of their bases, and what these files import, from wherever, as long as it is
+    neither the harness nor a library. Where a file lies does not matter.
+
+    Args:
+        further: what decides besides.
+    """
+    files: dict[Path, str] = {}
+    for cls in classes:
+        if not getattr(sys.modules.get(cls.__module__), "__file__", None):
+            return None
+        for base in cls.__mro__:
+            module = sys.modules.get(base.__module__)
+            file = getattr(module, "__file__", None)
+            if file and (base is cls or _decides(Path(file), cls.__module__)):
+                _collect(Path(file), base.__module__, cls.__module__, files)
+    digest = hashlib.sha256(further.encode())
+    for content in sorted(files.values()):
+        digest.update(content.encode())
+    return digest.hexdigest()[:12]
+
+
+def data_code(source: TaskSource) -> str | None:
+    """Return a hash over the files that make data and tasks, and over which classes are in which split."""
+    if source.name not in DATASETS.names():
+        return None
+    return code_of(DATASETS.get(source.name), type(source), further=source.split_sha256)
+
+
+def _collect(file: Path, name: str, of: str, found: dict[Path, str]) -> None:
+    """Add a module's file and what it imports to ``found``, with a hash of each."""
+    file = file.resolve()
+    if file in found or file.suffix != ".py":
+        return
+    content = file.read_bytes()
+    found[file] = hashlib.sha256(content).hexdigest()
+    for imported in _imports(content, name, file):
+        place = _file_of(imported)
+        if place is not None and _decides(place, of):
+            _collect(place, imported, of, found)
+
+
+def _imports(content: bytes, name: str, file: Path) -> Iterator[str]:
+    """Yield the absolute names of the modules that a file may import, and of the packages that they are in."""
+    try:
+        tree = ast.parse(content)
+    except SyntaxError:  # it was edited since it was imported
+        return
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            inside = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join(filter(None, [*inside, node.module or ""]))
+            names = [module, *(f"{module}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        for whole in names:
+            parts = whole.split(".")
+            yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+
+
+def _file_of(name: str) -> Path | None:
+    """Return the file of a module, imported or not; None where there is none."""
+    if not name:
+        return None
+    if name in sys.modules:
+        file = getattr(sys.modules[name], "__file__", None)
+        return Path(file) if file else None
+    if "." in name and name.rpartition(".")[0] not in sys.modules:  # looking for it would import what it is in
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    return Path(spec.origin) if spec and spec.has_location and spec.origin else None
+
+
+def _decides(file: Path, of: str) -> bool:
+    """Say whether a file is somebody's own: neither the harness's nor a library's, or of the plugin's own package."""
+    file = file.resolve()
+    if file.is_relative_to(_HARNESS):
+        return file.is_relative_to(_NETWORKS)
+    if not any(file.is_relative_to(place) for place in _LIBRARIES):
+        return True
+    package = sys.modules.get(of.partition(".")[0])
+    own = [Path(path).resolve() for path in getattr(package, "__path__", [])]
+    return any(file.is_relative_to(path) for path in own)
