@@ -83,6 +83,8 @@ class SummaryRow(Columns):
     train_k_shot: int | None = later_column()
     beside: int | None = later_column()
     version: str | None = later_column()
+    peak_tensor_mib: float | None = later_column()
+    adapt_ms: float | None = later_column()
     code: str | None = later_column()
     data_code: str | None = later_column()
     results: int | None = later_column()

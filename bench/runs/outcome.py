@@ -20,6 +20,7 @@ from bench.settings.config import RunConfig
 from bench.training.contract import Diverged
 from bench.training.evaluate import PLAIN, TRANSDUCTIVE, Evaluation
 from bench.training.examples import ExampleTasks
+from bench.training.memory import MIB
 from bench.training.train import Training
 
 log = logging.getLogger("bench")
@@ -110,6 +111,7 @@ def _training_facts(config: RunConfig, training: Training) -> dict[str, Any]:
         "tasks_per_s": seen / progress.train_s if progress.train_s else None,
         "peak_mem_mib": memory.peak_mib if memory else None,
         "peak_mem_reserved_mib": memory.reserved_mib if memory else None,
+        "peak_tensor_mib": None if training.tensor_peak is None else training.tensor_peak / MIB,
         "task_chunk": progress.chunk,
         "resumed": progress.parts - 1,
         "step_mode": training.mode if memory else None,

@@ -30,7 +30,7 @@ from bench.tasks.stream import TaskStream
 from bench.training.checkpoint import CHECKPOINT_FILE
 from bench.training.clocks import now
 from bench.training.contract import Diverged
-from bench.training.evaluate import ADAPTATION_STEPS, evaluate
+from bench.training.evaluate import ADAPTATION_STEPS, evaluate, time_to_adapt
 from bench.training.examples import example_tasks
 from bench.training.memory import is_out_of_memory
 from bench.training.train import Training
@@ -170,5 +170,6 @@ def test(job: Job, training: Training, stream: TaskStream, stop: Stop, outcome: 
                 outcome.adaptation = measure(followed, max(ADAPTATION_STEPS), at=ADAPTATION_STEPS)
         finally:
             p.eval_s += now(training.device) - began
+        outcome.facts["adapt_ms"] = time_to_adapt(*trained, config.eval_inner_steps)
         # After the clock has stopped: examples are for the reader, not for the record.
         outcome.examples = example_tasks(*trained, config.eval_inner_steps)

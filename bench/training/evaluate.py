@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import statistics
+from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
@@ -12,6 +14,7 @@ from torch import Tensor
 
 from bench.api import Adapted, MetaAlgorithm, Predictor, TaskBatch, TaskLoss, Weights
 from bench.tasks.stream import TaskStream
+from bench.training.clocks import now
 from bench.training.memory import is_out_of_memory, release
 
 log = logging.getLogger("bench")
@@ -19,6 +22,9 @@ log = logging.getLogger("bench")
 PLAIN, TRANSDUCTIVE = "plain", "transductive"
 ADAPTATION_STEPS = (0, 1, 2, 3, 5, 10, 20, 50)
 """Where an adaptation curve is measured, whatever number of steps an algorithm is tested with."""
+
+
+TIMED, TIMING_S = 20, 3.0  # test tasks that adaptation is timed on, and for how long
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,26 @@ def evaluate(
     return Evaluation(
         {mode: {s: torch.cat(a).double().cpu().numpy() for s, a in by_step.items()} for mode, by_step in parts.items()}
     )
+
+
+def time_to_adapt(
+    algorithm: MetaAlgorithm, task_loss: TaskLoss, slow: Weights, carry: Weights, stream: TaskStream, steps: int | None
+) -> float:
+    """Return the milliseconds that it takes to adapt to one task and answer its queries, in one batch of all.
+
+    The median over single test tasks, after one that warms up: TIMED of them, or as many as fit into TIMING_S.
+    """
+    took: list[float] = []
+    began = now(stream.device)
+    for number in range(TIMED + 1):
+        tasks = stream.batch(number, 1)
+        start = now(stream.device)
+        predictor = deque(algorithm.predictors(task_loss, slow, tasks.support, steps, carry), maxlen=1).pop()
+        answers_together(predictor, tasks)
+        took.append(1000 * (now(stream.device) - start))
+        if number > 2 and now(stream.device) - began > TIMING_S:
+            break
+    return statistics.median(took[1:])
 
 
 def outputs_of(predictor: Predictor, tasks: TaskBatch, mode: str) -> Tensor:

@@ -7,12 +7,14 @@ import ctypes
 import gc
 import itertools
 import os
-from collections.abc import Mapping, Sequence
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 MIB = 2**20
 LEAK_SAMPLES = 3  # this many segments in a row must each end higher than the last
@@ -38,6 +40,59 @@ def hand_back(device: torch.device) -> None:
     _trim()
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+class LiveTensors(TorchDispatchMode):
+    """Counts the bytes of tensors that operations make and that are still there, and the most that were at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = self.peak = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        for tensor in _tensors((args, kwargs or {})):
+            self._known.add(tensor.untyped_storage()._cdata)  # made before: results may be views of it
+        result = func(*args, **(kwargs or {}))
+        for tensor in _tensors(result):
+            self._count(tensor.untyped_storage())
+        return result
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        place, size = storage._cdata, storage.nbytes()
+        if place not in self._known:
+            self._known.add(place)
+            self.held += size
+            self.peak = max(self.peak, self.held)
+            weakref.finalize(storage, self._forget, place, size)
+
+    def _forget(self, place: int, size: int) -> None:
+        self._known.discard(place)
+        self.held -= size
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from _tensors(item)
+    elif isinstance(value, dict):
+        yield from _tensors(list(value.values()))
+
+
+def peak_of_tensors(work: Callable[[], object], device: torch.device) -> int:
+    """Return how many bytes of tensors ``work`` made were there at once, besides what was there before it."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    with LiveTensors() as live:
+        work()
+    return live.peak
 
 
 class Memory:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bench.api import MetaAlgorithm
+from bench.network.kernels import EAGER
 from bench.network.model import LOOP, Classifier
 from bench.records.columns import CurvePoint, measured
 from bench.records.intervals import mean_ci95
@@ -25,7 +26,7 @@ from bench.training.chunks import default_chunk, measured_chunk
 from bench.training.clocks import StepTimes, now
 from bench.training.contract import Diverged, check_values
 from bench.training.evaluate import TRANSDUCTIVE, evaluate
-from bench.training.memory import Held, Memory, hand_back, is_out_of_memory, release
+from bench.training.memory import Held, Memory, hand_back, is_out_of_memory, peak_of_tensors, release
 from bench.training.metastep import MetaStep
 
 log = logging.getLogger("bench")
@@ -74,6 +75,8 @@ class Training:
         if recorder is None and not self.reason:
             self.recorder = CudaRecorder(self.device)
         self._replay: Replay | None = None
+        self.tensor_peak: int | None = None
+        """Most bytes of tensors at once in a meta-step, known after the warm-up."""
         self.memory: Memory | None = None
         self._data_sha256 = stream.pool.source.sha256
         start = Progress(slow, self.step.carry, chunk)
@@ -112,6 +115,8 @@ class Training:
         result = self._sparing(self.step.estimate)
         check_values(config.algo, result)
         del result  # of which a capture would count the memory twice
+        if self.device.type == "cuda" or config.kernels == EAGER:  # no looking into what is compiled
+            self.tensor_peak = self._sparing(lambda: peak_of_tensors(self.step.estimate, self.device))
         if self.recorder is not None:
             self._capture(self.recorder)
         self.step.go_to(p.meta_step)

@@ -23,6 +23,7 @@ from bench.training.memory import (
     growth,
     is_out_of_memory,
     open_files,
+    peak_of_tensors,
 )
 
 OURS = [name for name in ALGORITHMS.names() if ALGORITHMS.get(name).__module__.startswith("algorithms.")]
@@ -201,3 +202,31 @@ def test_nothing_grows_over_ten_thousand_steps(name, network, toy_images, tmp_pa
         f" resident {size[0] / MIB:.1f} -> {size[-1] / MIB:.1f} MiB"
     )
     judge(found, 10_000, resident_mib=16)
+
+
+def test_live_tensors_are_counted_as_on_paper():
+    kept = torch.zeros(4 * 2**20, dtype=torch.uint8)
+
+    def work():
+        kept.view(2, -1).add_(1)  # no tensor of ours
+        first = torch.empty(2**20, dtype=torch.uint8)
+        second = torch.empty(3 * 2**20, dtype=torch.uint8)
+        second.view(3, -1)[0].add_(1)  # views have no bytes of their own
+        del first
+        third = (torch.empty(2**19, dtype=torch.uint8), second)
+        del second, third
+
+    assert peak_of_tensors(work, torch.device("cpu")) == 4 * 2**20
+
+
+def test_live_tensors_are_those_that_a_backward_pass_needs():
+    x = torch.randn(100, 100, requires_grad=True)
+
+    def work():
+        y = x
+        for _ in range(10):
+            y = (y @ x).tanh()
+        torch.autograd.grad(y.sum(), x)
+
+    size = 100 * 100 * 4
+    assert 10 * size < peak_of_tensors(work, torch.device("cpu")) < 14 * size, "ten activations and what is in flight"

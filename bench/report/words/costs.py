@@ -21,6 +21,9 @@ def costs(arms: Sequence[Arm]) -> list[str]:
     """Return the tables of times and memory."""
     headers = ["algorithm", "train s", "evaluation s", "set-up s", "step ms", "p95 ms", "tasks/s", "peak MiB", "device"]
     columns = ("train_s", "eval_s", "setup_s", "step_ms_median", "step_ms_p95", "tasks_per_s")
+    further = {"peak_tensor_mib": "tensors MiB", "adapt_ms": "adapt ms"}  # not of runs of the first version
+    further = {column: header for column, header in further.items() if any(arm.values(column) for arm in arms)}
+    headers[-1:-1] = further.values()
 
     def table(members: list[Arm]) -> list[str]:
         rows = []
@@ -31,13 +34,19 @@ def costs(arms: Sequence[Arm]) -> list[str]:
             reserved = arm.values("peak_mem_reserved_mib")
             peak += f" ({number(max(reserved))})" if reserved else ""
             device = f"{row.device}: {row.device_name}" if row.device_name else row.device
-            rows.append([arm.label, *(number(arm.mean(c)) + mark for c in columns), peak, device])
+            costs = [*(number(arm.mean(c)) + mark for c in columns), peak, *(number(arm.mean(c)) for c in further)]
+            rows.append([arm.label, *costs, device])
         return [markdown_table(headers, rows)]
 
     rows = [run.row for arm in arms for run in arm.ok.values()]
     intro = "Means over seeds, but the peak is the largest. Training time is meta-steps only; step is the median."
     for device in sorted({row.device.partition(":")[0] for row in rows}):
         intro += f" Peak on {escape(device)}: {MEMORY.get(device, 'as that device reports it')}."
+    if "peak_tensor_mib" in further:
+        intro += (
+            " Tensors: the most that one meta-step makes and holds at once, whatever the process and its allocator do."
+            " Adapt: adaptation to one test task and its answers, the median."
+        )
     if others := max((row.beside or 0 for row in rows), default=0):
         intro += (
             f" **Times marked \\* were measured beside other runs on the same machine, up to {others} at once: they "
