@@ -10,7 +10,7 @@ from bench.network.agreement import NoWay, choose_way
 from bench.network.kernels import UNCOMPILED, Kernels
 from bench.network.model import Classifier, Way
 from bench.network.stacked import TasksInside, TasksOutside
-from bench.registry import create_backbone
+from bench.registry import blaming, create_backbone
 from bench.settings.config import RunConfig
 
 
@@ -72,7 +72,8 @@ def build(
     product = torch.bfloat16 if config.precision == "bf16" else None
     task_loss = Classifier(network.to(device), kernels, None, product, objective, way, strays)
     weights = task_loss.weights
-    extra = dict(algorithm.extra_weights(weights))
+    with blaming(f"algorithm {config.algo!r}"):
+        extra = dict(algorithm.extra_weights(weights))
     if misnamed := [name for name in extra if "/" not in name]:
         raise BenchError(
             f"algorithm {config.algo!r}: extra weights need a slash in their names; these have none: {misnamed}"

@@ -83,8 +83,8 @@ FAILING = [
     (ALGORITHM + "def __post_init__(self): assert False, 'never'", "algorithm 'odd': AssertionError: never"),
     (ALGORITHM + "x: 'Nowhere' = 1", "annotations of Odd in "),
     (ALGORITHM + "run_defaults = None", "algorithm 'odd': run_defaults is None"),
-    (ALGORITHM + "def extra_weights(self, network): raise KeyError('w')", "odd on backbone one-layer cannot be built"),
-    (BACKBONE + "def build(self, shape, size): raise KeyError('w')", "on backbone odd cannot be built"),
+    (ALGORITHM + "def extra_weights(self, network): raise KeyError('w')", "algorithm 'odd': KeyError: 'w'"),
+    (BACKBONE + "def build(self, shape, size): raise KeyError('w')", "backbone 'odd' cannot be built"),
     (BACKBONE + "def build(self, shape, size): return None", "build returned NoneType"),
 ]  # fmt: skip
 
