@@ -6,7 +6,6 @@ FOLDER holds a subfolder per class with some images to adapt on, and beside thes
 from __future__ import annotations
 
 import argparse
-import io
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -20,16 +19,15 @@ from PIL import Image, ImageOps
 from tabulate import tabulate
 from torch import Tensor
 
-from bench.api import BenchError, Examples, TaskBatch, Weights
+from bench.api import BenchError, Examples, MetaAlgorithm, TaskBatch, Weights
 from bench.network.build import plain_network, way_of
 from bench.network.model import Classifier
 from bench.records.run import load_run
 from bench.registry import create_algorithm, load_plugin
 from bench.settings.config import RunConfig
-from bench.system.untrusted import read_regular
-from bench.training.checkpoint import read_checkpoint
+from bench.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
 from bench.training.evaluate import PLAIN, TRANSDUCTIVE, outputs_of
-from bench.training.weights import WEIGHTS_FILE
+from bench.training.weights import STATE_FILE, WEIGHTS_FILE, read_state
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
@@ -89,15 +87,14 @@ def adapt(run: Path, folder: Path, steps: int | None = None, mode: str = PLAIN) 
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     network = plain_network(config, algorithm, shape)
     try:
-        data = io.BytesIO(read_regular(run / WEIGHTS_FILE, None))
-        network.load_state_dict(torch.load(data, weights_only=True, map_location="cpu"))
-    except Exception as error:  # foreign bytes make torch raise anything
+        network.load_state_dict(read_state(run / WEIGHTS_FILE))
+    except Exception as error:  # what it holds may fit nothing
         raise BenchError(
             f"{run / WEIGHTS_FILE}: {' '.join(str(error).split())[:200]}; accepted: what a run that finished left"
         ) from error
     way = way_of(config, shape, algorithm.output_size(config.n_way), torch.device("cpu"))
     task_loss = Classifier(network, way=way, strays=dict(network.named_parameters()))
-    extra, carry = _beyond_the_network(run, task_loss.weights)
+    extra, carry = _beyond_the_network(run, algorithm, task_loss.weights)
     wanted = config.eval_inner_steps if steps is None else steps
     predictors = algorithm.predictors(task_loss, {**task_loss.weights, **extra}, support, wanted, carry)
     predictor = deque(predictors, maxlen=1).pop()  # the last, holding one at a time
@@ -168,10 +165,18 @@ def _image(path: Path, shape: tuple[int, ...]) -> Tensor:
     return pixels[None] if channels == 1 else pixels.movedim(-1, 0)
 
 
-def _beyond_the_network(run: Path, network: Weights) -> tuple[Weights, Weights]:
-    """Return what an algorithm has learnt beside the network's weights, and what it carries, from the checkpoint."""
+def _beyond_the_network(run: Path, algorithm: MetaAlgorithm, network: Weights) -> tuple[Weights, Weights]:
+    """Return what an algorithm has learnt beside the network's weights, and what it carries."""
+    extra = algorithm.extra_weights(network)
+    if not extra and not algorithm.initial_carry(network):
+        return {}, {}
+    path = run / STATE_FILE
     try:
-        state = read_checkpoint(run / "checkpoint.pt")
-    except (OSError, ValueError) as error:
-        raise BenchError(f"{run / 'checkpoint.pt'}: {error}; accepted: what a run that finished left") from error
+        if path.exists():
+            state = read_state(path)
+            return state["extra"], state["carry"]
+        path = run / CHECKPOINT_FILE  # of a run of the first version
+        state = read_checkpoint(path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BenchError(f"{path}: {error}; accepted: what a run that finished left") from error
     return {name: w for name, w in state["slow"].items() if name not in network}, state["carry"]

@@ -1,9 +1,10 @@
-"""Trained weights for use elsewhere: a plain ``state_dict`` of the backbone's own module."""
+"""Trained weights for use elsewhere: a plain ``state_dict`` of the backbone's module, and what else adapting needs."""
 
 from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -11,8 +12,9 @@ from bench.api import MetaAlgorithm, Weights
 from bench.network.build import plain_network
 from bench.settings.config import RunConfig
 from bench.system.files import write_atomic
+from bench.system.untrusted import read_regular
 
-WEIGHTS_FILE = "weights.pt"
+WEIGHTS_FILE, STATE_FILE = "weights.pt", "inner_state.pt"
 
 
 def write_weights(
@@ -31,6 +33,37 @@ def write_weights(
         for name, parameter in network.named_parameters():
             if name in slow:  # one that is frozen is not
                 parameter.copy_(slow[name])
+    _save(path, network.state_dict())
+
+
+def write_inner_state(path: Path, network: Weights, slow: Weights, carry: Weights) -> None:
+    """Write what an algorithm has learnt beside the network's weights, and what it carries; nothing where it has none.
+
+    Without the second moment that Reptile's inner Adam carries, say, its weights adapt otherwise than they were tested.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    extra = {name: w.detach().cpu() for name, w in slow.items() if name not in network}
+    if extra or carry:
+        _save(path, {"extra": extra, "carry": {name: c.detach().cpu() for name, c in carry.items()}})
+
+
+def _save(path: Path, content: object) -> None:
     buffer = io.BytesIO()
-    torch.save(network.state_dict(), buffer)
+    torch.save(content, buffer)
     write_atomic(path, buffer.getvalue())
+
+
+def read_state(path: Path) -> Any:
+    """Return what one of these files holds, tensors on the CPU; nothing in it is executed.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it holds something else.
+    """
+    data = io.BytesIO(read_regular(path, None))
+    try:
+        return torch.load(data, weights_only=True, map_location="cpu")
+    except Exception as error:  # foreign bytes make torch raise anything
+        raise ValueError(" ".join((str(error) or repr(error)).split())[:200]) from error

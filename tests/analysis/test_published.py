@@ -121,16 +121,16 @@ def lines_of(out, algo="maml", mode="transductive", n_way=5, k_shot=1):
 @pytest.mark.parametrize(
     ("accuracies", "tolerance", "verdict"),
     [
-        # 5-way 1-shot: 0.987 +- 0.004, so 0.007 unless the seeds scatter more
-        ((0.980, 0.980, 0.980), 0.007, "reproduced"),
-        ((0.994, 0.994, 0.994), 0.007, "reproduced"),
-        ((0.9799, 0.9799, 0.9799), 0.007, "below"),
-        ((0.9941, 0.9941, 0.9941), 0.007, "above"),
+        # 5-way 1-shot: 0.987 +- 0.004, so 0.009 unless the seeds scatter more
+        ((0.978, 0.978, 0.978), 0.009, "reproduced"),
+        ((0.996, 0.996, 0.996), 0.009, "reproduced"),
+        ((0.9779, 0.9779, 0.9779), 0.009, "below"),
+        ((0.9961, 0.9961, 0.9961), 0.009, "above"),
         # sd 0.01, standard error 0.01 / sqrt 3, twice that is 0.011547
-        ((0.965, 0.975, 0.985), 0.011547 + 0.003, "reproduced"),
-        ((0.962, 0.972, 0.982), 0.011547 + 0.003, "below"),
-        ((0.980, 0.980), 0.007, "reproduced; 2 seeds"),
-        ((0.970,), 0.007, "below; 1 seed"),
+        ((0.965, 0.975, 0.985), 0.011547 + 0.005, "reproduced"),
+        ((0.960, 0.970, 0.980), 0.011547 + 0.005, "below"),
+        ((0.980, 0.980), 0.009, "reproduced; 2 seeds"),
+        ((0.970,), 0.009, "below; 1 seed"),
     ],
 )
 def test_the_rule_on_paper(tmp_path, accuracies, tolerance, verdict):

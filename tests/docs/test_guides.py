@@ -136,7 +136,6 @@ def test_the_weights_adapt_with_torch_alone_as_bench_adapt_does(tmp_path, monkey
         for i, image in enumerate(images):
             name = f"{label}/0.png" if i == 0 else f"{label}-{i}.png"
             Image.fromarray(255 - image).save(tmp_path / "mine" / name)
-    monkeypatch.setattr("bench.cli.adapt._beyond_the_network", lambda *_: ({}, {}))  # which needs a checkpoint
     told = [int(p.label) for p in adapt(run, tmp_path / "mine")]
     images = torch.tensor(ink)[:, :, None] / 255
     space = {"support": images[:, 0], "labels": torch.arange(5), "query": images[:, 1:].flatten(0, 1)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from bench.analysis.published import DRIFT, FAIR_SEEDS, Beside
+from bench.analysis.published import CHOICE, DRIFT, FAIR_SEEDS, Beside
 from bench.system.text import escape, fraction, markdown_table, plus_minus
 
 
@@ -17,7 +17,8 @@ def published(lines: Sequence[Beside]) -> list[str]:
         "## Published values beside ours",
         "Ours: mean over seeds ± half-width of its 95% interval over test tasks, spread over seeds beside it. "
         "Difference: ours minus published. Reproduced: it is within the tolerance, the larger of the published ± and "
-        f"twice our standard error over seeds, plus {DRIFT:.3f} for what differs between frameworks. "
+        f"twice our standard error over seeds, plus {DRIFT:.3f} for what differs between frameworks and "
+        f"{CHOICE:.3f} for another choice of test characters. "
         f"**Only {FAIR_SEEDS} or more seeds with the published budget and settings make a fair verdict**; any other "
         "says what it lacks. A large spread over our seeds widens the tolerance: read it first.",
     ]
