@@ -34,7 +34,7 @@ from bench.training.evaluate import ADAPTATION_STEPS, evaluate, time_to_adapt
 from bench.training.examples import example_tasks
 from bench.training.memory import is_out_of_memory
 from bench.training.train import Training
-from bench.training.weights import STATE_FILE, WEIGHTS_FILE, write_inner_state, write_weights
+from bench.training.weights import STATE_FILE, WEIGHTS_FILE, digests, write_inner_state, write_weights
 
 
 def main(text: str) -> int:
@@ -95,6 +95,7 @@ def execute(job: Job, stop: Stop, outcome: Outcome, console: Console) -> Trainin
     progress = training.progress
     write_weights(job.folder / WEIGHTS_FILE, job.config, training.algorithm, shape, progress.slow)
     write_inner_state(job.folder / STATE_FILE, training.task_loss.weights, progress.slow, progress.carry)
+    outcome.details["weights"] = digests(job.folder)
     outcome.facts["stream_sha256"] = training.stream_sha256()
     test(job, training, test_stream, stop, outcome)
     return training

@@ -80,7 +80,7 @@ def evaluate(
         return found
 
     parts: dict[str, dict[int, list[Tensor]]] = {mode: {} for mode in modes}
-    size, start = _chunk(stream), 0
+    size, start = batch_size(stream), 0
     while start < n_tasks:
         tasks = stream.batch(start, min(size, n_tasks - start))
         n = tasks.support.n_tasks
@@ -102,6 +102,26 @@ def evaluate(
     return Evaluation(
         {mode: {s: torch.cat(a).double().cpu().numpy() for s, a in by_step.items()} for mode, by_step in parts.items()}
     )
+
+
+def answered(
+    algorithm: MetaAlgorithm,
+    task_loss: TaskLoss,
+    slow: Weights,
+    carry: Weights,
+    stream: TaskStream,
+    first: int,
+    count: int,
+    steps: int | None,
+) -> dict[str, np.ndarray]:
+    """Return the measures ``[count]`` of the tasks from ``first`` on after all steps, by test mode."""
+    tasks = stream.batch(first, count)
+    predictor = deque(algorithm.predictors(task_loss, slow, tasks.support, steps, carry), maxlen=1).pop()
+    outputs = {mode: outputs_of(predictor, tasks, mode) for mode in (PLAIN, TRANSDUCTIVE)}
+    return {
+        mode: stream.objective.score(found, tasks.query.y).mean(dim=1).double().cpu().numpy()
+        for mode, found in outputs.items()
+    }
 
 
 def time_to_adapt(
@@ -145,7 +165,7 @@ def answers_alone(predictor: Predictor, tasks: TaskBatch) -> Tensor:
     return torch.cat(scores, dim=1)
 
 
-def _chunk(stream: TaskStream) -> int:
+def batch_size(stream: TaskStream) -> int:
     """Return how many tasks to evaluate at once: what fits the caches of a CPU, or 2 GiB of a card with conv4."""
     episode = stream.episode
     images = episode.n_way * max(episode.k_shot, episode.k_query) + 1

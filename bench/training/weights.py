@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,12 @@ def _save(path: Path, content: object) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_atomic(path, buffer.getvalue())
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Return the sha256 of each of these files that a run's folder holds, by name."""
+    here = [name for name in (WEIGHTS_FILE, STATE_FILE) if (folder / name).is_file()]
+    return {name: hashlib.sha256(read_regular(folder / name, None)).hexdigest() for name in here}
 
 
 def read_state(path: Path) -> Any:
