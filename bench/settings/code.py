@@ -9,6 +9,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 from bench.api import TaskSource
 from bench.registry import DATASETS
@@ -50,6 +51,14 @@ def data_code(source: TaskSource) -> str | None:
     if source.name not in DATASETS.names():
         return None
     return code_of(DATASETS.get(source.name), type(source), further=source.split_sha256)
+
+
+def files_of(module: ModuleType) -> list[Path]:
+    """Return the file of a module and those of all that it imports that are somebody's own."""
+    found: dict[Path, str] = {}
+    if module.__file__:
+        _collect(Path(module.__file__), module.__name__, module.__name__, found)
+    return list(found)
 
 
 def _collect(file: Path, name: str, of: str, found: dict[Path, str]) -> None:

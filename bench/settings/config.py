@@ -91,7 +91,8 @@ class RunConfig:
     test_rotation: str = _option("none", "the same for meta-validation and meta-test", choices=ROTATIONS)
     precision: str = _option(
         "float32",
-        "of matrix products: float32, tf32 (GPU: float32 rounded to 10 bits) or bf16; all else is float32",
+        "of matrix products: float32, tf32 (GPU: inputs rounded to 10 bits) or bf16 (inputs and"
+        " results); all else is float32",
         choices=PRECISIONS,
     )
     task_chunk: int | None = _option(

@@ -1,0 +1,273 @@
+"""What a run claims, held against what can be made of it again: each check names itself and the first thing amiss."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.api import BenchError, TaskSource
+from bench.network.build import build
+from bench.network.kernels import EAGER, choose
+from bench.records.columns import MODES, SummaryRow
+from bench.records.intervals import mean_ci95
+from bench.records.run import Run
+from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, create_algorithm, said
+from bench.settings.code import code_of, data_code
+from bench.settings.config import RunConfig
+from bench.system.machine import device_name
+from bench.system.version import RESULTS
+from bench.tasks.data import load_data
+from bench.tasks.stream import TaskStream
+from bench.training.evaluate import answered, batch_size
+from bench.training.weights import STATE_FILE, WEIGHTS_FILE, digests, read_state
+
+ROUNDED = 0.05  # share of tasks whose answers another machine's rounding may change ...
+MOVED = 0.005  # ... and by how much that may move their mean
+LONGEST = 2_000_000  # training tasks whose hash is made again; more take minutes
+
+
+FOUND = ("task_chunk", "kernels", "eval_inner_steps")  # what a run may find out where its settings leave it open
+
+
+class Broken(Exception):
+    """Something that is claimed does not hold."""
+
+
+class Unknown(Exception):
+    """Something that cannot be checked here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One run under the checks, and what there is to check it with.
+
+    Args:
+        root: where data sets are, and ``cache`` where prepared ones may be kept.
+        tasks: how many test tasks to answer again; 0 for none.
+        chance: draws them.
+    """
+
+    run: Run
+    root: Path
+    cache: Path
+    tasks: int
+    chance: random.Random
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The settings as recorded."""
+        try:
+            return RunConfig(**self.run.details["config"])
+        except (KeyError, TypeError, BenchError) as error:
+            raise Broken(f"the record's settings are none: {error}") from error
+
+    @cached_property
+    def source(self) -> TaskSource:
+        """The data, as it is here."""
+        if self.config.dataset not in DATASETS.names():
+            raise Unknown(f"data set {self.config.dataset!r} is not known here; --plugin loads it")
+        try:
+            return load_data(self.config.dataset, self.root, self.cache)
+        except BenchError as error:
+            raise Unknown(f"the data is not here ({error})") from error
+
+    def stream(self, split: str) -> TaskStream:
+        """Return the tasks of a split, on the CPU."""
+        rotation, episode = self.config.episodes[split]
+        return TaskStream(self.source.pool(split, rotation, torch.device("cpu")), episode, self.config.seed)
+
+
+def name_of(claim: Claim) -> None:
+    """The run's name is made of its settings, so that no setting was exchanged."""
+    recorded = set(claim.run.details.get("config", {}))
+    if missing := {f.name for f in dataclasses.fields(RunConfig)} - recorded:
+        raise Unknown(f"an earlier version recorded no {sorted(missing)[0]}")
+    if claim.config.run_id != claim.run.row.run_id:
+        raise Broken(f"the settings are those of {claim.config.run_id}, not of {claim.run.row.run_id}")
+
+
+def row_of(claim: Claim) -> None:
+    """The row tells the settings that were recorded."""
+    cells = {**dataclasses.asdict(claim.config), "backbone": claim.config.network}
+    for name in set(SummaryRow.columns()) & set(claim.run.details["config"]) - {"backbone"}:
+        if cells[name] is not None and name not in FOUND and getattr(claim.run.row, name) != cells[name]:
+            raise Broken(f"{name} is {getattr(claim.run.row, name)} in the row and {cells[name]} in the settings")
+
+
+def tasks_of(claim: Claim) -> None:
+    """There is a line for each test task that was asked for, and each could have come out so."""
+    frame, wanted = claim.run.test_tasks, claim.config.test_tasks
+    if list(frame.task) != list(range(wanted)):
+        raise Broken(f"{len(frame):,} test tasks, numbered otherwise than 0 to {wanted - 1:,}")
+    if claim.run.row.measure not in (None, "accuracy"):
+        return
+    images = claim.config.n_way * claim.config.eval_k_query
+    for column in MODES.values():
+        counts = frame[column].to_numpy() * images
+        if (odd := np.flatnonzero(~(np.abs(counts - counts.round()) < 1e-6) | (counts < 0) | (counts > images))).size:
+            raise Broken(f"{column} of test task {odd[0]} is no share of {images} answers")
+
+
+def scores_of(claim: Claim) -> None:
+    """Means and intervals follow from the test tasks."""
+    row, frame = claim.run.row, claim.run.test_tasks
+    kind = "acc" if row.measure in (None, "accuracy") else "error"
+    for column in MODES.values():
+        name = column.replace("acc", kind)
+        for cell, value in zip((f"test_{name}", f"test_{name}_ci95"), mean_ci95(frame[name].to_numpy())):
+            known = getattr(row, cell)
+            if known is None or not math.isclose(known, value, rel_tol=1e-9, abs_tol=1e-12):
+                raise Broken(f"{cell} is {known}; the test tasks give {value}")
+
+
+def budget_of(claim: Claim) -> None:
+    """Training saw the tasks that the settings ask for, and was validated along the way."""
+    row, config, curve = claim.run.row, claim.config, claim.run.curve
+    if row.tasks_seen != config.meta_steps * config.meta_batch:
+        raise Broken(f"{row.tasks_seen} training tasks; the settings ask for {config.meta_steps * config.meta_batch:,}")
+    points = sorted({round(i * config.meta_steps / config.val_points) for i in range(config.val_points + 1)})
+    if [point.meta_step for point in curve] != points:
+        raise Broken(f"validated after other meta-steps than {points}")
+    times = [point.train_s for point in curve]
+    if times != sorted(times) or row.train_s is None or times[-1] > row.train_s + 1e-6:
+        raise Broken("the clock of training runs backwards between validations")
+
+
+def versions_of(claim: Claim) -> None:
+    """The code here is the code that made the run."""
+    row = claim.run.row
+    if (row.results or 1) != RESULTS:
+        raise Unknown(f"made by results version {row.results or 1} of the harness; here is {RESULTS}")
+    for registry, name in ((ALGORITHMS, row.algo), (BACKBONES, claim.config.backbone)):
+        if name not in registry.names():
+            raise Unknown(f"{name!r} is not known here; --plugin loads it")
+    here = code_of(ALGORITHMS.get(row.algo), BACKBONES.get(claim.config.backbone))
+    if row.code != here:
+        raise Broken(f"made by other files of algorithm and network ({row.code}) than those here ({here})")
+
+
+def data_of(claim: Claim) -> None:
+    """Images and class lists here are those of the run."""
+    row, source = claim.run.row, claim.source
+    if row.data_sha256 != source.sha256:
+        raise Broken(f"made on other data ({str(row.data_sha256)[:12]}) than is here ({source.sha256[:12]})")
+    if row.data_code is not None and row.data_code != data_code(source):
+        raise Broken(f"made with other code or splits of the data ({row.data_code}) than are here")
+
+
+def stream_of(claim: Claim) -> None:
+    """The training tasks here are those of the run."""
+    seen = claim.run.row.tasks_seen or 0
+    if seen > LONGEST:
+        raise Unknown(f"making a hash of {seen:,} training tasks takes too long")
+    here = claim.stream("meta_train").digest(seen)
+    if claim.run.row.stream_sha256 != here:
+        recorded = str(claim.run.row.stream_sha256)[:12]
+        raise Broken(f"trained on other tasks ({recorded}) than are drawn here ({here[:12]})")
+
+
+def weights_of(claim: Claim) -> None:
+    """The weights are those that the record names."""
+    recorded = claim.run.details.get("weights")
+    if not isinstance(recorded, dict):
+        raise Unknown("an earlier version recorded no hash of the weights")
+    if not (claim.run.folder / WEIGHTS_FILE).exists():
+        raise Unknown("the weights are not here")
+    if (here := digests(claim.run.folder)) != recorded:
+        raise Broken(f"{next((n for n in recorded if here.get(n) != recorded[n]), WEIGHTS_FILE)} is another run's")
+
+
+def answers_of(claim: Claim) -> str:
+    """Weights adapted to test tasks drawn at random give what the record says of each."""
+    if not claim.tasks:
+        raise Unknown("no test task was answered again; --tasks N does")
+    run, config = claim.run, claim.config
+    if not (run.folder / WEIGHTS_FILE).exists():
+        raise Unknown("the weights are not here")
+    torch.set_num_threads(run.row.threads or 1)
+    algorithm = create_algorithm(config.algo, **config.hyperparameters)
+    cpu, stream = torch.device("cpu"), claim.stream("meta_test")
+    if config.device != "cpu":
+        config = dataclasses.replace(config, device="cpu", precision="float32", kernels=EAGER)
+    kernels, _ = choose(config.kernels, cpu)
+    task_loss, slow = build(config, algorithm, claim.source.shape, cpu, kernels, claim.source.objective)
+    try:
+        state = read_state(run.folder / WEIGHTS_FILE)
+        more = read_state(run.folder / STATE_FILE) if (run.folder / STATE_FILE).exists() else {"extra": {}, "carry": {}}
+        slow = {name: {**state, **more["extra"]}[name].to(w) for name, w in slow.items()}
+        carry = {name: more["carry"][name].to(c) for name, c in algorithm.initial_carry(slow).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Broken(f"the weights do not fit the run: {' '.join(str(error).split())[:160]}") from error
+    kind = "acc" if run.row.measure in (None, "accuracy") else "error"
+    off, moved, seen = 0, 0.0, 0
+    for first, count in drawn(stream, config.test_tasks, claim.tasks, claim.chance):
+        answers = answered(algorithm, task_loss, slow, carry, stream, first, count, config.eval_inner_steps)
+        lines = run.test_tasks.iloc[first : first + count]
+        differ = np.zeros(count, dtype=bool)
+        for mode, column in MODES.items():
+            wrong = answers[mode] - lines[column.replace("acc", kind)].to_numpy()
+            differ |= wrong != 0
+            moved += float(wrong.sum()) / len(MODES)
+        off, seen = off + int(differ.sum()), seen + count
+        if differ.any() and _same_machine(run):
+            raise Broken(f"test task {first + int(differ.argmax())} is answered otherwise by these weights")
+    if off > max(1, ROUNDED * seen) or abs(moved) / seen > MOVED:
+        raise Broken(f"{off} of {seen} test tasks are answered otherwise by these weights")
+    if not off:
+        return f"{seen} test tasks answered alike"
+    return (
+        f"{seen - off} of {seen} test tasks answered alike; rounding of another machine moved {off}, their mean by "
+        f"{moved / seen:+.5f} (it may move {ROUNDED:.0%} of tasks and the mean by {MOVED})"
+    )
+
+
+def drawn(stream: TaskStream, total: int, wanted: int, chance: random.Random) -> Iterator[tuple[int, int]]:
+    """Yield where to begin and how many tasks to take: whole batches, as the run had them, of at least ``wanted``.
+
+    In a batch of other tasks a sum may round otherwise.
+    """
+    size = batch_size(stream)
+    starts = list(range(0, total, size))
+    for first in chance.sample(starts, min(len(starts), -(-wanted // size))):
+        yield first, min(size, total - first)
+
+
+def _same_machine(run: Run) -> bool:
+    here = ("cpu", device_name(torch.device("cpu")), torch.__version__)
+    return (run.row.device, run.row.device_name, run.row.torch_version) == here
+
+
+CHECKS: dict[str, Callable[[Claim], str | None]] = {
+    "name": name_of,
+    "row": row_of,
+    "test tasks": tasks_of,
+    "scores": scores_of,
+    "budget": budget_of,
+    "code": versions_of,
+    "data": data_of,
+    "stream": stream_of,
+    "weights": weights_of,
+    "answers": answers_of,
+}
+"""In order; each raises Broken or Unknown, or returns what is worth saying."""
+
+
+def verdicts(claim: Claim) -> Iterator[tuple[str, bool | None, str]]:
+    """Yield each check's name, whether it holds (None: not known) and what it found."""
+    for name, check in CHECKS.items():
+        try:
+            yield name, True, check(claim) or ""
+        except Unknown as reason:
+            yield name, None, str(reason)
+        except Broken as problem:
+            yield name, False, str(problem)
+        except RAISED as error:  # a plugin's code, or a record that fits nothing
+            yield name, False, said(error)
