@@ -8,6 +8,7 @@ from made_runs import make_run
 from places import PLUGINS
 
 from bench.records.run import load_runs
+from bench.settings.config import CODE
 
 TOY = (
     *("--plugin", str(PLUGINS / "toy_data.py"), "--dataset", "toy", "--device", "cpu", "--threads", "1"),
@@ -22,7 +23,7 @@ def wanted(**changes):
 def made(configs, out, level=lambda config: 0.9):
     """Finished runs of the configurations, of accuracies near ``level``."""
     for config in configs:
-        known = {f.name for f in dataclasses.fields(config)} - {"hyperparameters", "code", "algo", "seed"}
+        known = {f.name for f in dataclasses.fields(config)} - {"hyperparameters", *CODE, "algo", "seed"}
         facts = {n: getattr(config, n) for n in known & {"n_way", "k_shot", "k_query", "meta_steps", "meta_lr"}}
         make_run(out, config.algo, config.seed, level(config), run_id=config.run_id, **facts)
     return {run.row.run_id: run for run in load_runs(out)}

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+import lzma
 import random
 import secrets
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -22,15 +25,16 @@ from bench.system.files import write_atomic
 from bench.system.untrusted import MIB, read_regular
 from bench.training.weights import STATE_FILE, WEIGHTS_FILE
 
-TABLES = (".csv", ".json", ".tex")  # what is made anew and compared; other outputs have pictures or words of today
+TABLES = (".csv", ".json", ".tex", ".md")  # what is made anew and compared; pictures and pages are not
 RECORD = (".csv", ".json", WEIGHTS_FILE, STATE_FILE)
-PLUGINS = "plugins"
+PLUGINS, ENTRIES = "plugins", "entries.json"
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 LARGEST = 4096 * MIB  # of a bundle, unpacked
-HOLDS, BROKEN, USAGE = 0, 1, 2
+HOLDS, BROKEN, USAGE, PARTLY = 0, 1, 2, 3
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print one line: verified, verified in part, or what does not hold; returns 0, 1 if that, 2 for wrong usage."""
+    """Print one line: verified, verified in part, or what does not hold; returns 0, 3, 1, or 2 for wrong usage."""
     p = argparse.ArgumentParser("python -m bench.verify", description=__doc__)
     p.add_argument("place", type=Path, metavar="FOLDER|BUNDLE.zip", help="what --out was, or what --bundle wrote")
     p.add_argument("--tasks", type=int, default=0, metavar="N", help="answer about N test tasks again, drawn at random")
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise BenchError(f"--tasks {args.tasks}; accepted: 0 or more")
         with tempfile.TemporaryDirectory() as scratch:
             folder = args.place if args.place.is_dir() else unpacked(args.place, Path(scratch) / "bundle")
-            own = sorted((folder / PLUGINS).glob("*.py")) if args.run_plugins else []
+            own = _entries(folder) if args.run_plugins else []
             if own:
                 sys.path.insert(0, str((folder / PLUGINS).resolve()))
             for path in (*args.plugin, *own):
@@ -92,7 +96,7 @@ def verify(folder: Path, root: Path, cache: Path, tasks: int, seed: int) -> tupl
     drawn = f" (--draw {seed})" if tasks else ""
     told = f"{len(runs)} run{'s' * (len(runs) > 1)}{drawn}; {'; '.join(said)}".rstrip("; ")
     if unknown:
-        return HOLDS, f"verified in part: {told}; not checked: {'; '.join(dict.fromkeys(unknown))}"
+        return PARTLY, f"verified in part: {told}; not checked: {'; '.join(dict.fromkeys(unknown))}"
     return HOLDS, f"verified: {told}"
 
 
@@ -121,11 +125,21 @@ def bundle(folder: Path, plugins: Sequence[Path], target: Path) -> None:
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in _wanted(folder):
                 archive.writestr(file.relative_to(folder).as_posix(), read_regular(file, None))
+            archive.writestr(f"{PLUGINS}/{ENTRIES}", json.dumps([plugin.name for plugin in plugins]))
+            if len({plugin.name for plugin in plugins}) < len(plugins):
+                raise BenchError("--bundle: two plugins have one name; accepted: different ones")
             for plugin in plugins:
                 for file in (plugin, *_beside(plugin)):
                     place = file.resolve().relative_to(plugin.resolve().parent).as_posix()
                     archive.writestr(f"{PLUGINS}/{place}", read_regular(file))
         write_atomic(target, path.read_bytes())
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return the plugins of a bundle, without what they import."""
+    listed = folder / PLUGINS / ENTRIES
+    names = json.loads(read_regular(listed)) if listed.is_file() else []
+    return [folder / PLUGINS / str(name) for name in names if PurePosixPath(str(name)).name == name]
 
 
 def _wanted(folder: Path) -> Iterator[Path]:
@@ -159,6 +173,6 @@ def unpacked(archive: Path, folder: Path) -> Path:
                 if item.filename.startswith("/") or ".." in parts or "\\" in item.filename or not fits:
                     raise BenchError(f"{str(archive)!r} holds {item.filename[:100]!r}; accepted: what --bundle wrote")
                 write_atomic(folder / item.filename, content.read(item))
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+    except (*_DAMAGED, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
         raise BenchError(f"{str(archive)!r}: {error}; accepted: what --bundle wrote") from error
     return folder

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from bench.network.model import LOOP, OWN, STACKED, Classifier, Way
 from bench.network.stacked import Form, TasksInside
 
 TASKS, EXAMPLES = 2, 4
-ROUNDING = 1e-9  # of float64, relative
+ROUNDING, ROUNDING_32 = 1e-9, 1e-3  # of float64 and of float32, relative
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ def choose_way(make: Callable[[], nn.Module], shape: tuple[int, ...], form: type
     """Return by which way to run the networks that ``make`` returns, all of the same initial weights.
 
     Each way is held against the module itself: with the weights of two tasks loaded into it, one after the other, and
-    differentiated by torch, in float64.
+    differentiated by torch, in float64; in float32 if forward() takes nothing else.
 
     Args:
         shape: of one input.
@@ -43,24 +44,39 @@ def choose_way(make: Callable[[], nn.Module], shape: tuple[int, ...], form: type
         NoWay: the module is no function of its weights and inputs, or no way gives what it gives.
     """
     with torch.random.fork_rng(devices=[]):  # whatever forward() draws
-        return _choose(make, shape, form)
+        try:
+            with _numbers_in(torch.float64):
+                return _choose(make, shape, form, ROUNDING)
+        except (RuntimeError, TypeError):  # a forward() that knows float32 alone
+            return _choose(make, shape, form, ROUNDING_32)
 
 
-def _choose(make: Callable[[], nn.Module], shape: tuple[int, ...], form: type[Form]) -> Way:
+@contextlib.contextmanager
+def _numbers_in(dtype: torch.dtype) -> Iterator[None]:
+    """Have tensors that forward() makes in this type, as it would in its own."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _choose(make: Callable[[], nn.Module], shape: tuple[int, ...], form: type[Form], rounding: float) -> Way:
     module = _ready(make())
     inputs = _inputs(module, shape)
-    truth = _of_the_module(module, *inputs)
+    truth = _of_the_module(module, make, *inputs)
     reason = ""
     for way in (Way(STACKED), Way(OWN), Way(OWN, strays=True), Way(LOOP), Way(LOOP, strays=True)):
         try:
-            network = Classifier(make().double(), form=form, way=way)
+            network = Classifier(make().to(torch.get_default_dtype()), form=form, way=way)
             if way.name == STACKED and network.stages is None:
                 continue
             answer = _of_the_way(network, *inputs)
         except Exception as error:  # somebody's forward() may raise anything
             reason = reason or said(error)
             continue
-        if not (difference := _difference(answer, truth)):
+        if not (difference := _difference(answer, truth, rounding)):
             return Way(way.name, way.strays, reason if way.name == LOOP else "", truth.once)
         reason = reason or difference
     raise NoWay(f"no way to run it under several sets of weights gives what its own forward gives: {reason}")
@@ -76,9 +92,9 @@ class NoWay(Exception):
 
 
 def _ready(module: nn.Module) -> nn.Module:
-    """Return it as the harness runs it, in float64."""
+    """Return it as the harness runs it, in the type of the moment."""
     replace_all_batch_norm_modules_(module)
-    return module.double().eval()
+    return module.to(torch.get_default_dtype()).eval()
 
 
 def _inputs(module: nn.Module, shape: tuple[int, ...]) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -86,7 +102,7 @@ def _inputs(module: nn.Module, shape: tuple[int, ...]) -> tuple[dict[str, Tensor
     rng = torch.Generator().manual_seed(0)
 
     def noise(*size: int) -> Tensor:
-        return torch.randn(*size, generator=rng, dtype=torch.float64)
+        return torch.randn(*size, generator=rng)
 
     weights = {
         name: p.detach() * (1 + 0.01 * noise(TASKS, *p.shape)) + 0.01 * noise(TASKS, *p.shape)
@@ -95,24 +111,30 @@ def _inputs(module: nn.Module, shape: tuple[int, ...]) -> tuple[dict[str, Tensor
     }
     if not any("/" not in name for name in weights):
         raise NoWay("it has no parameter that learns: all are frozen, or none is registered")
-    return weights, torch.rand(TASKS, EXAMPLES, *shape, generator=rng, dtype=torch.float64), noise(997)
+    return weights, torch.rand(TASKS, EXAMPLES, *shape, generator=rng), noise(997)
 
 
-def _of_the_module(module: nn.Module, weights: dict[str, Tensor], x: Tensor, numbers: Tensor) -> Answer:
+def _of_the_module(
+    module: nn.Module, make: Callable[[], nn.Module], weights: dict[str, Tensor], x: Tensor, numbers: Tensor
+) -> Answer:
     """Return what the module itself gives, one task after the other."""
     own = {name: p for name, p in module.named_parameters() if name in weights}
     buffers = {name: b.clone() for name, b in module.named_buffers()}
     answers = []
     for task in range(TASKS):
+        fresh = _ready(make())  # has seen no other task
         with torch.no_grad():
-            for name, p in own.items():
-                p.copy_(weights[name][task])
+            for network in (module, fresh):
+                for name, p in network.named_parameters():
+                    if name in weights:
+                        p.copy_(weights[name][task])
             for name, b in module.named_buffers():
                 b.copy_(buffers[name])
-            first, again = module(x[task]), module(x[task])
+            state = torch.get_rng_state()
+            first, again, anew = module(x[task]), module(x[task]), fresh(x[task])
             if not isinstance(first, Tensor):
                 raise NoWay(f"forward() returns a {type(first).__name__}; it must return a tensor")
-            if not torch.equal(first, again):
+            if not (torch.equal(first, again) and torch.equal(first, anew)) or not state.equal(torch.get_rng_state()):
                 raise NoWay(
                     "the same inputs give other outputs when it is called again: forward() draws random numbers"
                     " (F.dropout without training=self.training does) or keeps something from call to call"
@@ -152,9 +174,9 @@ def _cycled(numbers: Tensor, shape: torch.Size) -> Tensor:
     return numbers[torch.arange(shape.numel()) % len(numbers)].view(shape)
 
 
-def _difference(answer: Answer, truth: Answer) -> str:
+def _difference(answer: Answer, truth: Answer, rounding: float) -> str:
     """Say where an answer is not the truth, nothing where it is."""
-    if answer.outputs.shape != truth.outputs.shape or not _near(answer.outputs, truth.outputs):
+    if answer.outputs.shape != truth.outputs.shape or not _near(answer.outputs, truth.outputs, rounding):
         return "all tasks at once give other outputs than its own forward"
     if answer.once and not truth.once:
         return answer.once
@@ -162,13 +184,13 @@ def _difference(answer: Answer, truth: Answer) -> str:
         if which == "second" and truth.once:
             break
         total = torch.cat([g.flatten() for g in true.values()]).norm()
-        if off := [n for n, g in true.items() if not _near(found[n], g, 1e-3 * total)]:
+        if off := [n for n, g in true.items() if not _near(found[n], g, rounding, 1e-3 * total)]:
             return f"all tasks at once give another {which} derivative than its own forward, of {off[0]}"
     return ""
 
 
-def _near(got: Tensor, true: Tensor, beside: Tensor | float = 0.0) -> bool:
+def _near(got: Tensor, true: Tensor, rounding: float, beside: Tensor | float = 0.0) -> bool:
     """Compare two tensors, the rounding that is let through being that of ``true`` or of what stands beside it."""
     if not true.isfinite().all():
         return bool((got.isfinite() == true.isfinite()).all())
-    return bool((got - true).norm() <= ROUNDING * (true.norm() + beside))
+    return bool((got - true).norm() <= rounding * (true.norm() + beside))

@@ -8,6 +8,7 @@ import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterator
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 
@@ -96,16 +97,13 @@ def _imports(content: bytes, name: str, file: Path) -> Iterator[str]:
 
 
 def _file_of(name: str) -> Path | None:
-    """Return the file of a module, imported or not; None where there is none."""
-    if not name:
-        return None
-    if name in sys.modules:
-        file = getattr(sys.modules[name], "__file__", None)
-        return Path(file) if file else None
-    if "." in name and name.rpartition(".")[0] not in sys.modules:  # looking for it would import what it is in
-        return None
+    """Return the file of a module, found by files and not by what was imported before; None where there is none."""
+    top, *inner = name.split(".")
     try:
-        spec = importlib.util.find_spec(name)
+        spec = importlib.util.find_spec(top) if top else None
+        for count, _ in enumerate(inner, start=1):
+            places = spec.submodule_search_locations if spec else None
+            spec = PathFinder.find_spec(".".join([top, *inner[:count]]), places) if places else None
     except (ImportError, ValueError, AttributeError):
         return None
     return Path(spec.origin) if spec and spec.has_location and spec.origin else None
@@ -116,7 +114,8 @@ def _decides(file: Path, of: str) -> bool:
     file = file.resolve()
     if file.is_relative_to(_HARNESS):
         return file.is_relative_to(_NETWORKS)
-    if not any(file.is_relative_to(place) for place in _LIBRARIES):
+    installed = {"site-packages", "dist-packages"} & set(file.parts)
+    if not installed and not any(file.is_relative_to(place) for place in _LIBRARIES):
         return True
     package = sys.modules.get(of.partition(".")[0])
     own = [Path(path).resolve() for path in getattr(package, "__path__", [])]

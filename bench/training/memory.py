@@ -75,7 +75,8 @@ class LiveTensors(TorchDispatchMode):
 
 def _tensors(value: Any) -> Iterator[torch.Tensor]:
     if isinstance(value, torch.Tensor):
-        yield value
+        if value.layout is torch.strided:  # others have no one storage
+            yield value
     elif isinstance(value, tuple | list):
         for item in value:
             yield from _tensors(item)

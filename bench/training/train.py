@@ -116,7 +116,11 @@ class Training:
         check_values(config.algo, result)
         del result  # of which a capture would count the memory twice
         if self.device.type == "cuda" or config.kernels == EAGER:  # no looking into what is compiled
-            self.tensor_peak = self._sparing(lambda: peak_of_tensors(self.step.estimate, self.device))
+            try:
+                self.tensor_peak = peak_of_tensors(self.step.estimate, self.device)
+            except Exception as error:  # of a tensor without storage, say: what is measured must cost no run
+                log.warning("%s: tensors of a meta-step were not counted: %s", config.algo, error)
+                release(self.device)
         if self.recorder is not None:
             self._capture(self.recorder)
         self.step.go_to(p.meta_step)

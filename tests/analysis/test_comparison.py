@@ -152,6 +152,18 @@ def test_a_failed_run_joins_the_first_arm_that_contradicts_nothing_it_knows():
     assert len(arms([*lr, alone])) == 3
 
 
+def test_results_of_another_version_of_the_harness_or_of_other_splits_are_named_and_not_mixed():
+    """Two seeds, one made by each: two settings, and no pair."""
+    for name, values in {"results": (1, 2), "data_code": ("0a", "0b")}.items():
+        runs = [run_of(seed=seed, algo=algo, **{name: v}) for seed, v in enumerate(values) for algo in ("a", "b")]
+        found = arms(runs)
+        assert len(found) == 4
+        assert {arm.place for arm in found} == {f"5-way 1-shot ({name}={value})" for value in values}
+        assert all(len(arm.runs) == 1 for arm in found)
+    old = [run_of(results=None), run_of(results=1, seed=1)]
+    assert len(arms(old)) == 1, "rows of the first version do not say"
+
+
 def test_settings_are_named_by_what_the_episode_leaves_out():
     data = "0123456789abcdef" * 4
     runs = [run_of(), run_of(data_sha256=data), run_of(n_way=20), run_of(dataset="other", data_sha256=data)]

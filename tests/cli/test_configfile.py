@@ -18,7 +18,7 @@ from bench.cli.flags import flag_names, parser
 from bench.cli.plan import plan
 from bench.registry import load_plugin
 from bench.runs.runner import Place
-from bench.settings.config import RunConfig
+from bench.settings.config import CODE, RunConfig
 
 BASE = ["--plugin", str(TOY), "--dataset", "toy", "--device", "cpu"]
 FUZZ = settings(
@@ -135,7 +135,7 @@ def test_saved_settings_hold_what_the_protocol_had_decided(tmp_path):
     args = arguments([*BASE, "--protocol", "paper", "--algos", "maml,reptile"])
     asked, configs = plan(args, Place(tmp_path, tmp_path, (TOY,)))
     found = configfile.resolved(args, asked, configs)
-    fields = {f.name for f in dataclasses.fields(RunConfig)} - {"algo", "hyperparameters", "backbone_options", "code"}
+    fields = {f.name for f in dataclasses.fields(RunConfig)} - {"algo", "hyperparameters", "backbone_options", *CODE}
     decided = {text.split("=")[0] for text in found["set"]}
     for config in configs:
         for name in fields - {"seed", "protocol", "dataset"}:

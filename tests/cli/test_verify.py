@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from commands import run_bench
-from places import TOY
+from places import REPOSITORY, TOY
 
 from bench.cli.verify import main, verify
 from bench.records import run as records
@@ -86,7 +86,7 @@ def test_what_a_command_left_is_verified(original):
 
 def test_without_answers_it_is_verified_in_part_and_says_so(original):
     status, line = asked(original)
-    assert status == 0
+    assert status == 3
     assert line.startswith("verified in part: 2 runs; not checked: answers: no test task was answered again")
 
 
@@ -101,6 +101,22 @@ def another_setting(record):
 
 def another_row(record):
     record["row"]["meta_lr"] = 0.5
+
+
+def another_step(record):
+    record["row"]["inner_steps"] = 7
+
+
+def another_network(record):
+    record["row"]["backbone"] = "conv4"
+
+
+def another_measure(record):
+    record["row"]["measure"] = "accuracy "
+
+
+def a_missing_field(record):
+    del record["config"]["results"]
 
 
 def other_stream(record):
@@ -127,6 +143,10 @@ RECORDS = {
     "an accuracy is raised in the row": ("scores: ", flatter, False),
     "a setting is exchanged in settings and row": ("name: ", another_setting, False),
     "a setting is exchanged in the row": ("row: ", another_row, False),
+    "an inner setting is exchanged in the row": ("row: ", another_step, False),
+    "another network in the row": ("row: ", another_network, False),
+    "another measure": ("scores: ", another_measure, False),
+    "a setting is left out": ("name: ", a_missing_field, False),
     "another stream of tasks": ("stream: ", other_stream, False),
     "another file of the algorithm": ("code: ", other_code, True),
     "another split": ("data: ", other_split, True),
@@ -177,7 +197,7 @@ def test_answers_that_were_improved_throughout_are_not_those_of_the_weights(copy
     edit_lines(folder / "test_tasks.csv", lambda lines: [better(line) for line in lines])
     forge(folder, lambda record: record["row"].update(test_acc=1.0, test_acc_ci95=0.0))
     rewritten(copy)
-    assert asked(copy)[0] == 0, "nothing but the weights tells"
+    assert asked(copy)[0] == 3, "nothing but the weights tells"
     status, line = asked(copy, tasks=TASKS)
     assert status == 1
     assert line.startswith("does not hold: answers: maml-")
@@ -222,7 +242,7 @@ def test_a_table_that_the_records_do_not_give_is_found(copy):
 
 def test_a_bundle_is_verified_elsewhere_and_holds_no_pictures(original, tmp_path, capsys):
     place = tmp_path / "claim.zip"
-    assert main([str(original), "--plugin", str(TOY), "--bundle", str(place)]) == 0
+    assert main([str(original), "--plugin", str(TOY), "--bundle", str(place)]) == 3
     with zipfile.ZipFile(place) as archive:
         names = archive.namelist()
     assert {name.rpartition("/")[2] for name in names} >= {"run.json", "weights.pt", "inner_state.pt", "summary.csv"}
@@ -246,6 +266,7 @@ def test_plugins_of_a_bundle_run_only_if_asked_for(tmp_path, capsys):
     with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
         code = f"import pathlib; pathlib.Path({str(tmp_path / 'mark')!r}).touch()"
         archive.writestr("plugins/leaves_a_mark.py", code)
+        archive.writestr("plugins/entries.json", '["leaves_a_mark.py"]')
     assert main([str(tmp_path / "b.zip")]) == 2
     assert not (tmp_path / "mark").exists()
     assert main([str(tmp_path / "b.zip"), "--run-plugins"]) == 2
@@ -284,3 +305,20 @@ def test_rounding_of_another_machine_is_told_and_let_through(copy, monkeypatch):
 
 def records_mean(values):
     return float(values.mean()), float(1.96 * values.std(ddof=1) / len(values) ** 0.5)
+
+
+@pytest.mark.parametrize("name", ["paper-cpu", "precision-cpu", "quick-cpu"])
+def test_committed_runs_are_verified_in_part(name, tmp_path):
+    """Their data is not here, and their weights are not committed."""
+    status, line = verify(REPOSITORY / "results" / "reference" / name, tmp_path, tmp_path, 0, seed=1)
+    assert status == 3, line
+    assert line.startswith("verified in part: ")
+
+
+def test_a_damaged_bundle_leaves_no_traceback(original, tmp_path):
+    place = tmp_path / "claim.zip"
+    assert main([str(original), "--bundle", str(place)]) == 3
+    data = place.read_bytes()
+    for at in range(60, len(data) - 60, max(1, len(data) // 12)):
+        place.write_bytes(data[:at] + bytes([data[at] ^ 255, data[at + 1] ^ 255]) + data[at + 2 :])
+        assert main([str(place)]) in (1, 2, 3)

@@ -341,3 +341,51 @@ def two_outputs(shape, size):
             return self.head(x.flatten(1)), x
 
     return Two()
+
+
+class Caches(nn.Module):
+    mean = None
+
+    def forward(self, x):
+        if self.mean is None:
+            self.mean = x.detach().mean(0)
+        return x - self.mean
+
+
+@network(refused="keeps something from call to call")
+def first_batch_kept(shape, size):
+    return small(size, Caches())
+
+
+class Rarely(nn.Module):
+    def forward(self, x):
+        return x * 0 if torch.rand(()) < 1e-6 else x
+
+
+@network(refused="draws random numbers")
+def seldom_random(shape, size):
+    return small(size, Rarely())
+
+
+@network("loop")
+def lstm_with_a_state_of_its_own(shape, size):
+    class Stateful(Rows):
+        def attend(self, x):
+            h = torch.zeros(1, len(x), 8)
+            return self.inside(x, (h, h))[0]
+
+    return Stateful(nn.LSTM(8, 8, batch_first=True), size)
+
+
+class InFloat32(nn.Module):
+    def forward(self, x):
+        return x.float()
+
+
+FLOAT32 = ("kind-in-float32-alone", "kind-lstm-with-a-state-of-its-own")
+"""Of these a forward() in float64 needs torch's default type to be that, or cannot be."""
+
+
+@network("own")
+def in_float32_alone(shape, size):
+    return small(size, InFloat32())

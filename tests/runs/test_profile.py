@@ -66,6 +66,7 @@ def test_a_run_with_profile_has_the_bits_of_one_without(twice):
         "setup_s",
         "step_ms_median",
         "step_ms_p95",
+        "adapt_ms",
         "tasks_per_s",
         "peak_mem_mib",
         "started_at",

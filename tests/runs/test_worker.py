@@ -31,7 +31,7 @@ def job(tmp_path, monkeypatch):
 
 def test_an_interrupted_run_is_recorded_though_its_checkpoint_has_no_room(job, monkeypatch):
     progress = Progress({}, {}, 1, beside=2)
-    training = SimpleNamespace(save=no_room, progress=progress, memory=None, held=Held((), ()))
+    training = SimpleNamespace(save=no_room, progress=progress, memory=None, tensor_peak=None, held=Held((), ()))
 
     def interrupted(job, stop, outcome, console):
         outcome.training = training

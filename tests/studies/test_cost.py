@@ -13,6 +13,7 @@ from places import PLUGINS, REPOSITORY
 
 from bench.api import BenchError
 from bench.records.run import Run, load_runs
+from bench.settings.config import CODE
 from bench.settings.protocols import Override
 from bench.studies.cost import Cost
 from bench.studies.cost.figure import draw
@@ -25,7 +26,7 @@ def made(request, tmp_path, cost):
     """Runs of a request, ``cost`` giving milliseconds and MiB from a configuration, or a status."""
     runs = {}
     for config in Cost().configs(request):
-        known = {f.name for f in dataclasses.fields(config)} - {"hyperparameters", "code", "algo", "seed"}
+        known = {f.name for f in dataclasses.fields(config)} - {"hyperparameters", *CODE, "algo", "seed"}
         result = cost(config)
         bad = isinstance(result, str)
         measured = {"status": result} if bad else {"step_ms_median": result[0], "peak_mem_mib": result[1]}
