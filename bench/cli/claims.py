@@ -34,9 +34,7 @@ from bench.training.weights import STATE_FILE, WEIGHTS_FILE, digests, read_state
 ROUNDED = 0.05  # share of tasks whose answers another machine's rounding may change ...
 MOVED = 0.005  # ... and by how much that may move their mean
 LONGEST = 2_000_000  # training tasks whose hash is made again; more take minutes
-
-
-FOUND = ("task_chunk", "kernels", "eval_inner_steps")  # what a run may find out where its settings leave it open
+FOUND = ("task_chunk", "kernels")  # settings that a run may depart from, for want of memory or of a compiler
 
 
 class Broken(Exception):
@@ -110,11 +108,10 @@ def row_of(claim: Claim) -> None:
     if config.algo in ALGORITHMS.names() and config.backbone in BACKBONES.names():
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         cells |= {"backbone": config.network, **inner_facts(config, algorithm)}
-    for name in set(SummaryRow.columns()) & set(cells):
-        if getattr(row, name) is None and older(row):
-            continue
-        if cells[name] is not None and name not in FOUND and getattr(claim.run.row, name) != cells[name]:
-            raise Broken(f"{name} is {getattr(claim.run.row, name)} in the row and {cells[name]} in the settings")
+    for name in sorted(set(SummaryRow.columns()) & set(cells) - set(FOUND)):
+        told, left_open = getattr(row, name), cells[name] is None
+        if not left_open and told != cells[name] and not (told is None and older(row)):
+            raise Broken(f"{name} is {told} in the row and {cells[name]} in the settings")
 
 
 def tasks_of(claim: Claim) -> None:
@@ -148,8 +145,8 @@ def budget_of(claim: Claim) -> None:
     row, config, curve = claim.run.row, claim.config, claim.run.curve
     if row.tasks_seen != config.meta_steps * config.meta_batch:
         raise Broken(f"{row.tasks_seen} training tasks; the settings ask for {config.meta_steps * config.meta_batch:,}")
-    if config.val_points > 10 * len(curve):
-        raise Broken(f"{len(curve)} validations; the settings ask for {config.val_points:,}")
+    if len(curve) != (asked := min(config.val_points, config.meta_steps) + 1):  # before a long list is made of it
+        raise Broken(f"{len(curve)} validations; the settings ask for {asked:,}")
     points = sorted({round(i * config.meta_steps / config.val_points) for i in range(config.val_points + 1)})
     if [point.meta_step for point in curve] != points:
         raise Broken("validated after other meta-steps than the settings say")
@@ -198,7 +195,7 @@ def weights_of(claim: Claim) -> None:
     recorded = claim.run.details.get("weights")
     if not isinstance(recorded, dict):
         if not older(claim.run.row):
-            raise Unknown("the record has no hash of weights")
+            raise Broken("the record names no weights")
         raise Unknown("an earlier version recorded no hash of the weights")
     if not (claim.run.folder / WEIGHTS_FILE).exists():
         raise Unknown("the weights are not here")

@@ -169,6 +169,11 @@ def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunCo
             told.append(
                 f"backbone {config.backbone!r} runs task by task, which is right and slow: {task_loss.way.reason}"
             )
+        elif task_loss.way.once and algorithm.order == "second":
+            told.append(
+                f"backbone {config.backbone!r}: its second derivative, which {config.algo} needs, could not be held"
+                f" against the module's own: {task_loss.way.once}"
+            )
     rehearse(configs, source, due)
     return list(dict.fromkeys(told))
 

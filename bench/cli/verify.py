@@ -28,9 +28,11 @@ from bench.training.weights import STATE_FILE, WEIGHTS_FILE
 TABLES = (".csv", ".json", ".tex", ".md")  # what is made anew and compared; pictures and pages are not
 RECORD = (".csv", ".json", WEIGHTS_FILE, STATE_FILE)
 PLUGINS, ENTRIES = "plugins", "entries.json"
-_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 LARGEST = 4096 * MIB  # of a bundle, unpacked
 HOLDS, BROKEN, USAGE, PARTLY = 0, 1, 2, 3
+
+# What zipfile raises of an archive that is cut, altered, encrypted, or packed by a method that it does not know.
+_DAMAGED = (*(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError),)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -118,28 +120,41 @@ def bundle(folder: Path, plugins: Sequence[Path], target: Path) -> None:
     """Write records, weights, tables and plugins into one zip archive: what ``verify`` reads, and nothing else.
 
     Raises:
+        BenchError: plugins hold different files of one name.
         OSError: a file cannot be read or written.
     """
+    contents = {file.relative_to(folder).as_posix(): read_regular(file, None) for file in _wanted(folder)}
+    contents[f"{PLUGINS}/{ENTRIES}"] = json.dumps([plugin.name for plugin in plugins]).encode()
+    for plugin in plugins:
+        for file in (plugin, *_beside(plugin)):
+            name = f"{PLUGINS}/{file.resolve().relative_to(plugin.resolve().parent).as_posix()}"
+            content = read_regular(file)
+            if contents.setdefault(name, content) != content:
+                raise BenchError(f"--bundle: plugins hold two files {name!r}; accepted: different names")
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "bundle.zip"
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for file in _wanted(folder):
-                archive.writestr(file.relative_to(folder).as_posix(), read_regular(file, None))
-            archive.writestr(f"{PLUGINS}/{ENTRIES}", json.dumps([plugin.name for plugin in plugins]))
-            if len({plugin.name for plugin in plugins}) < len(plugins):
-                raise BenchError("--bundle: two plugins have one name; accepted: different ones")
-            for plugin in plugins:
-                for file in (plugin, *_beside(plugin)):
-                    place = file.resolve().relative_to(plugin.resolve().parent).as_posix()
-                    archive.writestr(f"{PLUGINS}/{place}", read_regular(file))
+            for name, content in contents.items():
+                archive.writestr(name, content)
         write_atomic(target, path.read_bytes())
 
 
 def _entries(folder: Path) -> list[Path]:
-    """Return the plugins of a bundle, without what they import."""
+    """Return the plugins of a bundle, without what they import.
+
+    Raises:
+        BenchError: their list is none.
+    """
     listed = folder / PLUGINS / ENTRIES
-    names = json.loads(read_regular(listed)) if listed.is_file() else []
-    return [folder / PLUGINS / str(name) for name in names if PurePosixPath(str(name)).name == name]
+    if not listed.is_file():
+        return []
+    try:
+        names = json.loads(read_regular(listed))
+    except (ValueError, RecursionError):
+        names = None
+    if not isinstance(names, list) or not all(isinstance(n, str) and PurePosixPath(n).name == n for n in names):
+        raise BenchError(f"{PLUGINS}/{ENTRIES} of the bundle is no list of file names; accepted: what --bundle wrote")
+    return [folder / PLUGINS / name for name in names]
 
 
 def _wanted(folder: Path) -> Iterator[Path]:
@@ -173,6 +188,6 @@ def unpacked(archive: Path, folder: Path) -> Path:
                 if item.filename.startswith("/") or ".." in parts or "\\" in item.filename or not fits:
                     raise BenchError(f"{str(archive)!r} holds {item.filename[:100]!r}; accepted: what --bundle wrote")
                 write_atomic(folder / item.filename, content.read(item))
-    except (*_DAMAGED, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
+    except _DAMAGED as error:
         raise BenchError(f"{str(archive)!r}: {error}; accepted: what --bundle wrote") from error
     return folder

@@ -13,6 +13,8 @@ from torch.func import replace_all_batch_norm_modules_
 from bench.network.forward import twice_differentiable
 from bench.network.model import LOOP, OWN, STACKED, Classifier, Way
 from bench.network.stacked import Form, TasksInside
+from bench.registry import said
+from bench.system.console import one_line
 
 TASKS, EXAMPLES = 2, 4
 ROUNDING, ROUNDING_32 = 1e-9, 1e-3  # of float64 and of float32, relative
@@ -74,17 +76,12 @@ def _choose(make: Callable[[], nn.Module], shape: tuple[int, ...], form: type[Fo
                 continue
             answer = _of_the_way(network, *inputs)
         except Exception as error:  # somebody's forward() may raise anything
-            reason = reason or said(error)
+            reason = reason or _short(error)
             continue
         if not (difference := _difference(answer, truth, rounding)):
             return Way(way.name, way.strays, reason if way.name == LOOP else "", truth.once)
         reason = reason or difference
     raise NoWay(f"no way to run it under several sets of weights gives what its own forward gives: {reason}")
-
-
-def said(error: BaseException) -> str:
-    """Return an error as one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 class NoWay(Exception):
@@ -158,14 +155,14 @@ def _answer(outputs: Tensor, leaves: Mapping[str, Tensor], numbers: Tensor, task
     try:
         first = torch.autograd.grad(number, list(leaves.values()), create_graph=True, materialize_grads=True)
     except RuntimeError as error:
-        raise NoWay(f"torch cannot differentiate it: {said(error)}") from error
+        raise NoWay(f"torch cannot differentiate it: {_short(error)}") from error
     second, once = [torch.zeros_like(w) for w in leaves.values()], ""
     along = sum((g * _cycled(numbers, g.shape if tasks == 1 else g.shape[1:])).sum() for g in first if g.requires_grad)
     if isinstance(along, Tensor):
         try:
             second = list(torch.autograd.grad(along, list(leaves.values()), materialize_grads=True))
         except RuntimeError as error:
-            once = said(error)
+            once = _short(error)
     firsts, seconds = ({n: g.detach() for n, g in zip(leaves, found)} for found in (first, second))
     return Answer(outputs.detach(), firsts, seconds, once)
 
@@ -187,6 +184,10 @@ def _difference(answer: Answer, truth: Answer, rounding: float) -> str:
         if off := [n for n, g in true.items() if not _near(found[n], g, rounding, 1e-3 * total)]:
             return f"all tasks at once give another {which} derivative than its own forward, of {off[0]}"
     return ""
+
+
+def _short(error: Exception) -> str:
+    return one_line(said(error))[:200]
 
 
 def _near(got: Tensor, true: Tensor, rounding: float, beside: Tensor | float = 0.0) -> bool:

@@ -107,6 +107,14 @@ def another_step(record):
     record["row"]["inner_steps"] = 7
 
 
+def another_number_of_steps_at_test(record):
+    record["row"]["eval_inner_steps"] = 7
+
+
+def no_weights(record):
+    del record["weights"]
+
+
 def another_network(record):
     record["row"]["backbone"] = "conv4"
 
@@ -144,6 +152,8 @@ RECORDS = {
     "a setting is exchanged in settings and row": ("name: ", another_setting, False),
     "a setting is exchanged in the row": ("row: ", another_row, False),
     "an inner setting is exchanged in the row": ("row: ", another_step, False),
+    "steps at test are exchanged in the row": ("row: ", another_number_of_steps_at_test, False),
+    "the hash of the weights is left out": ("weights: ", no_weights, False),
     "another network in the row": ("row: ", another_network, False),
     "another measure": ("scores: ", another_measure, False),
     "a setting is left out": ("name: ", a_missing_field, False),
@@ -272,6 +282,30 @@ def test_plugins_of_a_bundle_run_only_if_asked_for(tmp_path, capsys):
     assert main([str(tmp_path / "b.zip"), "--run-plugins"]) == 2
     assert (tmp_path / "mark").exists()
     assert capsys.readouterr().err.count("no finished run under") == 2
+
+
+@pytest.mark.parametrize("content", ["{", "1", "[1]", '["../x.py"]'])
+def test_a_list_of_plugins_that_is_none_is_one_line(tmp_path, content, capsys):
+    with zipfile.ZipFile(tmp_path / "b.zip", "w") as archive:
+        archive.writestr("plugins/entries.json", content)
+    assert main([str(tmp_path / "b.zip"), "--run-plugins"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "is no list of file names; accepted: what --bundle wrote" in line
+
+
+def test_two_plugins_that_hold_one_name_are_not_mixed(original, tmp_path, capsys):
+    for place in ("a", "b"):
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "same.py").write_text(f"PLACE = {place!r}\n")
+    plugins = [word for place in ("a", "b") for word in ("--plugin", str(tmp_path / place / "same.py"))]
+    assert main([str(original), *plugins, "--bundle", str(tmp_path / "claim.zip")]) == 2
+    assert "plugins hold two files 'plugins/same.py'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("points", "steps"), [(20, 1), (1000, 10), (3, 6), (6, 7), (7, 6), (1, 1)])
+def test_a_validation_is_counted_once_however_many_are_asked_for(points, steps):
+    """What ``budget`` compares with the length of the curve, against the places where training validates."""
+    assert min(points, steps) + 1 == len({round(i * steps / points) for i in range(points + 1)})
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive"])
