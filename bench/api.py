@@ -351,6 +351,13 @@ class TaskSource(ABC):
             BenchError: names the value and what is accepted.
         """
 
+    notes: tuple[str, ...] = ()
+    """Lines on the data that the user should read before anything is trained."""
+
+    def remarks(self, split: str, episode: Episode) -> list[str]:
+        """Return such lines on an episode that ``check`` accepts."""
+        return []
+
     @abstractmethod
     def pool(self, split: str, rotation: str, device: torch.device) -> TaskPool:
         """Return the tasks of one of SPLITS, all that they are made of on the device.
@@ -384,7 +391,10 @@ class TaskPool(ABC):
 
 
 class Dataset(ABC):
-    """Where tasks come from."""
+    """Where tasks come from.
+
+    A subclass that is a frozen dataclass has its fields as options, which ``--set`` overrides.
+    """
 
     paper: ClassVar[str] = ""
     licence: ClassVar[str] = ""

@@ -149,6 +149,15 @@ def create_backbone(name: str, **options: object) -> Backbone:
     return _create(BACKBONES, "option", name, options)
 
 
+def create_dataset(name: str, **options: object) -> Dataset:
+    """Return the data set ``name`` with its defaults overridden.
+
+    Raises:
+        BenchError: no such data set or no such option, with the accepted ones and the nearest.
+    """
+    return _create(DATASETS, "option", name, options)
+
+
 def _create(registry: Registry[T], what: str, name: str, values: Mapping[str, object]) -> T:
     cls = registry.get(name)
     known = hyperparameter_names(cls)
@@ -163,7 +172,7 @@ def _create(registry: Registry[T], what: str, name: str, values: Mapping[str, ob
 
 
 def hyperparameter_names(cls: type) -> list[str]:
-    """Return the names of the fields of an algorithm or backbone, empty for a class that is not a dataclass."""
+    """Return the names of a plugin's fields, empty for a class that is not a dataclass."""
     return [f.name for f in fields(cls)] if hasattr(cls, "__dataclass_fields__") else []
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from bench.api import Dataset
 from bench.registry import register_dataset
 from bench.tasks.imagecache import Prepared, cached, prepare
-from bench.tasks.images import ImageSet
+from bench.tasks.images import ROTATIONS, ImageSet
 
 SIDE = 28
 VARIANTS = 20
@@ -61,10 +61,8 @@ class Glyphs(Dataset):
             f"shift {_SHIFT}, elastic {_ELASTIC}, pen {_PEN}; ink 255 on 0"
         )
         prepared = cached("glyphs", pipeline, (cache,), _prepare)
-        images = torch.from_numpy(prepared.images)
-        return ImageSet(
-            "glyphs", images, prepared.class_names, _splits(prepared.class_names), pipeline, prepared.sha256
-        )
+        images, names = torch.from_numpy(prepared.images), prepared.class_names
+        return ImageSet("glyphs", images, names, _splits(names), pipeline, prepared.sha256, ROTATIONS)
 
 
 def _prepare() -> Prepared:

@@ -16,7 +16,7 @@ from bench.api import SPLITS, DataError, DataMissing, Dataset
 from bench.registry import register_dataset
 from bench.tasks.download import download
 from bench.tasks.imagecache import Prepared, cached, prepare
-from bench.tasks.images import ImageSet
+from bench.tasks.images import ROTATIONS, ImageSet
 from datasets.omniglot_files import HALVES, SIZE, find, places, read
 
 SIDE = 28
@@ -59,7 +59,7 @@ class Omniglot(Dataset):
         number = {name: i for i, name in enumerate(prepared.class_names)}
         splits = {part: tuple(sorted(number[name] for name in split[part])) for part in SPLITS}
         images = torch.from_numpy(prepared.images)
-        return ImageSet("omniglot", images, prepared.class_names, splits, PIPELINE, prepared.sha256)
+        return ImageSet("omniglot", images, prepared.class_names, splits, PIPELINE, prepared.sha256, ROTATIONS)
 
 
 def read_split(path: Path) -> Mapping[str, list[str]]:

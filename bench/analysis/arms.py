@@ -143,7 +143,7 @@ def _identity(run: Run) -> dict[str, Any]:
     chosen = hyperparameters if isinstance(hyperparameters, dict) else {}
     config = run.details.get("config")
     further = config if isinstance(config, dict) else {}
-    apart = {*Setting.__dataclass_fields__, "algo", "seed", "hyperparameters", "backbone_options"}
+    apart = {*Setting.__dataclass_fields__, "algo", "seed", "hyperparameters", "backbone_options", "dataset_options"}
     return {
         **{name: value for name, value in further.items() if name not in apart},
         **{name: getattr(run.row, name) for name in _IDENTITY},

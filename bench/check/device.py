@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from bench.api import Episode, MetaAlgorithm
+from bench.api import SPLITS, Episode, MetaAlgorithm
 from bench.check.verdicts import Broken
 from bench.network.build import build
 from bench.settings.config import RunConfig
@@ -95,11 +95,12 @@ class _Operations(TorchDispatchMode):
 
 
 def noise(n_classes: int = 20, per_class: int = 6, size: int = 28) -> ImageSet:
-    """Return a data set of random pixels, all of it in every split."""
+    """Return a data set of random pixels, ``n_classes`` in every split."""
     rng = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (n_classes, per_class, size, size), generator=rng, dtype=torch.uint8)
-    splits = dict.fromkeys(("meta_train", "meta_val", "meta_test"), tuple(range(n_classes)))
-    return ImageSet("noise", images, tuple(map(str, range(n_classes))), splits, "random pixels", "none")
+    count = len(SPLITS) * n_classes
+    images = torch.randint(0, 256, (count, per_class, size, size), generator=rng, dtype=torch.uint8)
+    splits = {split: tuple(range(i * n_classes, (i + 1) * n_classes)) for i, split in enumerate(SPLITS)}
+    return ImageSet("noise", images, tuple(map(str, range(count))), splits, "random pixels", "none")
 
 
 def meta_step(name: str, algorithm: MetaAlgorithm, device: torch.device) -> MetaStep:

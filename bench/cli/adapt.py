@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 from tabulate import tabulate
 from torch import Tensor
 
@@ -25,11 +23,10 @@ from bench.network.model import Classifier
 from bench.records.run import load_run
 from bench.registry import create_algorithm, load_plugin
 from bench.settings.config import RunConfig
+from bench.tasks.pictures import SUFFIXES, Reading, read_picture
 from bench.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
 from bench.training.evaluate import PLAIN, TRANSDUCTIVE, outputs_of
 from bench.training.weights import STATE_FILE, WEIGHTS_FILE, read_state
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -76,13 +73,13 @@ def adapt(run: Path, folder: Path, steps: int | None = None, mode: str = PLAIN) 
     Raises:
         BenchError: the run or the folder is not of that kind; names the file and what is accepted.
     """
-    config, shape = _settings(run)
+    config, shape, reading = _settings(run)
     if steps is not None and steps < 0:
         raise BenchError(f"--steps {steps}; accepted: 0 or more")
     classes, queries = _contents(folder, config.n_way)
     y = torch.tensor([[label for label, paths in enumerate(classes.values()) for _ in paths]])
-    support = Examples(_images([path for paths in classes.values() for path in paths], shape), y)
-    tasks = TaskBatch(support, Examples(_images(queries, shape), torch.zeros(1, len(queries), dtype=torch.long)))
+    support = Examples(_images([path for paths in classes.values() for path in paths], reading), y)
+    tasks = TaskBatch(support, Examples(_images(queries, reading), torch.zeros(1, len(queries), dtype=torch.long)))
 
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     network = plain_network(config, algorithm, shape)
@@ -107,17 +104,23 @@ def adapt(run: Path, folder: Path, steps: int | None = None, mode: str = PLAIN) 
     ]
 
 
-def _settings(run: Path) -> tuple[RunConfig, tuple[int, ...]]:
-    """Return a run's configuration and the shape of its images."""
+def _settings(run: Path) -> tuple[RunConfig, tuple[int, ...], Reading]:
+    """Return a run's configuration, the shape of its images, and how a picture becomes one of them."""
     try:
         record = load_run(run)
         config = RunConfig(**record.details["config"])
         shape: Any = record.details["data"].get("shape")
+        said: Any = record.details["data"].get("reading")
+        reading = Reading(**said) if said else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BenchError(f"{str(run)!r} is no finished run ({error}); accepted: OUT/runs/RUN_ID") from error
     if record.row.measure not in (None, "accuracy") or not isinstance(shape, list) or len(shape) != 3:
         raise BenchError(f"{str(run)!r} is on {record.row.dataset}; accepted: a run of this version on images")
-    return config, tuple(shape)
+    return (
+        config,
+        tuple(shape),
+        reading or Reading(shape[0], shape[1], shape[2], ink=shape[0] == 1),
+    )  # which older records do not say
 
 
 def _contents(folder: Path, n_way: int) -> tuple[dict[str, list[Path]], list[Path]]:
@@ -141,28 +144,9 @@ def _pictures(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix.lower() in SUFFIXES)
 
 
-def _images(paths: Sequence[Path], shape: tuple[int, ...]) -> Tensor:
-    """Return the images ``[1, n, C, H, W]`` in [0, 1]; grey ones with light ink on dark, as the networks know them."""
-    return torch.stack([_image(path, shape) for path in paths])[None]
-
-
-def _image(path: Path, shape: tuple[int, ...]) -> Tensor:
-    channels, height, width = shape
-    try:
-        with Image.open(path) as opened:
-            picture = ImageOps.exif_transpose(opened).convert("RGBA")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise BenchError(f"{path} is no image that can be read ({error})") from error
-    paper = Image.new("RGBA", picture.size, "white")
-    image = Image.alpha_composite(paper, picture).convert("L" if channels == 1 else "RGB")
-    background: Any = "white"
-    if channels == 1:
-        if np.median(np.asarray(image)) > 127:
-            image = ImageOps.invert(image)
-        image, background = ImageOps.autocontrast(image), 0
-    image = ImageOps.pad(image, (width, height), Image.Resampling.BOX, color=background)
-    pixels = torch.from_numpy(np.array(image, dtype=np.float32) / 255)
-    return pixels[None] if channels == 1 else pixels.movedim(-1, 0)
+def _images(paths: Sequence[Path], reading: Reading) -> Tensor:
+    """Return the images ``[1, n, C, H, W]`` in [0, 1], as the networks know them."""
+    return torch.stack([torch.from_numpy(read_picture(path, reading)) for path in paths])[None] / 255
 
 
 def _beyond_the_network(run: Path, algorithm: MetaAlgorithm, network: Weights) -> tuple[Weights, Weights]:

@@ -75,7 +75,7 @@ class Claim:
         if self.config.dataset not in DATASETS.names():
             raise Unknown(f"data set {self.config.dataset!r} is not known here; --plugin loads it")
         try:
-            return load_data(self.config.dataset, self.root, self.cache)
+            return load_data(self.config.dataset, self.root, self.cache, options=self.config.dataset_options)
         except BenchError as error:
             raise Unknown(f"the data is not here ({error})") from error
 

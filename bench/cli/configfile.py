@@ -170,7 +170,8 @@ def resolved(args: argparse.Namespace, asked: Request, configs: Sequence[RunConf
         options = _agreed([config.backbone_options for config in mine])
         options = {name: value for name, value in options.items() if name not in hyper}
         per_algo += [f"{algo}.{name}={_text(_plain(value))}" for name, value in {**options, **hyper}.items()]
-    return {**found, "set": per_algo}
+    of_data = [f"{name}={_text(_plain(value))}" for name, value in configs[0].dataset_options.items()]
+    return {**found, "set": [*of_data, *per_algo]}
 
 
 def as_given(args: argparse.Namespace, asked: Request) -> dict[str, Any]:

@@ -44,10 +44,10 @@ def contact_sheet(
     if unknown or not splits:
         raise ValueError(f"split {', '.join(unknown)!r} has no class; accepted: {', '.join(images.splits)}")
     sheets = [_sheet(images, images.splits[split], rows, variants) for split in splits]
-    height, width = sheets[0].shape
+    height, width = sheets[0].shape[:2]
     scale = 3.0 / width  # inches per pixel
     figure = Figure(figsize=(len(splits) * (3.0 + 0.25) + 0.1, height * scale + 0.75), layout="constrained")
-    figure.suptitle(f"{images.name}: {len(images.images):,} characters x {images.images.shape[1]} images", fontsize=11)
+    figure.suptitle(f"{images.name}: {len(images.counts):,} classes x {_spread(images.counts)} images", fontsize=11)
     columns = figure.subplots(1, len(splits), squeeze=False)[0]
     for axes, split, sheet in zip(columns, splits, sheets):
         axes.imshow(sheet, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="equal")
@@ -57,14 +57,23 @@ def contact_sheet(
 
 
 def _sheet(images: ImageSet, owned: Sequence[int], rows: int, variants: int) -> NDArray[np.uint8]:
-    """Return one split's pictures as grey levels, dark on light, ``[rows * cell, variants * cell]``."""
+    """Return one split's pictures, ``[rows * cell, variants * cell]``, ink dark on light, or with three channels."""
     shown = min(rows, len(owned))
     chosen = [owned[(2 * i + 1) * len(owned) // (2 * shown)] for i in range(shown)]
-    pictures = images.images[chosen, :variants].cpu().numpy()
-    n_rows, n_columns, height, width = pictures.shape
-    sheet = np.full((rows, height + _GAP, n_columns, width + _GAP), _GROUND, np.uint8)
-    sheet[:n_rows, 1 : 1 + height, :, 1 : 1 + width] = _PAPER - pictures.transpose(0, 2, 1, 3)
-    return sheet.reshape(rows * (height + _GAP), n_columns * (width + _GAP))
+    channels, height, width = images.shape
+    n_columns = min(variants, max(images.counts))
+    sheet = np.full((rows, height + _GAP, n_columns, width + _GAP, channels), _GROUND, np.uint8)
+    for row, c in enumerate(chosen):
+        pictures = images.of_class(c)[:n_columns].permute(2, 0, 3, 1).cpu().numpy()  # [H, images, W, C]
+        inked = images.reading is not None and images.reading.ink
+        sheet[row, 1 : 1 + height, : pictures.shape[1], 1 : 1 + width] = _PAPER - pictures if inked else pictures
+    whole = sheet.reshape(rows * (height + _GAP), n_columns * (width + _GAP), channels)
+    return whole[..., 0] if channels == 1 else whole
+
+
+def _spread(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return str(most) if least == most else f"{least} to {most}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

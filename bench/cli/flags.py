@@ -23,7 +23,7 @@ USAGE = 2
 """Exit status of wrong usage."""
 GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
 DEFAULT_PROTOCOL = protocol_names()[0]
-NOT_FLAGS = ("algo", "hyperparameters", "backbone_options", *CODE)
+NOT_FLAGS = ("algo", "hyperparameters", "backbone_options", "dataset_options", *CODE)
 _SWITCH = argparse.BooleanOptionalAction  # so that a flag can undo what a configuration file says
 _TYPES = typing.get_type_hints(RunConfig)
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from tabulate import tabulate
 
-from bench.registry import ALGORITHMS, BACKBONES, DATASETS, create_algorithm, create_backbone, hyperparameter_names
+from bench.registry import (
+    ALGORITHMS,
+    BACKBONES,
+    DATASETS,
+    create_algorithm,
+    create_backbone,
+    create_dataset,
+    hyperparameter_names,
+)
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.studies.study import STUDIES
 
@@ -13,7 +21,11 @@ def listing() -> str:
     """Return the tables of ``--list``: what is registered and the protocols, with settings and papers."""
     algorithms = [(name, _settings(create_algorithm(name)), ALGORITHMS.get(name).paper) for name in ALGORITHMS.names()]
     data = [
-        (name, f"licence: {DATASETS.get(name).licence or 'not stated'}", DATASETS.get(name).paper)
+        (
+            name,
+            ", ".join(filter(None, [_settings(create_dataset(name)), f"licence: {_licence(name)}"])),
+            DATASETS.get(name).paper,
+        )
         for name in DATASETS.names()
     ]
     networks = [(name, _settings(create_backbone(name)), BACKBONES.get(name).paper) for name in BACKBONES.names()]
@@ -38,6 +50,10 @@ def listing() -> str:
         " the last named winning; the sources of a\nprotocol's values stand in bench/settings/protocols/."
     )
     return "\n\n".join(parts)
+
+
+def _licence(name: str) -> str:
+    return DATASETS.get(name).licence or "not stated"
 
 
 def _protocol(name: str) -> str:

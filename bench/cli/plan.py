@@ -64,14 +64,37 @@ def plan(
             configs.append(resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets))
             told += untold(protocol, configs[-1], {*flags, *(o.name for o in asked.sets if o.algo in (None, algo))})
     check_taken(asked.sets, configs)
-    source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
+    source = load_data(args.dataset, place.data_root, place.out / "cache", warn, configs[0].dataset_options)
     code = data_code(source)
     configs = [dataclasses.replace(config, dataset=source.name, data_code=code) for config in configs]
+    given = {*asked.flags, *(override.name for override in asked.sets)}
+    configs = [_unturned(config, source, given, told) for config in configs]
     told += check(configs, source, unfinished(args, place.out, source.sha256))
     for line in dict.fromkeys(told):  # now: what is wrong is told alone
         warn(line)
     asked = dataclasses.replace(asked, data_sha256=source.sha256)
     return asked, list({config.run_id: config for config in configs}.values())
+
+
+def _unturned(config: RunConfig, source: TaskSource, given: Collection[str], told: list[str]) -> RunConfig:
+    """Return a configuration whose protocol turns no pictures into classes that stay what they are when turned.
+
+    Which these are is the data set's to say; what was ``given`` stands. A line on each is added to ``told``.
+    """
+    accepted = getattr(source, "rotations", None)
+    changed: dict[str, Any] = {
+        name: "none"
+        for name in ("train_rotation", "test_rotation")
+        if accepted is not None and name not in given and getattr(config, name) not in accepted
+    }
+    presets = load_protocol(config.protocol).presets
+    for name in changed:
+        if any(preset.where.get("algo") in (None, config.algo) and name in preset.values for preset in presets):
+            told.append(
+                f"protocol {config.protocol} has {name} {getattr(config, name)} for {config.algo}; on {source.name} it"
+                f" is none: a turned picture is no new class there. --{name.replace('_', '-')} decides"
+            )
+    return dataclasses.replace(config, **changed)
 
 
 def untold(protocol: Protocol, config: RunConfig, given: Collection[str]) -> list[str]:
@@ -150,12 +173,13 @@ def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunCo
     """
     if source.name not in DATASETS.names():  # by which every run looks for it
         raise BenchError(unknown("name of what a dataset has loaded", source.name, DATASETS.names()))
-    told = []
+    told = list(source.notes)
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         for split, (rotation, episode) in config.episodes.items():
             with blaming(f"dataset {source.name!r}"):
                 source.check(split, rotation, episode)
+                told += source.remarks(split, episode)
         try:
             task_loss, _ = build(config, algorithm, source.shape, torch.device("cpu"))
         except BenchError:

@@ -34,8 +34,8 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
     after_run = tensorboard.writer(place.out) if args.tensorboard else None
     asked = request(args, place)
-    chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
-    source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn)
+    options = chosen.configs(asked)[0].dataset_options  # so what is wrong with the request comes before the data
+    source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn, options)
     asked = dataclasses.replace(asked, dataset=source.name, data_code=data_code(source))
     place = dataclasses.replace(place, data_sha256=source.sha256)
     configs = chosen.configs(asked)

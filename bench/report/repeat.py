@@ -36,7 +36,7 @@ def repeat_command(*runs: Run) -> str | None:
         if name in IDENTITY or name not in preset or preset[name] != value:
             text = ",".join(map(str, sorted({run.row.seed for run in runs}))) if name == "seed" else _text(name, value)
             words += ["--seeds" if name == "seed" else f"--{name.replace('_', '-')}", text]
-    for group, prefix in (("hyperparameters", f"{config['algo']}."), ("backbone_options", "")):
+    for group, prefix in (("hyperparameters", f"{config['algo']}."), ("backbone_options", ""), ("dataset_options", "")):
         expected, found = preset.get(group), config.get(group)
         for name, value in (found if isinstance(found, Mapping) else {}).items():
             if not isinstance(expected, Mapping) or name not in expected or expected[name] != value:

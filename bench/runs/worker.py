@@ -27,6 +27,7 @@ from bench.settings.code import code_of, data_code
 from bench.system.console import Console
 from bench.system.machine import device_name, environment, git_commit
 from bench.tasks.data import load_data
+from bench.tasks.images import ImageSet
 from bench.tasks.stream import TaskStream
 from bench.training.checkpoint import CHECKPOINT_FILE
 from bench.training.clocks import now
@@ -116,11 +117,13 @@ def set_up(
     facts.update(device_name=device_name(device), threads=torch.get_num_threads())
     outcome.details["environment"] = environment(device)
 
-    source = load_data(config.dataset, job.data_root, job.cache)
+    source = load_data(config.dataset, job.data_root, job.cache, options=config.dataset_options)
     check_code(f"dataset {config.dataset!r}", config.data_code, data_code(source))
     facts.update(data_sha256=source.sha256, data_pipeline=source.pipeline, measure=source.objective.measure)
     outcome.details["data"] = {"name": source.name, "pipeline": source.pipeline, "sha256": source.sha256}
     outcome.details["data"]["shape"] = list(source.shape)
+    if isinstance(source, ImageSet) and source.reading is not None:
+        outcome.details["data"]["reading"] = asdict(source.reading)
     check()  # data may have taken a while
     streams = {
         split: TaskStream(source.pool(split, rotation, device), episode, config.seed)

@@ -69,6 +69,7 @@ class RunConfig:
     seed: int = _option(0, "decides initial weights and tasks", least=0, most=2**32 - 1)
     backbone: str = _option("conv4", "network")
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
+    dataset_options: Mapping[str, Any] = field(default_factory=dict)
     meta_steps: int = _option(1000, "meta-steps", least=1)
     meta_batch: int = _option(16, "tasks per meta-step", least=1)
     test_tasks: int = _option(1000, "meta-test tasks", least=2)
@@ -128,6 +129,8 @@ class RunConfig:
             check_range(f"{self.algo}.{name}", value, least=least)
         for name, value in self.backbone_options.items():
             check_range(f"{self.backbone}.{name}", value)
+        for name, value in self.dataset_options.items():
+            check_range(f"{self.dataset}.{name}", value)
 
     @property
     def network(self) -> str:

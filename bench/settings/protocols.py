@@ -14,14 +14,17 @@ from bench.api import BenchError, MetaAlgorithm
 from bench.registry import (
     ALGORITHMS,
     BACKBONES,
+    DATASETS,
     create_algorithm,
     create_backbone,
+    create_dataset,
     hyperparameter_names,
     hyperparameter_types,
     unknown,
 )
 from bench.settings.code import code_of
 from bench.settings.config import CODE, RunConfig, coerce
+from bench.tasks.data import AUTO
 
 FOLDER = Path(__file__).parent / "protocols"
 IDENTITY = ("algo", "dataset", "protocol", "n_way", "k_shot", "seed", "device", "threads")
@@ -30,7 +33,7 @@ IDENTITY = ("algo", "dataset", "protocol", "n_way", "k_shot", "seed", "device", 
 _FIELDS = {
     f.name: f
     for f in dataclasses.fields(RunConfig)
-    if f.name not in ("algo", "hyperparameters", "backbone_options", *CODE)
+    if f.name not in ("algo", "hyperparameters", "backbone_options", "dataset_options", *CODE)
 }
 _DEFAULT_BACKBONE = _FIELDS["backbone"].default
 _TYPES = typing.get_type_hints(RunConfig)
@@ -131,24 +134,35 @@ def resolve(
 
     backbone = str(next((value for _, name, value in reversed(settings) if name == "backbone"), _DEFAULT_BACKBONE))
     hyper_types, option_types = hyperparameter_types(cls), hyperparameter_types(BACKBONES.get(backbone))
+    dataset = str(identity["dataset"])
+    data_types = {} if dataset == AUTO else hyperparameter_types(DATASETS.get(dataset))
     run: dict[str, Any] = {}
     hyper: dict[str, Any] = {}
     options: dict[str, Any] = {}
+    of_data: dict[str, Any] = {}
     for where, name, value in settings:
+        if name in data_types and where.startswith("--set "):
+            raise BenchError(
+                f"{where}.{name}: is the data set's, the same for all algorithms; accepted: --set {name}={value}"
+            )
         if name in hyper_types:
             hyper[name] = coerce(f"{algo}.{name}", value, hyper_types[name])
         elif name in _FIELDS and name not in IDENTITY:
             run[name] = coerce(name, value, _TYPES[name], _FIELDS[name].metadata["none"])
         elif name in option_types:
             options[name] = coerce(f"{backbone}.{name}", value, option_types[name])
+        elif name in data_types:
+            of_data[name] = coerce(f"{dataset}.{name}", value, data_types[name])
         elif where and not (where in presets_of_algo and name in _backbone_options()):
             raise BenchError(unknown(f"field in {where} on backbone {backbone}", name, accepted_names(cls, backbone)))
+    data = create_dataset(dataset, **of_data) if dataset != AUTO else None
     algorithm, network = create_algorithm(algo, **hyper), create_backbone(backbone, **options)
     return RunConfig(
         **{**run, **identity},
         protocol=protocol.name,
         hyperparameters={name: getattr(algorithm, name) for name in hyper_types},
         backbone_options={name: getattr(network, name) for name in option_types},
+        dataset_options={name: getattr(data, name) for name in data_types},
         code=code_of(cls, BACKBONES.get(backbone)),
     )
 
@@ -187,6 +201,7 @@ def check_overrides(sets: Sequence[Override], algos: Sequence[str]) -> None:
             raise BenchError(unknown("algorithm in --set (it is not among --algos)", override.algo, algos))
         takers = [override.algo] if override.algo else algos
         names = {n for algo in takers for b in BACKBONES.names() for n in accepted_names(ALGORITHMS.get(algo), b)}
+        names |= {option for name in DATASETS.names() for option in hyperparameter_names(DATASETS.get(name))}
         if override.name not in names:
             raise BenchError(unknown("field in --set", override.name, sorted(names)))
 
@@ -210,19 +225,22 @@ def check_contradictions(sets: Sequence[Override], flags: Mapping[str, str]) -> 
 
 
 def check_taken(sets: Sequence[Override], configs: Sequence[RunConfig]) -> None:
-    """Refuse overrides that no run of the comparison has taken, its backbone not having them.
+    """Refuse overrides that no run of the comparison has taken, neither its backbone nor its data set having them.
 
     Raises:
-        BenchError: names the field and the backbones.
+        BenchError: names the field, the backbones and the data set.
     """
     for override in sets:
         if not any(
-            override.name in accepted_names(ALGORITHMS.get(config.algo), config.backbone)
+            override.name in (*accepted_names(ALGORITHMS.get(config.algo), config.backbone), *config.dataset_options)
             for config in configs
             if override.algo in (None, config.algo)
         ):
             used = ", ".join(sorted({config.backbone for config in configs}))
-            raise BenchError(f"--set {override.name}: no such option of the backbone ({used}); see --list")
+            data = ", ".join(sorted({config.dataset for config in configs}))
+            raise BenchError(
+                f"--set {override.name}: no such option of the backbone ({used}) or the data set ({data}); see --list"
+            )
 
 
 def accepted_names(cls: type[MetaAlgorithm], backbone: str) -> list[str]:

@@ -145,6 +145,7 @@ def _same(config: RunConfig, run: Run, apart: Collection[str]) -> bool:
     nested = {
         "hyperparameters": vars(create_algorithm(config.algo)),
         "backbone_options": vars(create_backbone(config.backbone)),
+        "dataset_options": {},
     }
     return all(
         plain({**nested[name], **then.get(name, {})}) == value

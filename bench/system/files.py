@@ -8,30 +8,33 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
 _TEMPORARY = re.compile(r"\..+\.\d+-[0-9a-f]{8}\.tmp")  # as write_atomic names them
 
 
-def write_atomic(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes | Callable[[BinaryIO], object]) -> None:
     """Put ``content`` at ``path`` in one step: readers see the old file or the whole new one, never a part.
 
     The folder is made if need be. Any number of processes may write the same path at once; the last one wins.
+    What is large is written by a function, which is handed the open file.
 
     Raises:
         OSError: the file cannot be written; what was there before stays and no temporary file is left.
     """
-    data = utf8(content) if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("xb") as file:  # not tempfile: its files are unreadable for the rest of the group
-            file.write(data)
+            if callable(content):
+                content(file)
+            else:
+                file.write(utf8(content) if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

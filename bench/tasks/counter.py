@@ -61,8 +61,10 @@ def permutations(bits: Tensor) -> Tensor:
     return ((bits << 20) | index).argsort(dim=-1)
 
 
-def distinct(bits: Tensor, bound: int) -> Tensor:
+def distinct(bits: Tensor, bound: int | Tensor) -> Tensor:
     """Turn random bits ``[T, n]`` into n different integers in 0..bound-1 per row, every ordered choice equally likely.
+
+    Rows may have a bound each, ``[T, 1]``.
 
     Draw j picks the r-th of the bound - j integers still free: r plus the number of sorted earlier picks s_i with
     s_i - i <= r. So the cost depends on n alone, not on the bound.

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bench.tasks.images import ImageSet
 
 _CLASSES, _ROTATIONS, _IMAGES = range(3)  # purposes: one family of counters each
+_SHUFFLED = 128  # images of a class up to which all are shuffled to draw some; beyond, sorting them all would show
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,28 @@ class TaskIndices:
 
 
 class ImagePool(TaskPool):
-    """The images of one split, held on the device as uint8 ``[classes, rotations, images_per_class, H, W]``."""
+    """The images of one split, held on the device as uint8 ``[turns * images, C, H, W]``, class after class.
+
+    Images that are not turned and are on the device already are the data set's own, not copied.
+    """
 
     def __init__(self, source: ImageSet, split: str, rotation: str, device: torch.device) -> None:
         super().__init__(source, split, rotation, device)
         owned = sorted(source.splits[split])
+        counts = [source.counts[c] for c in owned]
         self.classes = torch.tensor(owned, device=device)
-        chosen = source.images[owned].to(device)
-        turns = range(1 if rotation == "none" else 4)
-        self.images = torch.stack([torch.rot90(chosen, turn, dims=(-2, -1)) for turn in turns], dim=1).contiguous()
+        self.counts = torch.tensor(counts, device=device)
+        self.turns = 1 if rotation == "none" else 4
+        if self.turns == 1 and source.pixels.device == device:
+            self.pixels, starts = source.pixels, [source.starts[c] for c in owned]
+        else:
+            own = torch.cat([source.of_class(c) for c in owned]).to(device)
+            self.pixels = torch.cat([torch.rot90(own, turn, dims=(-2, -1)) for turn in range(self.turns)])
+            starts = [sum(counts[:i]) for i in range(len(counts))]
+        self.starts = torch.tensor(starts, device=device)
+        self._shuffled = counts[0] if len(set(counts)) == 1 and counts[0] <= _SHUFFLED else 0
         self._labels = cache(lambda n_way, k: torch.arange(n_way, device=device).repeat_interleave(k))
+        self._enough = cache(lambda n_images: (self.counts >= n_images).nonzero().flatten())
 
     def indices(self, bits: Bits, episode: Episode) -> TaskIndices:
         """Return which images the tasks of the random bits hold."""
@@ -52,8 +65,7 @@ class ImagePool(TaskPool):
         Support ``[T, N*K]`` and query ``[T, N*Q]`` apart, so that each is gathered in one go.
         """
         row, turns, images = self._draw(bits, episode)
-        n_turns, n_images = self.images.shape[1:3]
-        places = (row * n_turns + turns)[..., None] * n_images + images  # [T, N, K+Q]
+        places = (turns * (len(self.pixels) // self.turns) + self.starts[row])[..., None] + images  # [T, N, K+Q]
         support, query = places.split((episode.k_shot, episode.k_query), dim=2)
         for k in (episode.k_shot, episode.k_query):
             self._labels(episode.n_way, k)  # made here, where no step is captured
@@ -62,25 +74,27 @@ class ImagePool(TaskPool):
 
     def _draw(self, bits: Bits, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``row [T, N]`` into the pool's classes, ``turns [T, N]`` and ``images [T, N, K+Q]``."""
-        n_classes, n_turns, n_images = self.images.shape[:3]
+        n_way, n_images = episode.n_way, episode.k_shot + episode.k_query
+        enough = self._enough(n_images)
         if self.rotation == "pooled":
-            drawn = distinct(bits(_CLASSES, episode.n_way), n_classes * n_turns)
-            row, turns = drawn // n_turns, drawn % n_turns
+            drawn = distinct(bits(_CLASSES, n_way), len(enough) * self.turns)
+            row, turns = enough[drawn // self.turns], drawn % self.turns
         else:
-            row = distinct(bits(_CLASSES, episode.n_way), n_classes)
-            turns = below(bits(_ROTATIONS, episode.n_way), n_turns)
-        keys = bits(_IMAGES, episode.n_way * n_images)
-        images = permutations(keys.view(-1, episode.n_way, n_images))[..., : episode.k_shot + episode.k_query]
-        return row, turns, images
+            row = enough[distinct(bits(_CLASSES, n_way), len(enough))]
+            turns = below(bits(_ROTATIONS, n_way), self.turns)
+        if self._shuffled:
+            keys = bits(_IMAGES, n_way * self._shuffled)
+            return row, turns, permutations(keys.view(-1, n_way, self._shuffled))[..., :n_images]
+        keys = bits(_IMAGES, n_way * n_images).reshape(-1, n_images)
+        return row, turns, distinct(keys, self.counts[row].view(-1, 1)).view(-1, n_way, n_images)
 
     def examples(
         self, parts: tuple[Tensor, ...], episode: Episode, dtype: torch.dtype
     ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-        """Return images ``[T, n, 1, H, W]`` in [0, 1] and labels ``[T, n]`` int64, classes in label order."""
+        """Return images ``[T, n, C, H, W]`` in [0, 1] and labels ``[T, n]`` int64, classes in label order."""
 
         def part(places: Tensor, k: int) -> tuple[Tensor, Tensor]:
-            images = self.images.flatten(0, 2)[places]  # [T, n, H, W]
-            x = images.unsqueeze(2).to(dtype).div_(255)
+            x = self.pixels[places].to(dtype).div_(255)
             return x, self._labels(episode.n_way, k).expand(len(places), -1)
 
         support, query = parts

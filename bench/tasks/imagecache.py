@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import stat
 import warnings
@@ -11,6 +10,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,17 +21,24 @@ from bench.system.untrusted import open_regular
 
 @dataclass(frozen=True)
 class Prepared:
-    """Images uint8 ``[classes, images_per_class, H, W]``, a name for every class, and the sha256 over the pixels."""
+    """Images uint8, a name for every class, and the sha256 over the pixels.
+
+    They are ``[classes, images_per_class, ...]``; where classes differ in number, ``[images, ...]`` class after class,
+    with ``counts``, over which the hash goes as well.
+    """
 
     images: NDArray[np.uint8]
     class_names: tuple[str, ...]
     sha256: str
+    counts: tuple[int, ...] = ()
 
 
-def prepare(images: NDArray[np.uint8], class_names: Sequence[str]) -> Prepared:
+def prepare(images: NDArray[np.uint8], class_names: Sequence[str], counts: Sequence[int] = ()) -> Prepared:
     """Return ``images`` with their hash, the pixels in C order."""
     images = np.ascontiguousarray(images)
-    return Prepared(images, tuple(class_names), hashlib.sha256(images.data).hexdigest())
+    digest = hashlib.sha256(images.data)
+    digest.update(" ".join(map(str, counts)).encode())
+    return Prepared(images, tuple(class_names), digest.hexdigest(), tuple(counts))
 
 
 def cached(
@@ -62,7 +69,7 @@ def cached(
     target = next((folder for folder in folders if writable(folder)), None)
     if target is not None:
         try:
-            write_atomic(target / file, _packed(made, pipeline))
+            write_atomic(target / file, lambda out: _pack(made, pipeline, out))
         except OSError as error:
             warnings.warn(f"{name} is prepared anew on every start: {target / file}: {error}", stacklevel=2)
     return made
@@ -86,19 +93,19 @@ def writable(folder: Path) -> bool:
 def _seal(prepared: Prepared, pipeline: str) -> str:
     """Return a hash over everything that the file says."""
     kind = f"{prepared.images.dtype} {prepared.images.shape}"
-    return hashlib.sha256("\n".join([pipeline, kind, *prepared.class_names, prepared.sha256]).encode()).hexdigest()
+    said = [pipeline, kind, *prepared.class_names, prepared.sha256]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()
 
 
-def _packed(prepared: Prepared, pipeline: str) -> bytes:
-    buffer = io.BytesIO()
+def _pack(prepared: Prepared, pipeline: str, file: BinaryIO) -> None:
     np.savez(
-        buffer,
+        file,
         images=prepared.images,
         class_names=np.array(prepared.class_names),
+        counts=np.array(prepared.counts, np.int64),  # which the sha256 covers
         pipeline=np.array(pipeline),  # for people; the seal covers it
         seal=np.array(_seal(prepared, pipeline)),
     )
-    return buffer.getvalue()
 
 
 def _read(path: Path, pipeline: str) -> Prepared | None:
@@ -111,7 +118,8 @@ def _read(path: Path, pipeline: str) -> Prepared | None:
                 return None  # ours are stored; others could fill the memory once they are unpacked
             file.seek(0)
             with np.load(file, allow_pickle=False) as fields:
-                prepared = prepare(fields["images"], fields["class_names"].tolist())
+                counts = fields["counts"].tolist() if "counts" in fields else ()
+                prepared = prepare(fields["images"], fields["class_names"].tolist(), counts)
                 return prepared if fields["seal"] == _seal(prepared, pipeline) else None
     except Exception:  # foreign bytes make numpy and zipfile raise anything; whatever it is, the file is not ours
         return None

@@ -14,7 +14,6 @@ from bench.check.algorithm import CHECKS, Algorithm
 from bench.check.verdicts import Status, ask, ask_all
 from bench.network.model import Classifier
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, algorithm_names, create_algorithm, load_plugin
-from bench.tasks.images import ImageSet
 from bench.training.contract import Diverged, check_contract
 
 PLUGIN = PLUGINS / "three_kinds.py"
@@ -66,7 +65,7 @@ def test_every_backbone_passes_the_checks_of_plugins(name):
         assert verdict.status == Status.OK, verdict
 
 
-@pytest.mark.parametrize("name", [n for n in DATASETS.names() if n != "omniglot"])
+@pytest.mark.parametrize("name", ["glyphs", "sine"])
 def test_every_data_set_passes_the_checks_of_plugins(name, tmp_path, prepared_glyphs):
     passes(dataset.Data(name, DATASETS.get(name), prepared_glyphs if name == "glyphs" else tmp_path))
 
@@ -77,9 +76,7 @@ def test_omniglot_passes_the_checks_of_plugins(prepared_omniglot):
 
 def passes(data):
     verdicts = list(ask_all(dataset.CHECKS, data))
-    skipped = {v.check for v in verdicts if v.status == Status.SKIPPED}
-    assert skipped == (set() if isinstance(data.source, ImageSet) else {"splits"})
-    assert not [v for v in verdicts if v.status == Status.FAILED]
+    assert [v for v in verdicts if v.status != Status.OK] == []
 
 
 def test_learned_rates_get_the_gradient_that_finite_differences_give(rng):

@@ -135,7 +135,8 @@ def test_saved_settings_hold_what_the_protocol_had_decided(tmp_path):
     args = arguments([*BASE, "--protocol", "paper", "--algos", "maml,reptile"])
     asked, configs = plan(args, Place(tmp_path, tmp_path, (TOY,)))
     found = configfile.resolved(args, asked, configs)
-    fields = {f.name for f in dataclasses.fields(RunConfig)} - {"algo", "hyperparameters", "backbone_options", *CODE}
+    grouped = {"algo", "hyperparameters", "backbone_options", "dataset_options", *CODE}
+    fields = {f.name for f in dataclasses.fields(RunConfig)} - grouped
     decided = {text.split("=")[0] for text in found["set"]}
     for config in configs:
         for name in fields - {"seed", "protocol", "dataset"}:

@@ -254,7 +254,12 @@ def test_any_damage_to_an_archive_is_one_line_or_changes_no_pixel(archive, mutat
     assert list(path.parent.iterdir()) == [path]
 
 
-NAMED = ("algo", "hyperparameters", "backbone_options")  # whose names are held against what is registered before
+NAMED = (
+    "algo",
+    "hyperparameters",
+    "backbone_options",
+    "dataset_options",
+)  # whose names are held against what is registered before
 SETTINGS = [f.name for f in dataclasses.fields(RunConfig) if f.name not in NAMED]
 ANYTHING = st.one_of(
     st.none(),

@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.api import Backbone, Dataset
 from bench.registry import register_backbone, register_dataset
-from bench.tasks.images import ImageSet
+from bench.tasks.images import ROTATIONS, ImageSet
 
 
 def toy_images() -> ImageSet:
@@ -21,7 +21,7 @@ def toy_images() -> ImageSet:
         "meta_val": tuple(range(1, 30, 2)),
         "meta_test": tuple(range(31, 60, 2)),
     }
-    return ImageSet("toy", images, tuple(f"class {i}" for i in range(60)), splits, "made here", "toy")
+    return ImageSet("toy", images, tuple(f"class {i}" for i in range(60)), splits, "made here", "toy", ROTATIONS)
 
 
 @register_dataset("toy")

@@ -1,5 +1,6 @@
 """Data sets that break their contract, each a change of the toy one: what ``bench.check`` must find, and where."""
 
+import dataclasses
 import random
 from typing import ClassVar
 
@@ -18,9 +19,9 @@ def toy(**changes):
     """Return the toy images, some fields changed."""
     from bench.registry import load_plugin
 
-    fields = {**vars(load_plugin(TOY).toy_images()), "name": "wrong", **changes}
-    cls = fields.pop("cls", ImageSet)
-    return cls(**fields)
+    cls, images = changes.pop("cls", ImageSet), load_plugin(TOY).toy_images()
+    given = {field.name: getattr(images, field.name) for field in dataclasses.fields(images) if field.init}
+    return cls(**{**given, "name": "wrong", **changes})
 
 
 class Wrong(Dataset):
@@ -48,20 +49,20 @@ class NewEveryTime(Wrong):
         return toy(sha256=str(random.random()))
 
 
-@caught(DATASETS, "splits", "is in the splits twice")
+@caught(DATASETS, "loads", "class 0 (class 0) is in meta_train and meta_test")
 class SharedClass(Wrong):
     def load(self, root, cache):
         splits = toy().splits
         return toy(splits={**splits, "meta_test": (*splits["meta_test"], splits["meta_train"][0])})
 
 
-@caught(DATASETS, "splits", "different names of 60")
+@caught(DATASETS, "loads", "different names of 60")
 class SameNames(Wrong):
     def load(self, root, cache):
         return toy(class_names=("x",) * 60)
 
 
-@caught(DATASETS, "splits", "image 3 of class 2 (class 2) is blank")
+@caught(DATASETS, "loads", "image 3 of class 2 (class 2) is blank")
 class BlankImage(Wrong):
     def load(self, root, cache):
         images = toy().images.clone()
@@ -69,7 +70,7 @@ class BlankImage(Wrong):
         return toy(images=images)
 
 
-@caught(DATASETS, "splits", "images are torch.float32")
+@caught(DATASETS, "loads", "images are torch.float32")
 class FloatImages(Wrong):
     def load(self, root, cache):
         return toy(images=toy().images / 255)

@@ -40,7 +40,7 @@ def reference_task(stream, number):
         return chosen
 
     pool, (n, k, q) = stream.pool, (stream.episode.n_way, stream.episode.k_shot, stream.episode.k_query)
-    n_classes, n_turns, n_images = pool.images.shape[:3]
+    n_classes, n_turns, n_images = len(pool.classes), pool.turns, 20
     if pool.rotation == "pooled":
         drawn = choose(bits(0, n), n_classes * n_turns)
         rows, turns = [d // n_turns for d in drawn], [d % n_turns for d in drawn]

@@ -14,7 +14,7 @@ import pytest
 import torch
 from commands import run_bench
 from made_runs import make_run
-from PIL import Image
+from PIL import Image, ImageOps
 from places import TOY
 from torch import nn
 
@@ -155,6 +155,34 @@ def test_a_run_adapts_to_a_folder_and_predicts(made, own_images, algo, mode):
     assert all(0 < p.probability <= 1 for p in found)
 
 
+def _deep(picture):
+    return Image.fromarray(np.asarray(picture.convert("L")).astype(np.uint16) * 200 + 900)
+
+
+def _fractions(picture):
+    return Image.fromarray(np.asarray(picture.convert("L")).astype(np.float32) / 255)
+
+
+def _white_ink(picture):
+    """Return the bars in white on a ground that is clear, and white where one does not look at that."""
+    ink = Image.new("RGBA", picture.size, "white")
+    ink.putalpha(ImageOps.invert(picture.convert("L")))
+    return ink
+
+
+@pytest.mark.parametrize("kind", [_deep, _fractions, _white_ink], ids=lambda kind: kind.__name__)
+def test_scans_of_other_kinds_are_taken_for_what_they_show(made, own_images, tmp_path, kind):
+    suffix = ".tiff" if kind is _fractions else ".png"
+    for path in own_images.rglob("*.png"):
+        copy = (tmp_path / path.relative_to(own_images)).with_suffix(suffix)
+        copy.parent.mkdir(exist_ok=True)
+        with Image.open(path) as picture:
+            kind(picture).save(copy)
+    (run,) = (made / "out" / "runs").glob("fomaml-*")
+    found = adapt.adapt(run, tmp_path, steps=5)
+    assert [p.label for p in found] == [p.path.name.split("-")[0] for p in found]
+
+
 def test_the_command_prints_a_line_per_image_or_what_is_wrong(made, own_images, tmp_path, capsys):
     (run,) = (made / "out" / "runs").glob("fomaml-*")
     assert adapt.main([str(run), str(own_images)]) == 0
@@ -173,8 +201,10 @@ def test_the_command_prints_a_line_per_image_or_what_is_wrong(made, own_images, 
     (tmp_path / "b").mkdir()
     for name in ("b/x.png", "y.png"):
         Image.new("L", (9, 9)).save(tmp_path / name)
-    assert adapt.main([str(run), str(tmp_path)]) == 2
-    assert "a/x.png is no image that can be read" in capsys.readouterr().err
+    for name, words in (("a/x.png", "is no picture of a kind that Pillow knows"), ("b/x.png", "is blank")):
+        assert adapt.main([str(run), str(tmp_path)]) == 2
+        assert f"{name}: {words}" in capsys.readouterr().err
+        (tmp_path / name).write_bytes((own_images / "left" / "0.png").read_bytes())
 
 
 def test_weights_are_a_state_dict_of_the_plain_network(made):

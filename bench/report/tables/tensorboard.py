@@ -109,7 +109,7 @@ def _settings(run: Run) -> dict[str, Any]:
     known = dict(config) if isinstance(config, Mapping) else {}
     named = {name: getattr(run.row, name) for name in ("algo", "dataset", "protocol", "n_way", "k_shot", "seed")}
     flat = {**named, **{name: value for name, value in known.items() if not isinstance(value, Mapping)}}
-    for part in ("hyperparameters", "backbone_options"):
+    for part in ("hyperparameters", "backbone_options", "dataset_options"):
         if isinstance(nested := known.get(part), Mapping):
             flat |= nested
     flat["status"] = run.row.status
