@@ -56,6 +56,10 @@ ALPHABETS = {name.casefold(): name for half in HALVES for name in half.alphabets
 """The 50 alphabets, spelt as Omniglot does, by their names in small letters."""
 
 
+class NotWhole(DataError):
+    """A file is no zip archive, or a damaged one."""
+
+
 @dataclass(frozen=True)
 class Pictures:
     """Pictures that lie together as ALPHABET/characterNN/NNNN_DD.png, listed and not yet read.
@@ -145,17 +149,17 @@ def opened_archive(source: Path) -> Iterator[zipfile.ZipFile]:
     """Give a zip file opened.
 
     Raises:
-        DataError: it is none, or a damaged one.
+        NotWhole: it is none, or a damaged one.
     """
     try:
         file = os.fdopen(open_regular(source), "rb")
     except OSError as error:
-        raise DataError(f"{source}: not a whole zip archive ({reason(error)})") from error
+        raise NotWhole(f"{source}: not a whole zip archive ({reason(error)})") from error
     with file:
         try:
             archive = zipfile.ZipFile(file)
         except Exception as error:  # besides BadZipFile, damaged directories raise ValueError, struct.error and others
-            raise DataError(f"{source}: not a whole zip archive ({reason(error)})") from error
+            raise NotWhole(f"{source}: not a whole zip archive ({reason(error)})") from error
         with archive:
             yield archive
 

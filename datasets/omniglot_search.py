@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 from bench.api import DataError
-from datasets.omniglot_files import ALPHABETS, DRAWERS, HALVES, SIZE, Half, Pictures, check, reason
+from datasets.omniglot_files import ALPHABETS, DRAWERS, HALVES, SIZE, Half, NotWhole, Pictures, check, reason
 from datasets.omniglot_listing import in_archive, in_folder, is_picture
 
 DEPTH = 3  # folders between the data root and what is looked for
@@ -32,19 +32,21 @@ class Found:
     """What lies under a data root.
 
     Args:
+        root: the data root.
         halves: the archive or folder named for a half, or the pictures that belong to it, by the half's name.
         seen: if a half is missing: in words, what else of Omniglot there is.
     """
 
-    halves: dict[str, Path | Pictures] = field(default_factory=dict)
+    root: Path
+    halves: dict[str, Path | Pictures]
     seen: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
-        seen = [f"{name} ({where})" for name, where in self.halves.items()]
+        named = [f"{where} ({name})" for name, where in self.halves.items() if isinstance(where, Path)]
+        seen = [name.replace(f"{self.root}/", "") for name in dict.fromkeys([*named, *self.seen])]
         # A folder that only sounds like Omniglot says nothing beside what lies in it.
-        seen += [one for one in self.seen if not any(o != one and o.startswith(one) for o in self.seen)]
-        more = f" and {len(seen) - _MOST_SEEN} more" if len(seen) > _MOST_SEEN else ""
-        return ", ".join(dict.fromkeys(seen[:_MOST_SEEN])) + more
+        seen = [one for one in seen if sum(other.startswith((one, f"{one[:-1]} (")) for other in seen) == 1]
+        return ", ".join(seen[:_MOST_SEEN]) + (f" and {len(seen) - _MOST_SEEN} more" if len(seen) > _MOST_SEEN else "")
 
 
 def find(root: Path, halves: Sequence[Half]) -> Found:
@@ -57,7 +59,7 @@ def find(root: Path, halves: Sequence[Half]) -> Found:
         usual = {half.name: next((path for path in places(root, half) if path.exists()), None) for half in halves}
     except OSError as error:
         raise DataError(f"{root}: {reason(error)}") from error
-    found = Found({name: path for name, path in usual.items() if path is not None})
+    found = Found(root, {name: path for name, path in usual.items() if path is not None})
     if len(found.halves) < len(halves):
         met = _look(root, halves)
         for half in halves:
@@ -162,8 +164,13 @@ def _add_unnamed(found: Found, root: Path, halves: Sequence[Half], met: _Met) ->
         sounds = source.is_dir() or _sounds(source.name)
         try:
             parts = _groups(source, root, any_alphabet=False) if source.stat().st_size <= _LARGEST_ARCHIVE else []
-        except (DataError, OSError) as error:  # any other archive is none of our business
-            damaged += [error] if sounds and isinstance(error, DataError) else []
+        except NotWhole as error:
+            damaged += [error] if sounds else []  # any other is none of our business
+            continue
+        except DataError as error:
+            damaged.append(error)
+            continue
+        except OSError:  # gone, or not ours to look into
             continue
         groups += parts
         if sounds and not parts and not source.is_dir():

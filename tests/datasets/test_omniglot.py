@@ -296,7 +296,9 @@ def test_half_of_the_data_is_an_error_that_says_what_is_missing_and_what_is_ther
     (mini.root / f"{gone}.zip").unlink()
     (there,) = mini.root.iterdir()
     there.write_bytes(b"damaged, but not read")
-    with pytest.raises(DataError, match=f"incomplete, {gone} is missing; seen: {there.stem} .{there}.; accepted: "):
+    with pytest.raises(
+        DataError, match=f"incomplete, {gone} is missing; seen: {there.name} .{there.stem}.; accepted: "
+    ):
         mini.load()
 
 

@@ -118,7 +118,7 @@ def test_halves_named_as_such_come_first_and_archives_before_folders(mini):
 REFUSED = {
     "small set only": (
         lambda name: f"python/images_background_small1/{topless(name)}" if "Greek" in name else "y/z",
-        r"images_evaluation is missing; seen: .*_small1 \(1 of the 3 characters of images_background\); accepted: ",
+        r"images_evaluation is missing; seen: python/images_background_small1 \(1 of the 3 characters of images_back.*\); accepted: ",
     ),
     "small set in place of a half": (
         lambda name: name.replace("images_background/", "images_background_small1/") if "Greek" in name
@@ -136,7 +136,7 @@ REFUSED = {
     ),
     "one half, merged and a folder deeper": (
         lambda name: f"x/{topless(name)}" if "evaluation" in name else "y/z",
-        r"images_background is missing; seen: .*root/x \(2 of the 2 characters of images_evaluation\)",
+        r"images_background is missing; seen: x \(2 of the 2 characters of images_evaluation\)",
     ),
     "a character missing": (
         lambda name: "y/z" if "Futurama/character02" in name else f"x/{topless(name)}",
@@ -196,11 +196,8 @@ def missing(mini, monkeypatch):
 def test_other_forms_are_named_where_there_is_no_network(mini, monkeypatch, name):
     (mini.root / name).parent.mkdir(exist_ok=True)
     (mini.root / name).write_bytes(b"x")
-    seen = name.removesuffix("README.md")
-    seen = seen.removesuffix("data.hdf5")
-    assert f"seen: {mini.root / name.partition('/')[0] if seen.endswith('/') else mini.root / seen}" in missing(
-        mini, monkeypatch
-    )
+    seen = name.removesuffix("README.md").removesuffix("data.hdf5")
+    assert f"; seen: {seen}; accepted: " in missing(mini, monkeypatch)
 
 
 def test_archives_in_an_archive_are_to_be_unpacked(mini, monkeypatch):
@@ -213,7 +210,7 @@ def test_nothing_to_be_seen_is_not_spoken_of(mini, monkeypatch):
     (mini.root / "photographs").mkdir()
     (mini.root / "others.zip").write_bytes(b"no archive, and none of our business")
     said = missing(mini, monkeypatch)
-    assert "seen" not in said
+    assert "seen:" not in said
     assert "others.zip" not in said
 
 
@@ -278,7 +275,7 @@ def test_no_link_is_followed_out_of_the_root_and_the_line_says_so(mini, monkeypa
     mini.lay(below("../away"))
     (mini.root / "omniglot").symlink_to(tmp_path / "away")
     (mini.root / "home").symlink_to(tmp_path)
-    assert f"{mini.root}/omniglot (a symbolic link that leaves {mini.root})" in missing(mini, monkeypatch)
+    assert f"seen: omniglot (a symbolic link that leaves {mini.root})" in missing(mini, monkeypatch)
 
 
 def test_a_merged_folder_of_links_is_followed_within_the_root_only(mini, whole, tmp_path):
@@ -309,9 +306,6 @@ def test_links_in_a_circle_end(mini, monkeypatch):
 
 @pytest.mark.parametrize("name", ["..\\..\\{}", "C:\\{}", "\\{}", "/{}", "x\\..\\..\\{}", "images_background/../{}"])
 def test_members_that_climb_out_do_not_count(mini, name):
-    mini.files |= {name.format("Bengali/character09/0800_01.png"): b"x"}
-    with pytest.raises(DataError, match="images_evaluation is missing"):
-        mini.lay(lambda member: f"images_background.zip!{member}" if "evaluation" not in member else "y/z").load()
     mini.archives(also=[(name.format("Bengali/character09/0800_01.png"), b"x")]).load()
     assert not list(mini.root.parent.rglob("0800_01.png"))
 
