@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -45,16 +46,17 @@ def in_folder(source: Path, home: Path, any_alphabet: bool) -> list[Pictures]:
         DataError: ``source`` cannot be read; a picture is reached by a link that leads out, is too large or
             there twice.
     """
-    homes = [source.resolve(), home.resolve()]
+    homes = [Path(os.path.realpath(folder)) for folder in (source, home)]
     pairs: list[tuple[str, Path]] = []
     try:
         for path, linked in _leaves(source, any_alphabet):
-            if linked and not any(path.resolve().is_relative_to(allowed) for allowed in homes):
+            if linked and not leads_within(path, homes):
                 raise DataError(f"{path}: a symbolic link that leaves {source}")
-            if not path.is_file():
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
                 continue
-            if path.stat().st_size > LARGEST:
-                raise DataError(f"{path}: has {path.stat().st_size} bytes; {_LIMIT}")
+            if status.st_size > LARGEST:
+                raise DataError(f"{path}: has {status.st_size} bytes; {_LIMIT}")
             pairs.append((path.relative_to(source).as_posix(), path))
     except OSError as error:
         raise DataError(f"{source}: {reason(error)}") from error
@@ -64,6 +66,15 @@ def in_folder(source: Path, home: Path, any_alphabet: bool) -> list[Pictures]:
 
 def _read(path: Path) -> IO[bytes]:
     return os.fdopen(open_regular(path), "rb")
+
+
+def leads_within(path: Path, homes: Iterable[Path]) -> bool:
+    """Whether a path, its links followed, ends in one of some folders whose own links are followed already."""
+    try:
+        target = Path(os.path.realpath(path))  # Path.resolve raises for links in a circle
+    except OSError:  # gone since
+        return False
+    return any(target.is_relative_to(home) for home in homes)
 
 
 _LIMIT = f"no image of Omniglot has more than {LARGEST}"

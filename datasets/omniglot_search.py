@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.api import DataError
 from datasets.omniglot_files import ALPHABETS, DRAWERS, HALVES, SIZE, Half, NotWhole, Pictures, check, reason
-from datasets.omniglot_listing import in_archive, in_folder, is_picture
+from datasets.omniglot_listing import in_archive, in_folder, is_picture, leads_within
 
 DEPTH = 3  # folders between the data root and what is looked for
 _MOST_ENTRIES = 10_000  # looked at in all: a data root may be somebody's home
@@ -110,7 +110,7 @@ class _Met:
 
 def _look(root: Path, halves: Iterable[Half]) -> _Met:
     """Look into ``root`` and its folders, nearer ones first, following no link that leaves it."""
-    met, home, left = _Met(), root.resolve(), _MOST_ENTRIES
+    met, home, left = _Met(), Path(os.path.realpath(root)), _MOST_ENTRIES
     names = {half.name for half in halves}
     queue = deque([(root, 0)])
     while queue and left > 0:
@@ -130,7 +130,7 @@ def _look(root: Path, halves: Iterable[Half]) -> _Met:
             stem, _, kind = name.rpartition(".")
             if name.startswith(".") or name == "__macosx":
                 continue
-            if linked and not path.resolve().is_relative_to(home):
+            if linked and not leads_within(path, [home]):
                 if _sounds(name):
                     met.others.append(f"{path} (a symbolic link that leaves {root})")
             elif (is_dir and name in ALPHABETS) or is_picture(spelt):
@@ -150,10 +150,14 @@ def _look(root: Path, halves: Iterable[Half]) -> _Met:
 
 
 def _sounds(name: str) -> bool:
-    """Whether a file or folder may be some form of Omniglot; the harness's own cache file is none."""
+    """Whether a file or folder may be some form of Omniglot; code, and the harness's own cache file, are none."""
     name = name.casefold()
     ours = name.startswith("omniglot-") and name.endswith(".npz")
-    return not ours and any(part in name for part in ("omniglot", "images_background", "images_evaluation"))
+    return (
+        not ours
+        and not name.endswith((".py", ".md", ".json", ".png"))
+        and any(part in name for part in ("omniglot", "images_background", "images_evaluation"))
+    )
 
 
 def _add_unnamed(found: Found, root: Path, halves: Sequence[Half], met: _Met) -> None:
