@@ -17,7 +17,8 @@ from bench.registry import register_dataset
 from bench.tasks.download import download
 from bench.tasks.imagecache import Prepared, cached, prepare
 from bench.tasks.images import ROTATIONS, ImageSet
-from datasets.omniglot_files import HALVES, SIZE, find, places, read
+from datasets.omniglot_files import HALVES, SIZE, read
+from datasets.omniglot_search import ACCEPTED, Found, find, listed, places
 
 SIDE = 28
 
@@ -45,8 +46,9 @@ class Omniglot(Dataset):
         """Return the 1,623 characters, uint8 ``[1623, 20, 28, 28]``: from the cache file, the archives, or the network.
 
         Args:
-            root: holds images_background and images_evaluation as zip files or folders, itself or in omniglot-py; the
-                cache file goes here, and so does what is downloaded where nothing is there.
+            root: holds both halves as zip files or folders, itself or at most three folders deeper, as
+                ``omniglot_search.find`` finds them; the cache file goes here, and so does what is downloaded where
+                nothing is there.
             cache: where the cache file goes if ``root`` cannot be written.
         Raises:
             DataMissing: neither half is under ``root`` and the download did not work.
@@ -93,15 +95,19 @@ def shrink(pixels: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 def _prepare(root: Path) -> Prepared:
     """Return the prepared images of both halves, downloaded first if neither is there."""
-    if not any(find(root, half) for half in HALVES):
-        _download(root)
-    images, names = [], []
+    found = find(root, HALVES)
+    if not found.halves:
+        _download(root, found)
+        found = find(root, HALVES)
     for half in HALVES:
-        source = find(root, half)
-        if source is None:
-            looked = ", ".join(map(str, places(root, half)))
-            raise DataError(f"{root}: Omniglot is incomplete, {half.name} is missing; looked for {looked}")
-        part, part_names = read(source, half, shrink)
+        if half.name not in found.halves:
+            raise DataError(
+                f"{root}: Omniglot is incomplete, {half.name} is missing{_above(root, half.name)}; "
+                f"seen: {found}; {ACCEPTED}"
+            )
+    images, names = [], []
+    for half, pictures in [(half, listed(found.halves[half.name], half, root)) for half in HALVES]:
+        part, part_names = read(pictures, half, shrink)
         images.append(part)
         names += part_names
     known = {name for part in read_split(SPLIT_FILE).values() for name in part}
@@ -116,9 +122,11 @@ def _prepare(root: Path) -> Prepared:
     return prepared
 
 
-def _download(root: Path) -> None:
+def _download(root: Path, found: Found) -> None:
     """Let torchvision put both archives and folders under ``root``.
 
+    Args:
+        found: what is there and does not do.
     Raises:
         DataMissing: it did not work; the message says what to do instead.
     """
@@ -132,25 +140,24 @@ def _download(root: Path) -> None:
     try:
         download(fetch, root, "omniglot-py")
     except DataMissing as error:
-        raise _missing(root, str(error)) from error
-    if not any(find(root, half) for half in HALVES):
-        raise _missing(root, "another process tried just now")
+        raise _missing(root, found, str(error)) from error
+    if not find(root, HALVES).halves:
+        raise _missing(root, found, "another process tried just now")
 
 
-def _missing(root: Path, reason: str) -> DataMissing:
-    below = _folder_below(root)
-    instead = f"it is in {below}, give that as --data-root" if below else ""
+def _missing(root: Path, found: Found, reason: str) -> DataMissing:
+    above = _above(root, *(half.name for half in HALVES))
+    seen = f"; seen: {found}; {ACCEPTED}" if found.seen else ""
     return DataMissing(
-        f"Omniglot is not under {root} and could not be downloaded ({reason}); "
-        + (instead or f"put images_background.zip and images_evaluation.zip from {SOURCE} there")
-        + ", or use --dataset glyphs"
+        f"Omniglot is not under {root}{above} and could not be downloaded ({reason}){seen}; "
+        f"put images_background.zip and images_evaluation.zip from {SOURCE} there, or use --dataset glyphs"
     )
 
 
-def _folder_below(root: Path) -> Path | None:
-    """Return a folder in ``root`` that holds what is missing from ``root`` itself."""
-    try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir())
-    except OSError:
-        return None
-    return next((path for path in folders if any(find(path, half) for half in HALVES)), None)
+def _above(root: Path, *names: str) -> str:
+    """Say if what is missing lies beside ``root`` or above, which is then a folder of it."""
+    for folder in list(root.absolute().parents)[:2]:
+        for half in HALVES:
+            if half.name in names and any(os.path.exists(place) for place in places(folder, half)):  # noqa: PTH110  # Path.exists may raise
+                return f" (it is in {folder}: give that as --data-root)"
+    return ""

@@ -30,6 +30,7 @@ from bench.tasks.imagecache import cached, prepare
 from bench.training.checkpoint import read_checkpoint, seal, write_checkpoint
 from bench.training.examples import ExampleTasks
 from datasets.omniglot_files import Half, read
+from datasets.omniglot_search import listed
 
 EXAMPLES = int(os.environ.get("BENCH_FUZZ", "0"))
 FUZZ = settings(
@@ -245,7 +246,9 @@ def test_any_damage_to_an_archive_is_one_line_or_changes_no_pixel(archive, mutat
     path, half, whole, pixels = archive
     kept = len(whole) - 4500 if at_its_end else 0
     path.write_bytes(whole[:kept] + mutated(whole[kept:], mutation))
-    found, line = said_of(lambda: read(path, half, lambda picture: picture.astype(np.uint8)), DataError)
+    found, line = said_of(
+        lambda: read(listed(path, half, path.parent), half, lambda picture: picture.astype(np.uint8)), DataError
+    )
     if line is None:
         assert found[1] == ["Greek/character00", "Greek/character01"]
         assert np.array_equal(found[0], pixels)

@@ -12,7 +12,8 @@ from bench.records.run import load_runs
 from bench.settings.config import RunConfig
 from bench.system.untrusted import check_inside, read_regular
 from bench.training.checkpoint import read_checkpoint
-from datasets.omniglot_files import HALVES, find, read
+from datasets.omniglot_files import HALVES
+from datasets.omniglot_search import find, listed
 
 
 def as_pipe(path):
@@ -62,9 +63,9 @@ def test_a_checkpoint_or_an_archive_that_is_a_pipe_is_one_line(tmp_path):
     with pytest.raises(OSError, match="Not a regular file"):
         read_checkpoint(as_pipe(tmp_path / "checkpoint.pt"))
     archive = as_pipe(tmp_path / f"{HALVES[0].name}.zip")
-    assert find(tmp_path, HALVES[0]) == archive
+    assert find(tmp_path, HALVES[:1]).halves == {HALVES[0].name: archive}
     with pytest.raises(DataError, match=r"not a whole zip archive .*Not a regular file"):
-        read(archive, HALVES[0], lambda picture: picture)
+        listed(archive, HALVES[0], tmp_path)
 
 
 def test_folders_of_results_that_are_links_are_refused_and_the_folder_of_all_may_be_one(tmp_path):
