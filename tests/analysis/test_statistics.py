@@ -335,7 +335,7 @@ def test_pareto_front_on_paper():
 
 
 def test_a_pareto_front_takes_costs_whose_ranges_overlap_for_equal():
-    """The middle one is no cheaper than the best, nor the first than the middle one; but the first is, than the best."""
+    """The middle one is no cheaper than the best, nor the first than the middle one, but than the best it is."""
     cost, gain = [(1.0, 2.0), (1.5, 3.5), (3.0, 4.0)], [0.7, 0.8, 0.9]
     assert pareto_front(cost, gain) == [0, 2]
     assert pareto_front([(1.0, 3.0), (1.5, 3.5), (3.0, 4.0)], gain) == [2]

@@ -26,7 +26,7 @@ def accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: dic
         x, y = ([step[i] for step in steps] for i in (0, 1))
         line = {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": dotted, "hoverinfo": "skip"}
         data.append({**line, "name": "front"})
-    for train_s, height, arm, _ in points:
+    for train_s, height, arm in (point[:3] for point in points):
         half = arm.ci95(arm.tested["plain"])
         hover = f"<b>{short(arm.label)}</b><br>{number(train_s, 4)} s<br>{measure} {height:.4f}"
         hover += f" ± {half:.4f}" if math.isfinite(half) else ""
