@@ -218,7 +218,7 @@
         if (cell.colSpan > 1) continue;
         cell.dataset.label ??= heads[cell.cellIndex];
         const words = cell.textContent.trim();
-        cell.classList.toggle("blank", !words);
+        cell.classList.toggle("blank", !words && !cell.querySelector("img"));
         cell.classList.toggle("wordy", words.length > 24 && !cell.querySelector("details"));
       }
     }

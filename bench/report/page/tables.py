@@ -99,6 +99,6 @@ def run_cells(run: Run) -> tuple[list[Cell], str, str | None]:
     told = (Cell(fraction(score) + unit * (score is not None), score) for score in scores)
     cells += [Cell(str(r.seed), float(r.seed)), Cell(r.status), *told]
     cells += [Cell(number(v), v) for v in (r.train_s, r.step_ms_median, r.peak_mem_mib)]
-    cells += [Cell("-" if r.tasks_seen is None else f"{r.tasks_seen:,}", r.tasks_seen), Cell(r.started_at[:19])]
-    cells.append(Cell((r.git_commit or "-")[:12]))
+    cells.append(Cell("-" if r.tasks_seen is None else f"{r.tasks_seen:,}", r.tasks_seen))
+    cells += [Cell(r.started_at[:19].replace("T", " ")), Cell((r.git_commit or "-")[:12])]
     return cells, " ".join((r.error or "").split()), repeat_command(run)

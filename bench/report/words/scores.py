@@ -14,6 +14,7 @@ from bench.system.text import fraction, markdown_table, plus_minus
 
 def accuracies(arms: Sequence[Arm]) -> list[str]:
     """Return the tables of test accuracies, or of errors."""
+
     def table(members: list[Arm]) -> list[str]:
         rows = []
         for arm in members:
