@@ -187,10 +187,11 @@ def test_no_row_is_tall_and_blank(browser, long_names):
         ready(browser, long_names)
         rows = browser.execute_script(
             "return [...document.querySelectorAll('.scroll table:not(.cards, .examples) tbody tr')]"
-            ".filter(r => r.offsetWidth).map(r => [r.offsetHeight, Math.max(...[...r.cells].map(c => c.textContent.trim().length))])"
+            ".filter(r => r.offsetWidth).map(r => ["
+            "r.offsetHeight, Math.max(...[...r.cells].map(c => c.textContent.trim().length))])"
         )
         assert rows
-        assert [row for row in rows if row[0] > 30 + 20 * (row[1] // 14)] == []
+        assert [row for row in rows if row[0] > 34 + 20 * (row[1] // 14)] == []
 
 
 def test_the_winner_of_a_setting_has_a_star_and_is_bold(opened):

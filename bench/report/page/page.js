@@ -219,6 +219,7 @@
         cell.dataset.label ??= heads[cell.cellIndex];
         const words = cell.textContent.trim();
         cell.classList.toggle("blank", !words && !cell.querySelector("img"));
+        cell.classList.toggle("phrase", words.length > 12);
         cell.classList.toggle("wordy", words.length > 24 && !cell.querySelector("details"));
       }
     }
