@@ -100,7 +100,8 @@ def test_times_are_said_as_people_say_them(seconds, words):
 
 def test_lines_break_between_words_alone(monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    text = "5-way 1-shot, plain: a_name_longer_than_a_whole_line_of_40_columns, 0.5240 ± 0.0409 and some more well-known words"
+    text = "5-way 1-shot, plain: a_name_longer_than_a_whole_line_of_40_columns,"
+    text += " 0.5240 ± 0.0409 and some more well-known words"
     lines = folded(text).splitlines()
     assert [line.strip() for line in lines] == [
         "5-way 1-shot, plain:",
