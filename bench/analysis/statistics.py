@@ -188,19 +188,18 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def pareto_front(cost: Sequence[float], gain: Sequence[float]) -> list[int]:
-    """Return the places, by rising cost, of the points that no other point beats in cost and in gain.
+def pareto_front(cost: Sequence[tuple[float, float]], gain: Sequence[float]) -> list[int]:
+    """Return the places, by rising cost, of the points of which none gains more for a cost that is not higher.
 
-    A point is beaten by one that is no worse in both and better in one; points with NaN never take part.
+    Costs are ranges, low to high, and differ only where their ranges do not overlap. From the highest gain down, a
+    point belongs to the front where its cost is lower than that of all points of the front before it. So any two of
+    the front differ in cost, and each other point has one of the front that gains as much and does not cost more.
     """
-    known = [i for i in range(len(cost)) if not (math.isnan(cost[i]) or math.isnan(gain[i]))]
-    beaten = {
-        i
-        for i in known
-        for j in known
-        if cost[j] <= cost[i] and gain[j] >= gain[i] and (cost[j] < cost[i] or gain[j] > gain[i])
-    }
-    return sorted((i for i in known if i not in beaten), key=lambda i: (cost[i], i))
+    found: list[int] = []
+    for i in sorted(range(len(cost)), key=lambda i: (-gain[i], sum(cost[i]), i)):
+        if not found or cost[i][1] < cost[found[-1]][0]:
+            found.append(i)
+    return found[::-1]
 
 
 @dataclass(frozen=True)

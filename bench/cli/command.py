@@ -6,7 +6,6 @@ import io
 import os
 import signal
 import sys
-import textwrap
 from collections.abc import Sequence
 
 from bench.api import BenchError
@@ -20,7 +19,7 @@ from bench.report.outputs import outputs
 from bench.report.write import shown
 from bench.runs.runner import Halted
 from bench.runs.signals import INTERRUPTED
-from bench.system.console import Console, width
+from bench.system.console import Console, folded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,8 +71,7 @@ def _main(argv: Sequence[str], console: Console) -> int:
     if args.study is not None:
         return study(args, place, console)
     status, results = comparison(args, place, console)
-    console.say("\n".join(["", *shown(results), ""]))
     tables = ", ".join(one.name for one in outputs() if one.name.endswith(".csv"))
-    text = f"In {place.out}: report.html, summary.md, {tables}, plots/, runs/"
-    console.say(textwrap.fill(text, width(), break_on_hyphens=False, break_long_words=False))
+    console.say(folded(f"\nIn {place.out}: report.html, summary.md, {tables}, plots/, runs/", ""))
+    console.say("\n".join(["", *shown(results), "", f"open {place.out / 'report.html'}"]))
     return status

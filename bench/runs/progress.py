@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from tqdm import tqdm
 
@@ -14,10 +15,13 @@ from bench.records.run import RUN_FILE, Run
 from bench.runs.job import Job
 from bench.system.console import Console, duration, one_line
 from bench.system.locks import Owner
+from bench.system.text import pace, shortened
 from bench.training.checkpoint import Progress
 
 PULSE_S = 60.0
-BAR = "{desc} {percentage:3.0f}% |{bar}| {rate_fmt}, {remaining} left{postfix}"
+BAR = "{desc} {percentage:3.0f}% |{bar}| {pace}, {remaining} left{told}"
+_REST = len(" 100% || 99.9 steps/s, 10:00:00 left")  # what stands around the name and the cells, at its longest
+_CELLS = 20  # that a bar has at least, for which its text makes room
 
 
 @dataclass
@@ -106,11 +110,36 @@ tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a run that is 
 
 
 def bar(job: Job, doing: str, total: int, unit: str) -> tqdm:
-    """Return the progress bar of what a run is ``doing``, which shows nothing where there is no terminal."""
-    c = job.config
-    name = f"{job.place} {c.algo[:16]} {c.n_way}w{c.k_shot}s s{c.seed}".lstrip()
-    look = {"disable": not (job.bars and sys.stderr.isatty()), "leave": False, "dynamic_ncols": True, "bar_format": BAR}
-    return tqdm(total=total, desc=f"{name} {doing}", unit=unit, **look)
+    """Return the progress bar of what a run is ``doing``, so many of a ``unit``, which shows only on a terminal."""
+    off = not (job.bars and sys.stderr.isatty())
+    return _Bar(job, doing, total=total, unit=unit, disable=off, leave=False, dynamic_ncols=True, bar_format=BAR)
+
+
+class _Bar(tqdm):
+    """A bar that keeps its cells where the terminal is narrow: its text gets shorter instead."""
+
+    def __init__(self, job: Job, doing: str, **look: Any) -> None:
+        c = job.config
+        self._name, self._further = (job.place, c.algo), (f"{c.n_way}w{c.k_shot}s s{c.seed}", doing)
+        super().__init__(**look)
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        """What the bar's format may hold: that of tqdm, and the text that fits."""
+        known = super().format_dict
+        done, elapsed = known["n"] - known["initial"], known["elapsed"]
+        rate = known["rate"] or (done / elapsed if elapsed else None)
+        told = f", {known['postfix']}" if known["postfix"] else ""
+        room = (known["ncols"] or 80) - _CELLS - _REST
+        place, algo = self._name
+        name = f"{place} {shortened(algo, max(8, min(24, room - len(place) - 1)))}".lstrip()
+        room -= len(name)
+        fitting = []
+        for part in (f" {self._further[0]}", told, f" {self._further[1]}"):  # the most wanted first
+            fitting.append(part if len(part) <= room else "")
+            room -= len(fitting[-1])
+        where, told, doing = fitting
+        return {**known, "prefix": f"{name}{where}{doing}", "pace": pace(rate, known["unit"]), "told": told}
 
 
 class Pulse:
@@ -129,7 +158,7 @@ class Pulse:
             return
         self._due = now + PULSE_S
         rate = (done - self._from) / (now - self._began)
-        parts = [f"{done:,} of {self._total:,} meta-steps", f"{rate:.3g} a second", so_far(self._progress)]
+        parts = [f"{done:,} of {self._total:,} meta-steps", pace(rate, "step"), so_far(self._progress)]
         left = f"about {duration((self._total - done) / rate)} of training left"
         self._console.note(f"{self._name}: {', '.join(filter(None, parts))}, {left}")
 

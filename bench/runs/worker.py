@@ -147,7 +147,7 @@ def train(job: Job, training: Training, stop: Stop, console: Console) -> None:
     if progress.meta_step:
         console.say(f"{job.told}: goes on after meta-step {progress.meta_step:,} of {total:,}, where it was stopped")
     company = Company(job.presence, progress.beside)
-    with bar(job, "training", total, " steps") as shown:
+    with bar(job, "training", total, "step") as shown:
         pulse = Pulse(job, console, progress)
 
         def advance(steps: int) -> None:
@@ -164,7 +164,7 @@ def test(job: Job, training: Training, stream: TaskStream, stop: Stop, outcome: 
     """Measure every test task, follow the first of them further along, and keep a few as examples."""
     config, p = job.config, training.progress
     followed = min(config.adaptation_tasks, config.test_tasks)
-    with bar(job, "testing", config.test_tasks + followed, " tasks") as shown:
+    with bar(job, "testing", config.test_tasks + followed, "task") as shown:
 
         def advance(tasks: int) -> None:
             shown.update(tasks)

@@ -28,6 +28,23 @@ def width() -> int:
     return max(40, min(WIDEST, shutil.get_terminal_size(fallback=(80, 24)).columns))
 
 
+def folded(text: str, indent: str = "  ") -> str:
+    """Return text in lines no longer than the terminal is wide, broken between words alone, further lines indented.
+
+    A word stays whole even where it is longer, and so does a value with its interval.
+    """
+    columns, found = width(), []
+    for line in text.split("\n"):
+        if len(unstyled(line)) > columns:
+            held = line.replace(" ± ", "\xa0±\xa0")
+            parts = textwrap.wrap(
+                held, columns, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )
+            line = "\n".join(part.replace("\xa0±\xa0", " ± ") for part in parts)
+        found.append(line)
+    return "\n".join(found)
+
+
 def in_colour(stream: TextIO) -> bool:
     """Say whether to colour what goes to a stream: only on a terminal that can, and never against NO_COLOR."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
@@ -89,10 +106,10 @@ class Console:
             self._log = None
 
     def say(self, line: str) -> None:
-        """Print a line at once, so that a log can be followed."""
+        """Print a line at once, so that a log can be followed; a terminal gets it in lines that fit."""
         self.log(line)
         if not self.quiet:
-            print(line, flush=True)
+            print(folded(line) if sys.stdout.isatty() else line, flush=True)
 
     def note(self, line: str) -> None:
         """Print a line that only a log needs: on a terminal a progress bar says it."""
@@ -105,14 +122,15 @@ class Console:
         line = one_line(line)
         self.log(f"WARNING: {line}")
         rule = "!" * width()
-        text = f"{rule}\n{textwrap.fill(f'WARNING: {line}', width())}\n{rule}"
+        text = f"{rule}\n{folded(f'WARNING: {line}', '')}\n{rule}"
         print(styled(text, "warning") if in_colour(sys.stderr) else text, file=sys.stderr, flush=True)
 
     def complain(self, line: str) -> None:
         """Print the one line that says why the command ends."""
         line = one_line(line)
         self.log(line)
-        print(f"run_bench.py: {line}", file=sys.stderr, flush=True)
+        text = f"run_bench.py: {line}"
+        print(folded(text) if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
     def log(self, text: str) -> None:
         """Write lines to the log file alone."""

@@ -22,6 +22,22 @@ def counted(count: int | None, noun: str) -> str:
     return f"{'no' if count is None else f'{count:,}'} {noun}{'s' * (count != 1)}"
 
 
+def pace(rate: float | None, noun: str) -> str:
+    """Return how fast something goes, so many a second, as in ``12 steps/s``, or ``5.6 s/step`` if it is slow."""
+    if not rate:
+        return f"? {noun}s/s"
+    return f"{number(rate, 2)} {noun}s/s" if rate >= 1 else f"{number(1 / rate, 2)} s/{noun}"
+
+
+def shortened(name: str, room: int) -> str:
+    """Return a name in at most ``room`` letters, cut between its words where it has some."""
+    if len(name) <= room:
+        return name
+    cut = name[: max(1, room - 2)]
+    ends = [i for i in range(1, len(cut) + 1) if name[i] in "_-. "]
+    return cut[: ends[-1] if ends else len(cut)] + ".."
+
+
 def fraction(value: float | None) -> str:
     """Return an accuracy, or a difference or spread of accuracies; a dash if not known."""
     return "-" if value is None or not math.isfinite(value) else f"{value:.4f}"

@@ -266,8 +266,8 @@ def test_the_file_and_the_page_say_the_same(tmp_path):
     shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "_" not in line]
     (line,) = (cells for cells in shown if cells[0] == "maml" and cells[3] != "-" and len(cells) == 11)
     sd, diff, tolerance = (float(mine[name]) for name in ("seed_sd", "diff", "tolerance"))
-    assert line[4:7] == [f"{sd:.4f}", "2", "20,000 of 60,000"]
-    assert line[7:] == ["0.9870 ± 0.0040", f"{diff:+.4f}", f"{tolerance:.4f}", mine["verdict"]]
+    assert line[4:8] == ["0.9870 ± 0.0040", mine["verdict"], f"{diff:+.4f}", f"{tolerance:.4f}"]
+    assert line[8:] == [f"{sd:.4f}", "2", "20,000 of 60,000"]
     assert mine["verdict"] == "reproduced; 2 seeds; 33% of the budget"
 
 

@@ -324,11 +324,22 @@ def test_families_are_corrected_over_tasks_and_over_seeds_each_for_itself():
 
 
 def test_pareto_front_on_paper():
-    cost = [3.0, 1.0, 2.0, 2.0, math.nan, 4.0]
-    gain = [0.9, 0.5, 0.7, 0.6, 0.99, 0.9]
-    assert pareto_front(cost, gain) == [1, 2, 0]  # (2, 0.6) loses to (2, 0.7), (4, 0.9) to (3, 0.9)
-    assert pareto_front([1.0, 1.0], [0.5, 0.5]) == [0, 1]
+    exact = [(c, c) for c in (3.0, 1.0, 2.0, 2.0, 4.0)]
+    assert pareto_front(exact, [0.9, 0.5, 0.7, 0.6, 0.9]) == [
+        1,
+        2,
+        0,
+    ]  # (2, 0.6) loses to (2, 0.7), (4, 0.9) to (3, 0.9)
+    assert pareto_front([(1.0, 1.0), (1.0, 1.0)], [0.5, 0.5]) == [0]
     assert pareto_front([], []) == []
+
+
+def test_a_pareto_front_takes_costs_whose_ranges_overlap_for_equal():
+    """The middle one is no cheaper than the best, nor the first than the middle one, but than the best it is."""
+    cost, gain = [(1.0, 2.0), (1.5, 3.5), (3.0, 4.0)], [0.7, 0.8, 0.9]
+    assert pareto_front(cost, gain) == [0, 2]
+    assert pareto_front([(1.0, 3.0), (1.5, 3.5), (3.0, 4.0)], gain) == [2]
+    assert pareto_front([(0.0, math.inf), (1.0, 1.0)], [0.7, 0.8]) == [1]  # nothing is known of the first
 
 
 def test_least_squares_on_paper():

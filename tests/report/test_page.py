@@ -138,12 +138,75 @@ def test_a_command_unfolds_in_a_row_of_its_own_in_sight(browser, long_names, wid
         wait_for(browser, f"return !{shown}")
 
 
-def test_a_table_scrolls_by_keyboard(opened):
-    emulate(opened, 600)
-    region = opened.find_element(By.CSS_SELECTOR, "#results [role=region][tabindex='0']")
-    show(opened, region)
-    region.send_keys(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
-    wait_for(opened, "return document.querySelector('#results [role=region]').scrollLeft > 0")
+WIDE = """return [...document.querySelectorAll('.scroll table')].filter(t => t.offsetWidth && (
+    t.scrollWidth > t.closest('.scroll').clientWidth + 1
+    || [...t.querySelectorAll('tbody *')].some(c => c.getBoundingClientRect().right > innerWidth + 1)
+)).map(t => t.closest('section').id)"""
+
+
+@pytest.mark.parametrize("width", [360, 800, 1400])
+@pytest.mark.parametrize("page", ["report", "long_names"])
+def test_no_table_scrolls_sideways_and_each_value_says_what_it_is(browser, request, page, width):
+    emulate(browser, width)
+    ready(browser, request.getfixturevalue(page))
+    assert browser.execute_script(WIDE) == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    cards = "[...document.querySelectorAll('table.cards')]"
+    found = browser.execute_script(f"return {cards}.map(t => t.closest('section').id)")
+    assert width == 1400 or "paired-differences" in found
+    label = "getComputedStyle(c, '::before').content.slice(1, -1)"
+    named = browser.execute_script(
+        f"return {cards}.flatMap(t => [...t.tBodies[0].rows].flatMap(r => [...r.cells].slice(1)"
+        f".filter(c => c.offsetWidth).map(c => [{label}, t.tHead.rows[0].cells[c.cellIndex].textContent.trim()])))"
+    )
+    assert all(said == head for said, head in named)
+
+
+@pytest.mark.parametrize("width", [360, 800])
+def test_accuracies_and_verdicts_stand_first_after_the_name(browser, report, width):
+    emulate(browser, width)
+    ready(browser, report)
+    for table, first, last in (
+        ("#results-table", "plain", "step ms"),
+        ("#paired-differences table", "verdict", "pairs"),
+    ):
+        places = browser.execute_script(
+            f"return [...document.querySelector('{table} tbody').rows[0].cells].map(c => ["
+            "c.dataset.label, c.getBoundingClientRect().top, c.getBoundingClientRect().right])"
+        )
+        at = {label: (top, right) for label, top, right in places}
+        assert at[first][0] <= at[last][0]
+        assert at[first][1] <= width
+        assert max(right for *_, right in places) <= width
+
+
+def test_no_row_is_tall_and_blank(browser, long_names):
+    """Where a table stays one, the tallest row has no more lines than its longest cell needs at 14 letters a line."""
+    for width in (800, 1280):
+        emulate(browser, width)
+        ready(browser, long_names)
+        rows = browser.execute_script(
+            "return [...document.querySelectorAll('.scroll table:not(.cards, .examples) tbody tr')]"
+            ".filter(r => r.offsetWidth).map(r => ["
+            "r.offsetHeight, Math.max(...[...r.cells].map(c => c.textContent.trim().length))])"
+        )
+        assert rows
+        assert [row for row in rows if row[0] > 34 + 20 * (row[1] // 14)] == []
+
+
+def test_the_winner_of_a_setting_has_a_star_and_is_bold(opened):
+    wins = "return [...document.querySelectorAll('#results-table .wins')].map(w => "
+    assert opened.execute_script(f"{wins}w.closest('tr').cells[0].textContent.trim())") == [EVIL] * 4
+    assert opened.execute_script(f"{wins}w.textContent.slice(0, 2))") == ["★\xa0"] * 4
+    assert opened.execute_script(f"{wins}getComputedStyle(w).fontWeight >= 600)") == [True] * 4
+    assert "★ and bold: beats all others" in opened.find_element(By.CSS_SELECTOR, "#results .note").text
+
+
+def test_the_test_modes_are_explained_before_they_are_named(opened):
+    text = opened.find_element(By.CSS_SELECTOR, "#verdict").text
+    told = text.index("Plain: the network answers each query image alone"), text.index("Transductive: it answers all")
+    assert told[0] < text.index("\nplain")
+    assert told[1] < text.index("\ntransductive")
 
 
 def test_typing_filters_and_long_tables_have_pages(opened):
@@ -245,8 +308,8 @@ def test_a_telephone_shows_it_without_scrolling_sideways(browser, report, scheme
     assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
     wide = "return [...document.querySelectorAll('.plot svg')].some(s => s.getBoundingClientRect().right > 360)"
     assert not browser.execute_script(wide)
-    ends = "return [...document.querySelectorAll('#results-table td')].slice(0, 3).map(c => c.getBoundingClientRect())"
-    plain, transductive = (box for box in browser.execute_script(ends) if box["width"])
+    ends = "return [...document.querySelectorAll('#results-table td')].slice(0, 2).map(c => c.getBoundingClientRect())"
+    plain, transductive = browser.execute_script(ends)
     assert plain["right"] <= transductive["left"] < transductive["right"] <= 360  # what people came for
 
 

@@ -1,7 +1,10 @@
 """What is said while runs are made: how long they will take, and how far one is."""
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
+
+import pytest
 
 from bench.records.columns import CurvePoint
 from bench.runs import progress as said
@@ -9,6 +12,7 @@ from bench.runs.job import Job
 from bench.runs.progress import Pace, Pulse
 from bench.settings.config import RunConfig
 from bench.system.console import Console
+from bench.system.text import pace
 from bench.training.checkpoint import Progress
 
 
@@ -46,8 +50,48 @@ def test_a_log_hears_of_training_once_a_minute(monkeypatch, capsys):
         if progress.meta_step == 1000:
             progress.curve.append(CurvePoint(1000, 4000, 80.0, 0.8834, 0.01, 0.5))
     assert capsys.readouterr().out.splitlines() == [
-        "[2/6] maml 5-way 1-shot seed 0 on auto: 700 of 10,000 meta-steps, 10 a second,"
+        "[2/6] maml 5-way 1-shot seed 0 on auto: 700 of 10,000 meta-steps, 10 steps/s,"
         " about 15 min 30 s of training left",
-        "[2/6] maml 5-way 1-shot seed 0 on auto: 1,300 of 10,000 meta-steps, 10 a second, val 0.883,"
+        "[2/6] maml 5-way 1-shot seed 0 on auto: 1,300 of 10,000 meta-steps, 10 steps/s, val 0.883,"
         " about 14 min 30 s of training left",
     ]
+
+
+def drawn(columns, algo, place="[5/6]", rate=None, told="", n=5, doing="training", unit="step"):
+    """The line that a bar shows on a terminal of so many columns."""
+    job = Job(RunConfig(algo=algo, meta_steps=20), Path(), Path(), (), "", "", 0.0, place=place)
+    bar = said._Bar(job, doing, total=20, unit=unit, file=io.StringIO(), ncols=columns, bar_format=said.BAR)
+    bar.n, bar.postfix = n, told
+    known = {**bar.format_dict, "ascii": True}
+    known["pace"] = pace(rate, unit) if rate else known["pace"]
+    bar.close()
+    return bar.format_meter(**known)
+
+
+@pytest.mark.parametrize("algo", ["maml", "reptile_warmness", "task_normalised_first_order", "x" * 40])
+@pytest.mark.parametrize("place", ["[5/6]", "[12/36]"])
+@pytest.mark.parametrize("told", ["", "val 0.883"])
+def test_a_bar_on_80_columns_has_20_cells_and_a_name_of_16_letters(algo, place, told):
+    for rate in (0.0123, 5.6, 12.0, 999.0):
+        line = drawn(80, algo, place, rate, told)
+        assert len(line) <= 80
+        assert len(line.partition("|")[2].rpartition("|")[0]) >= 20
+        shown = line.split()[1]
+        assert shown == algo or (
+            len(algo) > 16 and shown in ("task_normalised..", "task..", f"{'x' * (len(shown) - 2)}..")
+        )
+
+
+def test_a_bar_says_more_where_there_is_room():
+    assert drawn(80, "maml", told="val 0.883").startswith("[5/6] maml 5w1s s0  25% |")
+    wide = drawn(120, "task_normalised_first_order", told="val 0.883")
+    assert wide.startswith("[5/6] task_normalised_first.. 5w1s s0 training  25% |")
+    assert wide.endswith("left, val 0.883")
+    assert " 25% |" in drawn(50, "task_normalised_first_order")
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"), [(1 / 5.6, "5.6 s/step"), (12.34, "12 steps/s"), (1.0, "1.0 steps/s"), (None, "? steps/s")]
+)
+def test_a_slow_rate_is_told_as_the_time_of_one(rate, words):
+    assert pace(rate, "step") == words

@@ -10,7 +10,7 @@ from made_runs import make_run
 from bench.analysis.results import load
 from bench.api import BenchError
 from bench.report.words.terminal import comparison_table
-from bench.system.console import Console, duration, in_colour, styled, unstyled
+from bench.system.console import Console, duration, folded, in_colour, styled, unstyled
 
 
 class Terminal(io.StringIO):
@@ -96,3 +96,28 @@ def test_a_log_file_that_cannot_be_written_is_refused(tmp_path):
 )
 def test_times_are_said_as_people_say_them(seconds, words):
     assert duration(seconds) == words
+
+
+def test_lines_break_between_words_alone(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "5-way 1-shot, plain: a_name_longer_than_a_whole_line_of_40_columns,"
+    text += " 0.5240 ± 0.0409 and some more well-known words"
+    lines = folded(text).splitlines()
+    assert [line.strip() for line in lines] == [
+        "5-way 1-shot, plain:",
+        "a_name_longer_than_a_whole_line_of_40_columns,",
+        "0.5240 ± 0.0409 and some more",
+        "well-known words",
+    ]
+    assert folded("short\n\n" + styled("x" * 40, "best")) == "short\n\n" + styled("x" * 40, "best")
+
+
+def test_a_terminal_gets_lines_that_fit_and_a_log_whole_ones(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    line = "word " * 30
+    Console().say(line.strip())
+    assert capsys.readouterr().out == f"{line.strip()}\n"
+    screen = Terminal()
+    monkeypatch.setattr("sys.stdout", screen)
+    Console().say(line.strip())
+    assert max(map(len, screen.getvalue().splitlines())) <= 80

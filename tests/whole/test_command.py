@@ -23,6 +23,7 @@ from made_runs import make_run
 from places import PLUGINS, REPOSITORY
 
 from bench.records.intervals import mean_ci95
+from bench.system.console import unstyled
 
 SPEC_COLUMNS = """
     algo dataset protocol n_way k_shot k_query seed backbone device device_name meta_batch meta_steps inner_steps
@@ -417,12 +418,11 @@ def test_plugins_of_all_three_kinds_run_in_the_comparison(tmp_path):
     assert np.isfinite([float(r["peak_mem_mib"]) for r in rows.values()]).all()
 
 
-def test_a_terminal_sees_a_bar_with_rate_accuracy_and_time_left(tmp_path):
-    """On a terminal of 100 columns; the line of the finished run and the table take its place."""
+def on_a_terminal(columns, *args):
+    """Return what a command writes to a terminal of so many columns."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
-    flags = ["--meta-steps", "600", "--algos", "fomaml", "--out", tmp_path]
-    process = start(*SMALL, *flags, stdout=theirs, stderr=theirs)
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    process = start(*args, stdout=theirs, stderr=theirs)
     os.close(theirs)
     text = b""
     with contextlib.suppress(OSError):  # that nobody holds the other end any more
@@ -430,10 +430,41 @@ def test_a_terminal_sees_a_bar_with_rate_accuracy_and_time_left(tmp_path):
             text += part
     os.close(ours)
     assert process.wait(60) == 0, text.decode()
-    frames = text.decode().replace("\x1b[A", "\r").replace("\n", "\r").split("\r")
+    return text.decode()
+
+
+def test_a_terminal_sees_a_bar_with_rate_accuracy_and_time_left(tmp_path):
+    """On a terminal of 100 columns; the line of the finished run and the table take its place."""
+    text = on_a_terminal(100, *SMALL, "--meta-steps", "600", "--algos", "fomaml", "--out", tmp_path)
+    frames = text.replace("\x1b[A", "\r").replace("\n", "\r").split("\r")
     bars = [frame for frame in frames if "training" in frame and "|" in frame]
     rate = r"\[1/1\] fomaml 5w1s s0 training +\d+% \|.*\| +[\d.]+ steps/s, \d\d:\d\d left, val [01]\.\d{3}"
     assert any(re.search(rate, frame) for frame in bars), bars[-3:]
     assert all(len(frame) <= 100 for frame in bars)
     assert any(re.match(r"\[1/1\] fomaml 5-way 1-shot seed 0 .*[01]\.\d{4}", frame) for frame in frames)
     assert not any("started" in frame for frame in frames)  # which the bar says
+
+
+def test_80_columns_break_no_word_and_end_with_the_verdicts_and_the_page(tmp_path):
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        "from bench.registry import ALGORITHMS, register_algorithm\n"
+        "for name in ('reptile_warmness', 'a_name_that_is_longer_than_a_column'):\n"
+        "    register_algorithm(name)(type('Own', (ALGORITHMS.get('fomaml'),), {'__module__': __name__}))\n"
+    )
+    out, log = tmp_path / "out", tmp_path / "log"
+    algos = "maml,reptile_warmness,a_name_that_is_longer_than_a_column"
+    flags = ("--plugin", plugin, "--algos", algos, "--seeds", "0,1", "--out", out, "--log-file", log)
+    text = unstyled(on_a_terminal(80, *SMALL, *flags))
+    frames = [frame.strip() for frame in text.replace("\x1b[A", "\r").replace("\n", "\r").split("\r")]
+    bars = [frame for frame in frames if "|" in frame]
+    assert {frame.split()[1] for frame in bars} == {"maml", "reptile_warmness", "a_name_that_is.."}
+    assert min(len(frame.partition("|")[2].rpartition("|")[0]) for frame in bars) >= 20
+    lines = [line.rpartition("\r")[2] for line in text.replace("\r\n", "\n").split("\n")]
+    assert max(map(len, lines)) <= max(80, len(f"open {out}/report.html"))
+    words = {word for line in lines for word in line.split()}
+    said = [line.split(" ", 2)[2] for line in log.read_text().splitlines() if "started" not in line]
+    assert {word for line in said for word in line.split()} <= words
+    *_, verdicts, last = "\n".join(lines).strip().split("\n\n")
+    assert last.split() == ["open", f"{out}/report.html"]
+    assert " ".join(verdicts.split()).startswith("5-way 1-shot, transductive: Highest mean accuracy: ")

@@ -112,8 +112,9 @@ def test_every_cell_of_the_comparisons(summary_rows):
 def check_page(text, rows):
     """Compare the table of summary.md, cell by cell, with comparisons.csv, whose verdicts it repeats."""
     section = text[text.index("## Paired differences") : text.index("## Cost")]
-    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if " - " in line]
-    shown = {(line[0], line[1]): line[2:] for line in lines if len(line) > 5}
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if "|" in line]
+    head = next(line for line in lines if line[0] == "A - B")
+    shown = {(line[0], line[1]): dict(zip(head, line)) for line in lines}
 
     def interval(low, high):
         return f"{float(row[low]):+.4f} to {float(row[high]):+.4f}" if row[low] else "-"
@@ -122,15 +123,15 @@ def check_page(text, rows):
         return [f"{float(row[name]):.2g}" if row[name] else "-" for name in names]
 
     for row in rows:
-        expected = [
-            f"{float(row['diff']):+.4f}",
-            interval("ci95_low", "ci95_high"),
-            *p_values("p_value", "p_value_holm"),
-        ]
+        expected = {"A - B": f"{row['algo_a']} - {row['algo_b']}", "mode": row["mode"], "verdict": row["verdict"]}
+        expected |= {"difference": f"{float(row['diff']):+.4f}", "95% interval": interval("ci95_low", "ci95_high")}
+        expected |= dict(zip(("p", "p (Holm)"), p_values("p_value", "p_value_holm")))
         if any(other["seed_p_value"] for other in rows):
-            expected += [interval("seed_ci95_low", "seed_ci95_high"), *p_values("seed_p_value", "seed_p_value_holm")]
-        expected += [f"{int(row['test_tasks']):,}", row["seeds"], row["verdict"]]
-        assert shown[f"{row['algo_a']} - {row['algo_b']}", row["mode"]] == expected
+            expected["95% interval over seeds"] = interval("seed_ci95_low", "seed_ci95_high")
+            over_seeds = p_values("seed_p_value", "seed_p_value_holm")
+            expected |= dict(zip(("p over seeds", "p over seeds (Holm)"), over_seeds))
+        expected |= {"pairs": f"{int(row['test_tasks']):,}", "seeds": row["seeds"]}
+        assert shown[expected["A - B"], row["mode"]] == expected
 
 
 def test_the_page_says_what_the_table_says():

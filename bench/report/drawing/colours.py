@@ -1,23 +1,23 @@
 """One colour per algorithm in every figure and page, whichever others are shown beside it.
 
-An algorithm's place is its place in ``palette.toml``; after those come further ones of this repository by the names of
-their files, installed ones and plugins in the order of their registration, and names that are not registered. What has
-the same place has the same colour; further arms of one algorithm, with other settings, get darker and lighter shades.
+The algorithms of this repository have the places of ``palette.toml``. Any other has the place that its name decides, so
+that it looks the same with and without its plugin, and whoever else is there; of two names with one place the second
+moves. What has the same place has the same colour; further arms of one algorithm, with other settings, get darker and
+lighter shades.
 """
 
 from __future__ import annotations
 
 import functools
 import tomllib
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from bench.registry import ALGORITHMS, BUILT_IN
+from bench.report.drawing.palette import luminance, palette
 
-# Found by a search for eight hues that stay as far apart as they can in normal, protan and deutan vision (Machado et
-# al. 2009; distances in OKLab) at a contrast of 3 or more with white, or of 4.5 with a near-black page.
-PALETTE = ("#668EFC", "#ED6B16", "#3FA584", "#6A225D", "#764F06", "#18789F", "#11090B", "#422306")
-DARK_PALETTE = ("#0692FC", "#CB5D01", "#95DABA", "#BF5AA1", "#FCA503", "#63BDEF", "#FEFBFB", "#C19383")
+OTHERS = range(5, 17)
+"""The places that names without a line in ``palette.toml`` are shared out to; where these are full, those after."""
 
 _SHADES = (0.0, 0.40, -0.35, 0.65)
 """How far a further arm of an algorithm goes towards black (above zero) or white (below), on a dark page reversed."""
@@ -33,11 +33,12 @@ def colours(labels: Labels, dark: bool = False) -> dict[str, str]:
             (``maml``, ``maml (inner_lr=0.4)``); or a mapping from labels of any kind to the names of their algorithms.
         dark: colours for a dark page; the same label keeps its hue.
     """
-    palette = DARK_PALETTE if dark else PALETTE
+    placed = places(labels)
+    base = palette(max((place + 1 for place, _ in placed.values()), default=0), dark)
     found = {}
-    for label, (place, variant) in places(labels).items():
+    for label, (place, variant) in placed.items():
         share = _SHADES[variant % len(_SHADES)] * (-1 if dark else 1)
-        found[label] = _mixed(palette[place % len(palette)], "#000000" if share > 0 else "#FFFFFF", abs(share))
+        found[label] = _mixed(base[place], "#000000" if share > 0 else "#FFFFFF", abs(share))
     return found
 
 
@@ -47,23 +48,42 @@ def places(labels: Labels) -> dict[str, tuple[int, int]]:
     The latter follows the order in a mapping, otherwise that of the sorted labels.
     """
     algo_of = labels if isinstance(labels, Mapping) else {label: algorithm(label) for label in sorted(set(labels))}
-    known = registered()
-    order = [*known, *sorted(set(algo_of.values()) - set(known))]
-    place = {algo: i for i, algo in enumerate(order)}
+    place = _shared_out(sorted(set(algo_of.values())))
     found: dict[str, tuple[int, int]] = {}
     for label, algo in algo_of.items():
         found[label] = (place[algo], sum(p == place[algo] for p, _ in found.values()))
     return found
 
 
+def _shared_out(names: Iterable[str]) -> dict[str, int]:
+    """Return a place for every name, each its own: first those that have theirs for themselves, then the others."""
+    settled = _settled()
+    found = {name: settled[name] for name in names if name in settled}
+    taken, late = set(settled.values()), []
+    for name in names:
+        if name in found:
+            continue
+        home = OTHERS[zlib.crc32(name.encode()) % len(OTHERS)]
+        if home in taken:
+            late.append((name, home))
+        else:
+            found[name] = home
+            taken.add(home)
+    for name, home in late:
+        ring = [*range(home, OTHERS.stop), *OTHERS, *range(OTHERS.stop, OTHERS.stop + len(late))]
+        found[name] = next(place for place in ring if place not in taken)
+        taken.add(found[name])
+    return found
+
+
 def strokes(labels: Labels, kinds: int) -> dict[str, tuple[int, int]]:
     """Return which of ``kinds`` dashes and which of as many marks every label has, in pictures and on the page alike.
 
-    After a whole turn of the palette its colours meet other dashes and marks.
+    After a whole turn dashes meet other marks.
     """
     found = {}
     for label, (place, variant) in places(labels).items():
-        turn = place // len(PALETTE)
+        turn = place // kinds
         found[label] = (place + turn + 3 * variant) % kinds, (place + 3 * turn + 5 * variant) % kinds
     return found
 
@@ -73,25 +93,17 @@ def algorithm(label: str) -> str:
     return label.split(" (")[0]
 
 
-def registered() -> list[str]:
-    """Return the names that have places: those of ``palette.toml``, here or not, and all others that are registered."""
-    settled = _settled()
-    names = [name for name in ALGORITHMS.in_order() if name not in settled]
-    modules = {name: ALGORITHMS.get(name).__module__ for name in names}
-    own = [name for name in names if modules[name].split(".")[0] in BUILT_IN]
-    own.sort(key=lambda name: (modules[name], name))
-    return [*settled, *own, *(name for name in names if name not in own)]
-
-
 @functools.cache
-def _settled() -> tuple[str, ...]:
-    return tuple(tomllib.loads(Path(__file__).with_name("palette.toml").read_text(encoding="utf-8"))["order"])
+def _settled() -> Mapping[str, int]:
+    """Return the places of ``palette.toml`` by name."""
+    text = Path(__file__).with_name("palette.toml").read_text(encoding="utf-8")
+    return {str(name): int(place) for name, place in tomllib.loads(text)["places"].items()}
 
 
 def ink(colour: str) -> str:
     """Return ``colour`` darkened until text in it reads well on white (a contrast of 4.5)."""
     share = 0.0
-    while share < 1 and 1.05 / (_luminance(shade := _mixed(colour, "#000000", share)) + 0.05) < 4.5:
+    while share < 1 and 1.05 / (luminance(shade := _mixed(colour, "#000000", share)) + 0.05) < 4.5:
         share += 0.05
     return shade
 
@@ -102,8 +114,3 @@ def _channels(colour: str) -> list[int]:
 
 def _mixed(colour: str, other: str, share: float) -> str:
     return "#" + "".join(f"{round(a + (b - a) * share):02X}" for a, b in zip(_channels(colour), _channels(other)))
-
-
-def _luminance(colour: str) -> float:
-    linear = [(c / 255 / 12.92 if c <= 10 else ((c / 255 + 0.055) / 1.055) ** 2.4) for c in _channels(colour)]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear))

@@ -32,7 +32,7 @@ LINE = 0.145  # inches that a line of small text takes
 
 @dataclass(frozen=True)
 class Style:
-    """How an arm looks in every figure; each of the three tells algorithms apart without the others."""
+    """How an arm looks in every figure; the colour tells algorithms apart, and so do dash and marker together."""
 
     colour: str
     dash: Any

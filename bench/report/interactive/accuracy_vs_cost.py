@@ -20,19 +20,17 @@ def accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: dic
     if not points:
         return None
     data: list[dict[str, Any]] = []
-    front = cost.front(points)
-    steps = [point[:2] for point in front] + [(max(point.train_s for point in points), front[-1].score)]
-    dotted = {"color": GREY, "dash": "dot", "shape": "hv", "width": 1.5}
-    x, y = ([step[i] for step in steps] for i in (0, 1))
-    data.append(
-        {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": dotted, "hoverinfo": "skip", "name": "front"}
-    )
-    for train_s, height, arm in points:
+    if front := cost.front(points):
+        steps = [point[:2] for point in front] + [(max(point.train_s for point in points), front[-1].score)]
+        dotted = {"color": GREY, "dash": "dot", "shape": "hv", "width": 1.5}
+        x, y = ([step[i] for step in steps] for i in (0, 1))
+        line = {"type": "scatter", "mode": "lines", "x": x, "y": y, "line": dotted, "hoverinfo": "skip"}
+        data.append({**line, "name": "front"})
+    for train_s, height, arm in (point[:3] for point in points):
         half = arm.ci95(arm.tested["plain"])
-        on_front = any(arm is other for *_, other in front)
         hover = f"<b>{short(arm.label)}</b><br>{number(train_s, 4)} s<br>{measure} {height:.4f}"
         hover += f" ± {half:.4f}" if math.isfinite(half) else ""
-        hover += "<br>on the front" if on_front else "<br>another is at least as good for less time"
+        hover += "<br>on the front" if any(arm is point.arm for point in front) else ""
         point: dict[str, Any] = {"type": "scatter", "mode": "markers", "x": [train_s], "y": [height], "meta": arm.label}
         point |= {"name": literal(arm.label), "marker": {**arm_line(arm, look)["marker"], "size": 11}}
         point["hovertemplate"] = f"{hover}<extra></extra>"
@@ -50,10 +48,11 @@ def accuracy_vs_cost(place: int, arms: list[Arm], _: list[Comparison], look: dic
             )
             data.append(each)
     better_than = "more accurate" if measure == "accuracy" else "of lower error"
-    note = f"Dotted: the Pareto front, on which nobody is both slower and no {better_than} than another"
-    note += "; large: mean over seeds, small: one seed" if several(arms) else ""
+    told = f"Dotted: the Pareto front, on which whoever is slower, by more than noise, is {better_than}."
+    told = told if front else cost.why_no_front(points)
+    marks = "Large: mean over seeds, small: one seed; bars" if several(arms) else "Bars"
     x_axis = axis("training time, meta-steps only (s)", [point.train_s for point in points])
     layout = {"xaxis": x_axis, "yaxis": score_axis(f"test {measure}, plain", measure), "height": 340}
-    note = f"{note}; bars: 95% interval over test tasks."
+    note = f"{told} {marks}: 95% interval over test tasks.".lstrip()
     title = f"Test {measure} against cost"
-    return FigureSpec("cost", title, note, place, data, layout, [arm.label for *_, arm in points])
+    return FigureSpec("cost", title, note, place, data, layout, [point.arm.label for point in points])

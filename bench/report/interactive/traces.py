@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 import math
-import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench.analysis.arms import Arm
 from bench.analysis.curves import Point, band_kind
 from bench.report.drawing.colours import strokes
+from bench.report.drawing.styles import wrapped
 
 GREY = "#888888"
 DASHES = ("solid", "dash", "dashdot", "dot", "longdash", "longdashdot", "12px 3px", "3px 6px")
@@ -70,7 +70,7 @@ def in_rows(rows: Sequence[tuple[str, str]], pixels: int) -> dict[str, Any]:
     """Return a vertical axis with names instead of numbers, the first on top, and room for the longest of them."""
     texts = []
     for name, value in rows:
-        lines = [literal(part) for part in textwrap.wrap(name, 24, break_on_hyphens=False)] or [""]
+        lines = [literal(part) for part in wrapped(name, 24).split("\n")]
         texts.append("<br>".join(lines) + (f"<br><i>{value}</i>" if value else ""))
     found: dict[str, Any] = {"tickmode": "array", "tickvals": list(range(len(rows))), "ticktext": texts}
     found |= {"range": [len(rows) - 0.5, -0.5], "automargin": True, "showgrid": False, "zeroline": False}
@@ -85,7 +85,7 @@ def literal(text: object) -> str:
 
 def short(text: str) -> str:
     """Return text in lines that fit beside a mark, on a telephone too."""
-    return "<br>".join(map(literal, textwrap.wrap(text, 30)))
+    return "<br>".join(map(literal, wrapped(text, 30).split("\n")))
 
 
 def faint(colour: str) -> str:

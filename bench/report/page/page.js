@@ -199,13 +199,36 @@
   byId("setting")?.addEventListener("change", show);
   byId("shown")?.addEventListener("change", redraw);
   let width = innerWidth;
-  addEventListener("resize", () => { // names of rows move above them and back
-    if (width !== innerWidth && !printing) redraw();
+  addEventListener("resize", () => { // names of rows move above them and back, tables become cards and tables again
+    if (width !== innerWidth && !printing) {
+      redraw();
+      fitAll();
+    }
     width = innerWidth;
   });
 
   // ---- tables
   const tables = [];
+
+  // A table that is too wide becomes cards, a row each, whose values say which column they are of: nothing scrolls sideways.
+  const fit = (table) => {
+    const heads = [...table.tHead.rows[0].cells].map((head) => head.textContent.trim());
+    for (const row of table.tBodies[0].rows) {
+      for (const cell of row.cells) {
+        if (cell.colSpan > 1) continue;
+        cell.dataset.label ??= heads[cell.cellIndex];
+        const words = cell.textContent.trim();
+        cell.classList.toggle("blank", !words && !cell.querySelector("img"));
+        cell.classList.toggle("phrase", words.length > 12);
+        cell.classList.toggle("wordy", words.length > 24 && !cell.querySelector("details"));
+      }
+    }
+    const box = table.closest(".scroll");
+    table.classList.remove("cards");
+    table.classList.toggle("cards", !printing && box.clientWidth > 0 && table.scrollWidth > box.clientWidth + 1);
+  };
+  const fitAll = (within = document) => within.querySelectorAll(".scroll table:has(thead)").forEach(fit);
+  document.addEventListener("toggle", ({ target }) => { if (!printing && !target.closest("table, figure")) fitAll(target); }, true); // folded up it had no width
 
   // Columns of few different words can be chosen from: typing "maml" finds its every setting, choosing it that line alone.
   const choices = (table, library) => {
@@ -237,13 +260,7 @@
         layout: { topStart: many ? "pageLength" : null, topEnd: filter, bottomStart: many ? "info" : null, bottomEnd: many ? "paging" : null },
         language: { search: "Filter:", zeroRecords: "no row has all of these words", lengthMenu: "_MENU_ rows", info: "_START_ to _END_ of _TOTAL_", infoEmpty: "no row", infoFiltered: "(of _MAX_)" },
       }));
-      // What scrolls is made by the library: arrow keys must reach it, and the space bar the headings.
-      const outer = table.closest(".scroll"), inner = table.closest(".dt-layout-full, .dt-layout-cell");
-      if (outer && inner && inner !== outer) {
-        inner.tabIndex = 0;
-        for (const name of ["role", "aria-label"]) inner.setAttribute(name, outer.getAttribute(name));
-        for (const name of ["role", "aria-label", "tabindex"]) outer.removeAttribute(name);
-      }
+      tables.at(-1).on("draw", () => fit(table));
       choices(table, tables.at(-1));
       // What unfolds gets a row of its own: in its cell it would lie beyond the edge, and under the column that stays.
       const library = tables.at(-1);
@@ -262,7 +279,10 @@
       });
     }
   };
-  ready().then(() => { document.documentElement.dataset.ready = String(Math.round(performance.now())); });
+  ready().then(() => {
+    fitAll();
+    document.documentElement.dataset.ready = String(Math.round(performance.now()));
+  });
 
   // ---- light, dark and paper
   const dress = () => document.documentElement.classList.toggle("dark", dark.matches && !printing);
@@ -277,10 +297,12 @@
       lengths = tables.map((table) => table.page.len());
       for (const table of tables) table.page.len(-1).draw();
       opened = [...opened, ...document.querySelectorAll("table details:not([open])")];
+      fitAll();
       show();
       for (const box of drawn.keys()) draw(box);
     } else {
       tables.forEach((table, i) => table.page.len(lengths[i]).draw());
+      fitAll();
       show();
     }
     for (const details of opened) details.open = paper;

@@ -22,6 +22,7 @@ from bench.report.page.sections import counts, markdown_html, sections_of
 from bench.report.page.tables import RUN_HEADERS, filled, result_headers, result_rows, run_cells
 from bench.report.repeat import repeat_command
 from bench.report.words import summary
+from bench.report.words.parts import modes_told
 from bench.system.files import utf8
 
 
@@ -40,7 +41,7 @@ def report_html(results: Results) -> Files:
     labels = {arm.label: arm.algo for arm in results.arms}
     look = colours(labels)
     settings = [(place(members[0], compared), members) for _, members in by_setting(compared)]
-    headers, lines = filled(result_headers(compared), result_rows(compared))
+    headers, lines = filled(result_headers(compared), result_rows(results))
     commands = [repeat_command(*arm.runs) for arm in compared]
     drawn = [asdict(spec) for spec in figures(results, look)]
     text = (
@@ -55,9 +56,11 @@ def report_html(results: Results) -> Files:
             arms=compared,
             counts=counts(results.runs),
             verdicts=_verdicts(results),
+            modes_told=modes_told(compared),
             judged=published_sentences(results.published),
             result_headers=headers,
             results=list(zip(lines, commands)),
+            starred=any(cell.wins for line in lines for cell in line),
             every_run=[(run.row.run_id, *run_cells(run)) for run in results.runs],
             run_headers=RUN_HEADERS,
             settings=[name for name, _ in settings],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bench.analysis.arms import Arm
 from bench.analysis.naming import short_places
+from bench.analysis.results import Results
 from bench.records.run import Run
 from bench.report.repeat import repeat_command
 from bench.report.words.parts import modes
@@ -16,21 +17,24 @@ from bench.system.text import counted, fraction, number, plus_minus
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a sortable table: what it shows and what it is sorted by."""
+    """A cell of a sortable table: what it shows, what it is sorted by, and whether it wins its setting."""
 
     text: str
     order: float | str | None = None
+    wins: bool = False
 
 
-def result_rows(arms: Sequence[Arm]) -> list[list[Cell]]:
-    """Return a row per arm, in the columns of ``result_headers``."""
-    rows = []
+def result_rows(results: Results) -> list[list[Cell]]:
+    """Return a row per arm with finished runs, in the columns of ``result_headers``; the winner's scores are marked."""
+    rows, arms = [], results.compared
     named = short_places(arm.setting for arm in arms)  # in full above the verdicts
     devices = {_device(arm) for arm in arms}  # the only one of a page is named under "Cost" and "Environment"
     for arm in arms:
         scores = []
-        for column in arm.tested.values():
-            scores.append(Cell(plus_minus(arm.mean(column), arm.ci95(column)), arm.mean(column)))
+        for mode, column in arm.tested.items():
+            outcome = results.outcome(arm, mode)
+            wins = outcome is not None and outcome.winner == arm.label
+            scores.append(Cell(plus_minus(arm.mean(column), arm.ci95(column)), arm.mean(column), wins))
         peak = max(arm.values("peak_mem_mib"), default=math.nan)
         costs = [Cell(number(v), v) for v in (arm.mean("train_s"), arm.mean("step_ms_median"), peak)]
         others = max(arm.values("beside"), default=0)
@@ -43,11 +47,11 @@ def result_rows(arms: Sequence[Arm]) -> list[list[Cell]]:
         rows.append(
             [
                 Cell(arm.label),
+                *scores,
                 Cell(
                     named[arm.setting] if len(named) > 1 else "",
                     f"{arm.setting.dataset} {arm.setting.n_way:05} {arm.setting.k_shot:05}",
                 ),
-                *scores,
                 Cell(str(len(arm.ok)), float(len(arm.ok))),
                 Cell(fraction(spread), spread),
                 Cell(fraction(before), before),
@@ -69,7 +73,7 @@ def result_headers(arms: Sequence[Arm]) -> list[str]:
     """Return the columns of ``result_rows``; test modes are named after the measure where it is not accuracy."""
     named = list(dict.fromkeys(header for arm in arms for header in modes(arm)))
     plain, transductive = named if len(named) == 2 else ("plain", "transductive")
-    start = ["algorithm", "setting", plain, transductive, "seeds", "sd over seeds (plain)", "unadapted"]
+    start = ["algorithm", plain, transductive, "setting", "seeds", "sd over seeds (plain)", "unadapted"]
     return [*start, "test tasks", "train s", "step ms", "peak MiB", "device", "note"]
 
 
@@ -95,6 +99,6 @@ def run_cells(run: Run) -> tuple[list[Cell], str, str | None]:
     told = (Cell(fraction(score) + unit * (score is not None), score) for score in scores)
     cells += [Cell(str(r.seed), float(r.seed)), Cell(r.status), *told]
     cells += [Cell(number(v), v) for v in (r.train_s, r.step_ms_median, r.peak_mem_mib)]
-    cells += [Cell("-" if r.tasks_seen is None else f"{r.tasks_seen:,}", r.tasks_seen), Cell(r.started_at[:19])]
-    cells.append(Cell((r.git_commit or "-")[:12]))
+    cells.append(Cell("-" if r.tasks_seen is None else f"{r.tasks_seen:,}", r.tasks_seen))
+    cells += [Cell(r.started_at[:19].replace("T", " ")), Cell((r.git_commit or "-")[:12])]
     return cells, " ".join((r.error or "").split()), repeat_command(run)

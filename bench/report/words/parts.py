@@ -26,6 +26,15 @@ def modes(arm: Arm) -> list[str]:
     return [mode if arm.measure == "accuracy" else f"{mode} {arm.measure}" for mode in MODES]
 
 
+def modes_told(arms: Sequence[Arm]) -> str:
+    """Say what the test modes are, a sentence each."""
+    query = "image" if {arm.measure for arm in arms} == {"accuracy"} else "example"
+    return (
+        f"Plain: the network answers each query {query} alone, with the support set. "
+        f"Transductive: it answers all query {query}s of a task in one batch, so that each may help with the others."
+    )
+
+
 def measures(arms: Sequence[Arm]) -> str:
     """Name what was measured, as a title."""
     return " and ".join(dict.fromkeys(_TITLES.get(arm.measure, arm.measure) for arm in arms))

@@ -43,7 +43,7 @@ def published(lines: Sequence[Beside]) -> list[str]:
 
 
 def _judged(lines: Sequence[Beside]) -> str:
-    headers = ["algorithm", "setting", "mode", "ours", "sd over seeds", "seeds", "meta-steps"]
+    headers = ["algorithm", "setting", "mode", "ours", "published", "verdict", "difference", "tolerance"]
     rows = []
     for line in lines:
         a = line.anchor
@@ -54,16 +54,16 @@ def _judged(lines: Sequence[Beside]) -> str:
                 _setting(line),
                 a.mode,
                 "-" if line.test_acc is None else plus_minus(line.test_acc, line.test_acc_ci95 or math.nan),
+                plus_minus(a.published, a.published_pm or math.nan),
+                line.verdict,
+                "-" if line.diff is None else f"{line.diff:+.4f}",
+                fraction(line.tolerance),
                 fraction(line.seed_sd),
                 line.seeds or "-",
                 f"- of {paper}" if line.meta_steps is None else f"{line.meta_steps:,} of {paper}",
-                plus_minus(a.published, a.published_pm or math.nan),
-                "-" if line.diff is None else f"{line.diff:+.4f}",
-                fraction(line.tolerance),
-                line.verdict,
             ]
         )
-    return markdown_table([*headers, "published", "difference", "tolerance", "verdict"], rows)
+    return markdown_table([*headers, "sd over seeds", "seeds", "meta-steps"], rows)
 
 
 def _context(lines: Sequence[Beside]) -> str:

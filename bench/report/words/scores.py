@@ -14,26 +14,24 @@ from bench.system.text import fraction, markdown_table, plus_minus
 
 def accuracies(arms: Sequence[Arm]) -> list[str]:
     """Return the tables of test accuracies, or of errors."""
-    sd = "sd over seeds"
 
     def table(members: list[Arm]) -> list[str]:
         rows = []
         for arm in members:
             columns = arm.tested.values()
-            scores = [s for c in columns for s in (plus_minus(arm.mean(c), arm.ci95(c)), fraction(arm.sd(c)))]
+            scores = [plus_minus(arm.mean(c), arm.ci95(c)) for c in columns]
+            spread = [fraction(arm.sd(c)) for c in columns]
             tasks = sum(arm.values("test_tasks"))
             before = arm.mean(f"{arm.tested['plain'].removeprefix('test_')}_before_adaptation")
-            rows.append([arm.label, len(arm.ok), *scores, fraction(before), f"{tasks:,.0f}"])
-        plain, transductive = modes(members[0])
-        headers = ["algorithm", "seeds", plain, sd, transductive, sd, "unadapted", "test tasks"]
+            rows.append([arm.label, *scores, len(arm.ok), *spread, fraction(before), f"{tasks:,.0f}"])
+        spreads = [f"sd over seeds ({mode})" for mode in MODES]
+        headers = ["algorithm", *modes(members[0]), "seeds", *spreads, "unadapted", "test tasks"]
         return [markdown_table(headers, rows)]
 
     measures = {arm.measure for arm in arms}
-    query = "image" if measures == {"accuracy"} else "example"
     intro = (
         "Mean over seeds ± half-width of its 95% interval over test tasks; the spread over seeds, which the interval "
-        f"does not cover, stands beside it. Plain: each query {query} alone with the support set; transductive: all "
-        f"query {query}s in one batch. Unadapted: plain, before the first adaptation step."
+        "does not cover, has columns of its own. Unadapted: plain, before the first adaptation step."
     )
     if "accuracy" in measures:
         intro += " Accuracies are fractions."
@@ -56,16 +54,17 @@ def differences(comparisons: Sequence[Comparison], arms: Sequence[Arm]) -> list[
     def table(members: list[Arm]) -> list[str]:
         found = [c for c in comparisons if c.setting == members[0].setting]
         several = any(c.seeds > 1 for c in found)
-        headers = ["A - B", "mode", "difference", "95% interval", "p", "p (Holm)"]
+        headers = ["A - B", "mode", "difference", "verdict", "95% interval", "p", "p (Holm)"]
         headers += ["95% interval over seeds", "p over seeds", "p over seeds (Holm)"] if several else []
         rows = []
         for c in found:
-            row = [f"{c.algo_a} - {c.algo_b}", c.mode, f"{c.diff:+.4f}", _interval(c.ci95_low, c.ci95_high)]
-            row += [_p(c.p_value) + " (sampled)" * (c.p_method == "sampled"), _p(c.p_value_holm)]
+            row = [f"{c.algo_a} - {c.algo_b}", c.mode, f"{c.diff:+.4f}", c.verdict]
+            row += [_interval(c.ci95_low, c.ci95_high), _p(c.p_value) + " (sampled)" * (c.p_method == "sampled")]
+            row += [_p(c.p_value_holm)]
             if several:
                 row += [_interval(c.seed_ci95_low, c.seed_ci95_high), _p(c.seed_p_value), _p(c.seed_p_value_holm)]
-            rows.append([*row, f"{c.test_tasks:,}", c.seeds, c.verdict])
-        return [markdown_table([*headers, "pairs", "seeds", "verdict"], rows) if rows else _no_pairs(members)]
+            rows.append([*row, f"{c.test_tasks:,}", c.seeds])
+        return [markdown_table([*headers, "pairs", "seeds"], rows) if rows else _no_pairs(members)]
 
     intro = (
         "Accuracy of A minus accuracy of B on identical test tasks: paired t interval, p-value of the two-sided "

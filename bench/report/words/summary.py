@@ -7,7 +7,7 @@ from bench.analysis.results import Results
 from bench.report.drawing.pictures import FOLDER as PLOTS
 from bench.report.outputs import Files, output, outputs
 from bench.report.words import costs, published, runs, scores, settings
-from bench.report.words.parts import measures
+from bench.report.words.parts import measures, modes_told
 from bench.system.files import utf8
 from bench.system.text import escape
 
@@ -62,7 +62,7 @@ def _verdicts(results: Results) -> list[str]:
         f"- {escape(f'{outcome.place}, {outcome.mode}: ' + ' '.join(outcome.sentences))}"
         for outcome in results.outcomes
     ]
-    return ["## Verdicts", "\n".join(lines)] if lines else []
+    return ["## Verdicts", modes_told(results.compared), "\n".join(lines)] if lines else []
 
 
 def _pictures(results: Results) -> list[str]:

@@ -13,7 +13,7 @@ from bench.analysis.outcomes import published_sentences
 from bench.analysis.results import Results
 from bench.report.outputs import Files, output
 from bench.report.words.parts import modes
-from bench.system.console import in_colour, styled, width
+from bench.system.console import folded, in_colour, styled, width
 from bench.system.files import utf8
 from bench.system.text import number, plus_minus
 
@@ -46,7 +46,7 @@ def comparison_table(results: Results, colour: bool = False) -> str:
         blocks.append("beside N: timed while up to N other runs were under way on this machine")
     told = [f"{outcome.place}, {outcome.mode}: {' '.join(outcome.sentences)}" for outcome in results.outcomes]
     told += published_sentences(results.published)
-    blocks += ["\n".join(textwrap.wrap(sentence, width(), subsequent_indent="  ")) for sentence in told]
+    blocks += [folded(sentence) for sentence in told]
     return "\n\n".join(blocks)
 
 
@@ -81,9 +81,9 @@ def _fitted(members: Sequence[Arm], best: Mapping[str, set[int]]) -> str:
     lines = [*_lines(headers, widths), "  ".join("-" * w for w in widths)]
     for i, (arm, row) in enumerate(zip(members, rows)):
         if i == 0 or arm.setting != members[i - 1].setting:
-            lines += textwrap.wrap(f"{arm.place}:", width())
+            lines.append(folded(f"{arm.place}:", ""))
         if max(map(len, row[0].split())) > widths[0]:  # a name is never broken within a word
-            lines += textwrap.wrap(row[0], width(), subsequent_indent="  ")
+            lines.append(folded(row[0]))
             row = ["", *row[1:]]
         lines += _lines(row, widths, {2 + k for k, mode in enumerate(arm.tested) if i in best.get(mode, ())})
     return "\n".join(lines)
@@ -92,7 +92,8 @@ def _fitted(members: Sequence[Arm], best: Mapping[str, set[int]]) -> str:
 def _lines(cells: Sequence[str], widths: Sequence[int], best: Collection[int] = ()) -> list[str]:
     """Return a row as the lines that it takes, words to the left and numbers to the right."""
     lines = []
-    wrapped = [textwrap.wrap(cell, w) or [""] for cell, w in zip(cells, widths)]
+    broken = (textwrap.wrap(cell, w, break_long_words=False, break_on_hyphens=False) for cell, w in zip(cells, widths))
+    wrapped = [pieces or [""] for pieces in broken]
     for pieces in itertools.zip_longest(*wrapped, fillvalue=""):
         line = ""
         for i, (piece, w) in enumerate(zip(pieces, widths)):
