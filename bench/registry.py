@@ -133,8 +133,8 @@ def _refuse_other_arguments(whom: str, cls: type, base: type) -> None:
             taken.bind(*(p for p in wanted.values() if p.default is p.empty))
         except TypeError as error:
             raise BenchError(
-                f"{whom}: {name}({', '.join(map(str, taken.parameters.values()))}) cannot be called as the contract"
-                f" says; write {name}({', '.join(wanted)})"
+                f"{whom}: {name}({', '.join(taken.parameters)}) does not take what it is given; its arguments are"
+                f" {name}({', '.join(wanted)})"
             ) from error
 
 

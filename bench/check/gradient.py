@@ -26,7 +26,11 @@ def averaged(subject: Algorithm) -> str:
             text = f"the {what} of three copies of a task is {factor:.4g} times that of one"
             text += ": it is summed over tasks, not averaged" if abs(factor - 3) < 1e-6 else ""
         else:
-            text = f"the {what} of three copies of a task is not that of one"
+            raise Broken(
+                f"the {what} of three copies of a task is not that of one",
+                "look for a mean over tasks on the way: an inner step follows the gradient of loss.sum(), which is each"
+                " task's own, however many there are",
+            )
         raise Broken(
             text,
             "differentiate query_loss.mean(), or query_loss.sum() with .mean(dim=0) over the task axis of each"

@@ -121,7 +121,8 @@ class Algorithm:
         algorithm = self.cls(**{n: v for n, v in changed.items() if n in known})
         task_loss = small_classifier(rng, n_way=algorithm.output_size(n_way), size=size, dtype=dtype)
         with told():
-            slow = {**task_loss.weights, **extra_weights(self.name, algorithm, task_loss.weights)}
+            extra = extra_weights(self.name, algorithm, task_loss.weights)
+        slow = {**task_loss.weights, **{name: w.detach().clone() for name, w in extra.items()}}
         tasks = image_tasks(rng, n_tasks, n_way, k_shot, size=size, dtype=dtype)
         return Trial(algorithm, task_loss, slow, TaskBatch(tasks.support, tasks.query, algorithm.initial_carry(slow)))
 

@@ -74,6 +74,10 @@ class Verdict:
     remedy: str = ""
 
 
+_TYPE = (
+    "make tensors in the type of others, which is not always float32: .to(x.dtype) in place of .float(),"
+    " w.new_zeros(...) in place of torch.zeros(...)"
+)
 _REMEDIES = {
     "appears to not have been used in the graph": "add materialize_grads=True to that torch.autograd.grad: it gives"
     " zeros for weights without influence on the loss, such as a bias in front of BatchNorm",
@@ -85,8 +89,16 @@ _REMEDIES = {
     " first retain_graph=True; in an inner step that the meta-gradient leads through, create_graph=True",
     "must match the size of tensor": "keep the task axis in front: everything in fast is [T, ...], extra weights too; a"
     " rate [T] fits a gradient g [T, ...] as rate.view(-1, *[1] * (g.dim() - 1))",
-    "have the same dtype": "make tensors in the type of others, which is not always float32: .to(x.dtype) in place of"
-    " .float(), w.new_zeros(...) in place of torch.zeros(...)",
+    "expected scalar type": _TYPE,
+    "have the same dtype": _TYPE,
+    "tuple index out of range": "give task_loss weights with the task axis in front, [T, ...]: those of the inner loop,"
+    " or bench.api.stack(slow, examples.n_tasks)",
+    "can be implicitly created only for scalar": "differentiate loss.sum(): a task's loss depends on its own weights"
+    " only, so this is each task's own gradient",
+    "Expected target size": "F.cross_entropy wants the classes second: F.cross_entropy(scores.transpose(1, 2), y,"
+    ' reduction="none").mean(dim=1) is one loss per task',
+    "'function' object is not iterable": "let predictors yield: yield predictor in place of return predictor",
+    "has no attribute 'minibatches'": "pass on the examples, tasks.support, and not their x",
     "is out of bounds for dimension": "look which index is too large; where step is an index, expect more steps at test"
     " than inner_steps: min(step, self.inner_steps - 1) lets the last one go on",
     "modified by an inplace operation": "write new values out of place, w = w - step for w -= step",

@@ -100,7 +100,10 @@ def check_predictors(algo: str, predictors: Iterable[Predictor], x: Tensor, n_wa
     Raises:
         BenchError: names the algorithm and what would be right.
     """
-    last, whom = deque(predictors, maxlen=1), f"algorithm {algo!r}"
+    whom = f"algorithm {algo!r}"
+    if not isinstance(predictors, Iterable):
+        raise BenchError(f"{whom}: predictors returned {type(predictors).__name__}; yield it in place of return")
+    last = deque(predictors, maxlen=1)
     if not last:
         raise BenchError(f"{whom}: predictors yields nothing; yield a predictor, or one per step and one before them")
     outputs, wanted = last.pop()(x), (*x.shape[:2], n_way)
