@@ -72,7 +72,8 @@ MISTAKES = {
         FIRST, "    paper =", '    order = "second"\n    paper =', "order", "first-order", 'declare order = "first"'),
     "slow weights that are no leaves": (SGD, LEAVES, "", "returns", "does not require grad", "begin with slow = {"),
     "no zeros": (
-        SGD, "values()), materialize_grads=True", "values())", "returns", "to not have been used", "materialize_grads=True"),
+        SGD, "values()), materialize_grads=True", "values())", "returns", "to not have been used",
+        "materialize_grads=True"),
     "no carry": (
         SGD, "grads.items()}, carry", "grads.items()}", "returns", "inner_step returns dict", "return new, carry"),
     "carry that is lost": (
