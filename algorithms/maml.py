@@ -6,7 +6,7 @@ import higher
 import torch
 from torch import Tensor
 
-from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights, stack
+from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.registry import register_algorithm
 
 
@@ -33,13 +33,7 @@ class MAML(MetaAlgorithm):
         grads = torch.autograd.grad(query_loss.mean(), list(slow.values()), materialize_grads=True)
         return MetaGrad(dict(zip(slow, grads)), query_loss.detach())
 
-    def start(self, slow: Weights, n_tasks: int) -> Weights:
-        """Return stacked weights that lead back to ``slow`` where it requires gradients, as in ``meta_grad``."""
-        if any(w.requires_grad for w in slow.values()):
-            return stack(slow, n_tasks)
-        return super().start(slow, n_tasks)
-
-    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights) -> tuple[Weights, Weights]:
+    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights, step: int) -> tuple[Weights, Weights]:
         """Return the weights one step of ``higher``'s SGD later, differentiable if they lead back to slow ones.
 
         SGD without momentum has no state, so a new optimizer for each step is the same as one for all.

@@ -72,21 +72,19 @@ class Reptile(MetaAlgorithm):
         step = torch.zeros((), dtype=torch.float64, device=next(iter(slow.values())).device)
         return {"step": step, **moments}
 
-    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights) -> tuple[Weights, Weights]:
+    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights, step: int) -> tuple[Weights, Weights]:
         """Return the weights and second moments one step of SGD or Adam (Kingma and Ba 2015, beta1 = 0) later."""
         if self.inner_optimizer == "sgd":
-            return super().inner_step(loss, fast, carry)
-        names = self.adapted(fast)
-        grads = torch.autograd.grad(loss.sum(), [fast[name] for name in names], materialize_grads=True)
-        step = carry["step"] + 1  # [T]
+            return super().inner_step(loss, fast, carry, step)
+        count = carry["step"] + 1  # [T]
         weights, moments = {}, {}
-        for name, grad in zip(names, grads):
+        for name, grad in self.inner_grads(loss, fast).items():
             moment = torch.lerp(grad.square(), carry[f"second_moment/{name}"], BETA2)
-            correction = (1 - BETA2**step).to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))
+            correction = (1 - BETA2**count).to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))
             change = self.inner_lr * grad / ((moment / correction).sqrt_() + EPS)
-            weights[name] = (fast[name].detach() - change).requires_grad_()
+            weights[name] = fast[name] - change
             moments[f"second_moment/{name}"] = moment
-        return weights, {"step": step, **moments}
+        return weights, {"step": count, **moments}
 
     def predictors(
         self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int | None, carry: Weights

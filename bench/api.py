@@ -66,7 +66,8 @@ def _in_given_order(passes: int, n: int) -> Tensor:
 class Examples:
     """Examples of T tasks: ``x [T, n, ...]`` and ``y [T, n]``.
 
-    Of images ``x [T, n, C, H, W]`` is in [0, 1] and ``y`` in 0..n_way-1; of a regression ``y`` are the targets.
+    Of images ``x [T, n, C, H, W]`` is in [0, 1] and ``y`` in 0..n_way-1; of a regression ``y`` are the targets and
+    ``n_way`` is 1. The harness always says ``n_way``; 0 is what who makes examples by hand did not say.
     ``orders`` maps (passes, n) to that many permutations of the n examples per task, ``[T, passes, n]``. It belongs to
     the task, not to the algorithm, so that everybody who wants minibatches gets the same ones.
     """
@@ -74,6 +75,7 @@ class Examples:
     x: Tensor
     y: Tensor
     orders: Callable[[int, int], Tensor] = _in_given_order
+    n_way: int = 0
 
     @property
     def n_tasks(self) -> int:
@@ -100,7 +102,7 @@ class Examples:
         x, y = self.x[task, order], self.y[task, order]
         for step in range(steps):
             part = slice(step * size, (step + 1) * size)
-            yield Examples(x[:, part], y[:, part])
+            yield Examples(x[:, part], y[:, part], n_way=self.n_way)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class TaskBatch:
     def together(self) -> Examples:
         """Return support and query as one set of N*(K+Q) examples, as Reptile trains on them."""
         s, q = self.support, self.query
-        return Examples(torch.cat([s.x, q.x], dim=1), torch.cat([s.y, q.y], dim=1), s.orders)
+        return Examples(torch.cat([s.x, q.x], dim=1), torch.cat([s.y, q.y], dim=1), s.orders, s.n_way)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class InnerState:
     """Where the inner loop stands: stacked weights and carry, each ``[T, ...]``, and the loss ``[T]`` that led here.
 
     The loss is None before the first step. A gradient leads from ``fast`` to itself, and back to the slow weights
-    where ``start`` and ``inner_step`` keep the graph.
+    where these require gradients.
     """
 
     fast: Weights
@@ -229,16 +231,26 @@ class MetaAlgorithm(ABC):
     ) -> Iterator[InnerState]:
         """Yield where the inner loop stands before its first step and after one on each of ``batches``."""
         state = InnerState(self.start(slow, n_tasks), stack(carry or self.initial_carry(slow), n_tasks))
+        tracked = any(not w.is_leaf for w in state.fast.values())
         yield state
-        for batch in batches:
+        for step, batch in enumerate(batches):
             loss = task_loss(state.fast, batch)
-            fast, carried = self.inner_step(loss, state.fast, state.carry)
+            fast, carried = self.inner_step(loss, state.fast, state.carry, step)
+            if not tracked:  # whatever graph a rule leaves, or memory would grow with every step
+                fast = {name: w.detach().requires_grad_() for name, w in fast.items()}
+                carried = {name: c.detach() for name, c in carried.items()}
             state = InnerState({**state.fast, **fast}, carried, loss.detach())
             yield state
 
     def start(self, slow: Weights, n_tasks: int) -> Weights:
-        """Return the stacked weights ``[T, ...]`` that the inner loop begins with: leaves, cut off from ``slow``."""
-        return {name: w.detach().requires_grad_() for name, w in stack(slow, n_tasks).items()}
+        """Return the stacked weights ``[T, ...]`` that the inner loop begins with.
+
+        A graph leads back to ``slow`` where it requires gradients; otherwise these are leaves, and so they are after
+        every step.
+        """
+        fast = stack(slow, n_tasks)
+        tracked = any(w.requires_grad for w in slow.values())
+        return fast if tracked else {name: w.detach().requires_grad_() for name, w in fast.items()}
 
     def adapted(self, slow: Weights) -> list[str]:
         """Name the weights that the inner loop changes; unless overridden, all but those with a slash in their names.
@@ -247,11 +259,23 @@ class MetaAlgorithm(ABC):
         """
         return [name for name in slow if "/" not in name]
 
-    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights) -> tuple[Weights, Weights]:
-        """Return the adapted weights one step after ``loss [T]``, and the carry; this rule is first-order SGD."""
+    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights, step: int) -> tuple[Weights, Weights]:
+        """Return the adapted weights one step after ``loss [T]``, and the carry; this rule is gradient descent.
+
+        ``step`` counts from 0. At test it passes ``inner_steps`` where more steps are asked for (up to 50).
+        """
+        return {n: fast[n] - self.inner_lr * g for n, g in self.inner_grads(loss, fast).items()}, carry
+
+    def inner_grads(self, loss: Tensor, fast: Weights) -> dict[str, Tensor]:
+        """Return each task's gradient of its ``loss [T]``, ``[T, ...]``, by the names of the weights that adapt.
+
+        It can be differentiated again where ``fast`` leads back to slow weights.
+        """
         names = self.adapted(fast)
-        grads = torch.autograd.grad(loss.sum(), [fast[name] for name in names], materialize_grads=True)
-        return {n: (fast[n].detach() - self.inner_lr * g).requires_grad_() for n, g in zip(names, grads)}, carry
+        weights = [fast[name] for name in names]
+        tracked = not all(w.is_leaf for w in weights)
+        grads = torch.autograd.grad(loss.sum(), weights, create_graph=tracked, materialize_grads=True)
+        return dict(zip(names, grads))
 
     # What evaluation asks for.
 

@@ -81,6 +81,7 @@ class Registry(Generic[T]):
                 )
             if not (isinstance(cls, type) and issubclass(cls, self.base)):
                 raise BenchError(f"{self.kind} {name!r} must be a class derived from {self.base.__name__}, not {cls!r}")
+            _refuse_other_arguments(f"{self.kind} {name!r}", cls, self.base)
             if name in self._classes:
                 raise BenchError(
                     f"{self.kind} {name!r} is registered twice: in {_where(self._classes[name])} and in {_where(cls)}"
@@ -115,6 +116,26 @@ class Registry(Generic[T]):
             near = "Did you mean" in text  # a slip is likelier than a plugin that was left out
             raise BenchError(text if near or self._load_own else f"{text} One of a plugin needs --plugin FILE.py.")
         return self._classes[name]
+
+
+def _refuse_other_arguments(whom: str, cls: type, base: type) -> None:
+    """Refuse a class with a method that does not take what the harness gives to that of ``base``.
+
+    Raises:
+        BenchError: names the method, its arguments and those that it must take.
+    """
+    for name, method in vars(base).items():
+        own = inspect.getattr_static(cls, name)
+        if name.startswith("_") or own is method or not (inspect.isfunction(method) and inspect.isfunction(own)):
+            continue
+        wanted, taken = inspect.signature(method).parameters, inspect.signature(own)
+        try:
+            taken.bind(*(p for p in wanted.values() if p.default is p.empty))
+        except TypeError as error:
+            raise BenchError(
+                f"{whom}: {name}({', '.join(taken.parameters)}) does not take what it is given; its arguments are"
+                f" {name}({', '.join(wanted)})"
+            ) from error
 
 
 def _where(cls: type) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
-from bench.api import TaskBatch
+from bench.api import Predictor, TaskBatch
 from bench.check.trial import Algorithm, Trial, copied, copied_tasks, one_task
 from bench.check.verdicts import Broken, NotAsked
 
@@ -38,10 +36,40 @@ def predicts(subject: Algorithm) -> str:
                 f"the scores of task {t} depend on the tasks beside it",
                 "keep the task axis apart in adaptation and predictors, as in meta_grad",
             )
+    if not subject.has_inner_loop:
+        _knows_its_support(trial, batch[-1])
     return f"{len(batch)} predictors, scores [T, n, n_way], tasks apart"
 
 
-def _predictors(trial: Trial, tasks: TaskBatch) -> list[Any]:
+def _knows_its_support(trial: Trial, predictor: Predictor) -> None:
+    """Look whether the highest score is that of the right class, on the very images that the predictor was given.
+
+    Raises:
+        Broken: it is the lowest.
+    """
+    scores, y = predictor(trial.tasks.support.x), trial.tasks.support.y
+    highest, lowest = (float(s.argmax(dim=2).eq(y).double().mean()) for s in (scores, -scores))
+    if lowest > 0.5 and highest < 0.2:
+        raise Broken(
+            f"the right class has the lowest score on {lowest:.0%} of the support images",
+            "give the likeliest class the highest score: minus the distance, in predictors and in the loss alike",
+        )
+
+
+def ways(subject: Algorithm) -> str:
+    """Gradients and scores at another number of classes and examples than everywhere else here."""
+    trial = subject.trial(n_way=3, k_shot=2)
+    losses, (*_, predictor) = trial.estimate().query_loss, _predictors(trial, trial.tasks)
+    outputs = predictor(trial.tasks.query.x)
+    remedy = "ask the examples for the number of classes, support.n_way, and for no other size"
+    if outputs.shape != (3, 6, 3):
+        raise Broken(f"3-way 2-shot, a predictor maps 3 tasks of 6 images to {tuple(outputs.shape)}", remedy)
+    if not (outputs.isfinite().all() and losses.isfinite().all()):
+        raise Broken("3-way 2-shot, losses or scores are not finite", remedy)
+    return "3-way 2-shot as well as 5-way 1-shot"
+
+
+def _predictors(trial: Trial, tasks: TaskBatch) -> list[Predictor]:
     tasks = copied_tasks(tasks)
     return list(trial.algorithm.predictors(trial.task_loss, copied(trial.slow), tasks.support, 2, tasks.carry))
 
@@ -50,7 +78,7 @@ def adapts(subject: Algorithm) -> str:
     """The inner loop must lower the loss that it follows."""
     if not subject.has_inner_loop:
         raise NotAsked("no inner_lr and inner_steps: no inner loop")
-    trial = subject.trial(inner_lr=0.01)
+    trial = subject.trial(inner_lr=0.01, inner_steps=2)  # fewer than are taken here, as at test
     path = list(trial.algorithm.adaptation(trial.task_loss, copied(trial.slow), trial.tasks.support, 4))
     if len(path) != 5:
         raise Broken(f"adaptation yields {len(path)} states for 4 steps", "yield one before the first step, too")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from bench.check.adaptation import adapts, predicts
+from bench.check.adaptation import adapts, predicts, ways
 from bench.check.gradient import apart, averaged, descends, learns, order
 from bench.check.pace import captures, outpaces
 from bench.check.results import is_finite, repeatable, returns, unchanged
@@ -37,6 +37,7 @@ CHECKS: tuple[Check[Algorithm], ...] = (
     Check("order", "first or second order, as the attribute `order` claims", order, (*_SOUND, "averaged", "descends")),
     Check("learns", "extra weights get gradients, too (a warning only)", learns, _SOUND),
     Check("predicts", "scores of every query image before and after each inner step", predicts, ("declared",)),
+    Check("ways", "another number of classes and examples", ways, (*_BASIS, "predicts")),
     Check("adapts", "inner steps lower the support loss", adapts, ("declared",)),
     Check("captures", "a meta-step can be captured in a CUDA graph", captures, _BASIS),
     Check("outpaces", "faster than a Python loop over tasks (a warning only)", outpaces, _BASIS),

@@ -25,7 +25,14 @@ Call = Callable[..., Any]
 
 
 class HostSync(Exception):
-    """An operation reads a value of the device back to the host."""
+    """An operation that a device cannot do by itself; ``remedy`` says what to write instead."""
+
+    def __init__(self, found: str, remedy: str = "") -> None:
+        super().__init__(found)
+        self.remedy = remedy or (
+            "keep it a tensor (torch.where in place of if, a mask in place of x[mask]; the number of classes is"
+            " examples.n_way); as it is, every meta-step on a GPU runs line by line, several times slower"
+        )
 
 
 _METHODS: dict[Call, str] = {
@@ -44,6 +51,7 @@ _METHODS: dict[Call, str] = {
         "__repr__": "a tensor in print() or a string",
     }.items()
 }
+_MAKERS: tuple[Call, ...] = (torch.arange, torch.empty, torch.eye, torch.full, torch.linspace, torch.ones, torch.zeros)
 _OPERATIONS = {
     "_local_scalar_dense": "a tensor's value as a Python number",
     "nonzero": "nonzero(), whose result has a size that depends on values",
@@ -52,6 +60,10 @@ _OPERATIONS = {
     "_unique2": "unique(), whose result has a size that depends on values",
     "equal": "torch.equal()",
 }
+
+
+_ONE_HOT = "write one_hot(y, examples.n_way)"
+_MADE = "make it where the others are: w.new_zeros(shape), w.new_full(shape, value), torch.arange(n, device=y.device)"
 
 
 @contextlib.contextmanager
@@ -73,11 +85,16 @@ class _Methods(TorchFunctionMode):
         if func is Tensor.to and "cpu" in (*(a for a in args[1:] if isinstance(a, str)), kwargs.get("device")):
             raise HostSync('.to("cpu")')
         if func is torch.tensor and args and isinstance(args[0], list | tuple):
-            raise HostSync("torch.tensor([...]), a copy from the host")
-        if func is F.one_hot and (len(args) > 1 or "num_classes" in kwargs):
+            raise HostSync("torch.tensor([...]), a copy from the host", _MADE)
+        if func is F.one_hot:
+            if (args[1:] or (kwargs.get("num_classes", -1),))[0] == -1:
+                raise HostSync("one_hot(y) without a number of classes, which it reads from y", _ONE_HOT)
             with _disable_current_modes():  # looks at the values on a CPU only
                 return func(*args, **kwargs)
-        return func(*args, **kwargs)
+        made = func(*args, **kwargs)
+        if func in _MAKERS and kwargs.get("device") is None and made.dim() and made.numel():
+            raise HostSync(f"torch.{func.__name__}(...) without a device, which makes a tensor on the CPU", _MADE)
+        return made
 
 
 class _Operations(TorchDispatchMode):

@@ -26,7 +26,11 @@ def averaged(subject: Algorithm) -> str:
             text = f"the {what} of three copies of a task is {factor:.4g} times that of one"
             text += ": it is summed over tasks, not averaged" if abs(factor - 3) < 1e-6 else ""
         else:
-            text = f"the {what} of three copies of a task is not that of one"
+            raise Broken(
+                f"the {what} of three copies of a task is not that of one",
+                "look for a mean over tasks on the way: an inner step follows the gradient of loss.sum(), which is each"
+                " task's own, however many there are",
+            )
         raise Broken(
             text,
             "differentiate query_loss.mean(), or query_loss.sum() with .mean(dim=0) over the task axis of each"
@@ -76,8 +80,9 @@ def learns(subject: Algorithm) -> str:
     if not moved:  # some may have none, those of a bias in front of normalisation say
         raise Caution(
             f"all extra weights get a gradient of zero, {extra[0]} among them: they would never be learned",
-            "let a graph lead from query_loss back to them: an inner_step that uses them must not detach in training"
-            " (Meta-SGD in tests/plugins/three_kinds.py does it)",
+            "let a graph lead from query_loss back to them: begin meta_grad with slow = {name:"
+            " w.detach().requires_grad_() for name, w in slow.items()}, differentiate with respect to all of slow, and"
+            " detach nothing in inner_step",
         )
     return f"{len(moved)} of {len(extra)} extra weights get gradients"
 
@@ -133,8 +138,9 @@ def order(subject: Algorithm) -> str:
             text += "; it is the first-order gradient, of the query loss at the adapted weights"
         raise Broken(
             text,
-            "let the graph lead from the adapted weights back to slow: start() must not detach, inner_step"
-            ' needs create_graph=True and no detach(), and the gradient is that of slow; or declare order = "first"',
+            "let the graph lead from the adapted weights back to slow: begin with slow that requires gradients, take"
+            " those of the inner loop with self.inner_grads(loss, fast) or create_graph=True, detach() nothing on the"
+            ' way, and differentiate with respect to slow; or declare order = "first"',
         )
     if claimed == "first" and exact:
         raise Broken(

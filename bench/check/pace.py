@@ -32,9 +32,8 @@ def captures(subject: Algorithm) -> str:
             trial.algorithm.meta_grad(trial.task_loss, slow, tasks)
     except HostSync as wait:
         raise Broken(
-            f"meta_grad reads a value back to the host: {wait} ({where(wait, subject.cls)})",
-            "keep it a tensor (torch.where in place of if, a mask in place of x[mask]); as it is, every meta-step on a"
-            " GPU runs line by line, several times slower",
+            f"meta_grad goes back and forth between host and device: {wait} ({where(wait, subject.cls)})",
+            wait.remedy,
         ) from wait
     return "reads nothing back to the host (not captured: no GPU)"
 

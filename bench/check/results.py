@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.api import BenchError, Examples, MetaGrad, TaskBatch
-from bench.check.trial import Algorithm, copied, copied_tasks
+from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, stack
+from bench.check.trial import Algorithm, Trial, copied, copied_tasks, told
 from bench.check.verdicts import Broken
 from bench.training.contract import check_contract
+
+MANY = 7  # tasks, where a number must not be that of inner steps or of anything else by chance
 
 
 def returns(subject: Algorithm) -> str:
@@ -22,19 +25,41 @@ def returns(subject: Algorithm) -> str:
         raise Broken(
             f"adapted() returns {names!r}", "return a list of names of slow weights, [names[-1]] for the last one alone"
         )
-    result = trial.estimate()
-    if isinstance(result, MetaGrad):
-        result = MetaGrad(*(_without_nan(part) for part in (result.grads, result.query_loss, result.carry)))
-    try:
-        check_contract(subject.name, trial.slow, trial.tasks.carry, 3, result)
-    except BenchError as error:
-        raise Broken(
-            str(error).partition(": ")[2],
-            "return MetaGrad(grads, query_loss.detach()): grads has one tensor per name in slow, each of the shape of"
-            " slow[name] without the task axis (.mean(dim=0)), and query_loss is [T]; what is not adapted gets a"
-            " gradient too, of zeros if it has none (materialize_grads=True)",
-        ) from error
+    many = subject.trial(MANY)
+    if subject.has_inner_loop and subject.cls.descent is MetaAlgorithm.descent:
+        _a_step(many)
+    for asked, n_tasks in ((trial, 3), (many, MANY)):
+        result = asked.estimate()
+        if isinstance(result, MetaGrad):
+            result = MetaGrad(*(_without_nan(part) for part in (result.grads, result.query_loss, result.carry)))
+        with told():
+            check_contract(subject.name, asked.slow, asked.tasks.carry, n_tasks, result)
     return f"{len(result.grads)} gradients shaped like the slow weights"
+
+
+def _a_step(trial: Trial) -> None:
+    """Take one inner step.
+
+    Raises:
+        Broken: it does not return weights of the shapes that it was given, and the carry.
+    """
+    algorithm, examples = trial.algorithm, trial.tasks.support
+    fast, carry = algorithm.start(copied(trial.slow), MANY), stack(copied(trial.tasks.carry), MANY)
+    result: Any = algorithm.inner_step(trial.task_loss(fast, examples), fast, carry, 0)
+    if not (isinstance(result, tuple) and len(result) == 2 and all(isinstance(part, Mapping) for part in result)):
+        raise Broken(
+            f"inner_step returns {type(result).__name__}",
+            "return two dicts of tensors, the changed weights and the carry: return new, carry",
+        )
+    for name, w in result[0].items():
+        wanted = tuple(fast[name].shape) if name in fast else "no weight at all"
+        if not isinstance(w, Tensor) or tuple(w.shape) != wanted:
+            got = tuple(w.shape) if isinstance(w, Tensor) else type(w).__name__
+            raise Broken(
+                f"inner_step returns {name} as {got} for {MANY} tasks, which was {wanted}",
+                "return weights by their names in the shapes that they had, [T, ...]; a rate [T] fits a gradient g"
+                " [T, ...] as rate.view(-1, *[1] * (g.dim() - 1))",
+            )
 
 
 def _without_nan(value: Any) -> Any:
@@ -61,7 +86,7 @@ def is_finite(subject: Algorithm) -> str:
 
 
 def _with_images(tasks: TaskBatch, make: Callable[[Tensor], Tensor]) -> TaskBatch:
-    support, query = (Examples(make(e.x), e.y, e.orders) for e in (tasks.support, tasks.query))
+    support, query = (replace(e, x=make(e.x)) for e in (tasks.support, tasks.query))
     return TaskBatch(support, query, tasks.carry)
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from bench.api import Examples, MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
+from bench.api import BenchError, Examples, MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.check.verdicts import Broken
+from bench.network.build import extra_weights
 from bench.network.model import Classifier
 from bench.registry import hyperparameter_names
 
@@ -35,7 +37,7 @@ def image_tasks(
                 drawn[n].append(torch.rand(n_tasks, n, generator=rng).argsort(dim=1))
             return torch.stack(drawn[n][:passes], dim=1)
 
-        return Examples(x, y, orders)
+        return Examples(x, y, orders, n_way)
 
     return TaskBatch(examples(k_shot), examples(k_query))
 
@@ -47,7 +49,7 @@ def one_task(tasks: TaskBatch, t: int, copies: int = 1) -> TaskBatch:
         def repeated(x: Tensor) -> Tensor:
             return x[t : t + 1].expand(copies, *x.shape[1:]).clone()
 
-        return Examples(repeated(e.x), repeated(e.y), lambda passes, n: repeated(e.orders(passes, n)))
+        return Examples(repeated(e.x), repeated(e.y), lambda passes, n: repeated(e.orders(passes, n)), e.n_way)
 
     return TaskBatch(part(tasks.support), part(tasks.query), tasks.carry)
 
@@ -104,27 +106,44 @@ class Algorithm:
     name: str
     cls: type[MetaAlgorithm]
 
-    def trial(self, n_tasks: int = 3, size: int = 8, dtype: torch.dtype = torch.float64, **changed: object) -> Trial:
+    def trial(
+        self,
+        n_tasks: int = 3,
+        size: int = 8,
+        dtype: torch.dtype = torch.float64,
+        n_way: int = 5,
+        k_shot: int = 1,
+        **changed: object,
+    ) -> Trial:
         """Return it on random images and a small network, the same ones every time, some hyperparameters changed."""
         rng = torch.Generator().manual_seed(0)
         known = hyperparameter_names(self.cls)
         algorithm = self.cls(**{n: v for n, v in changed.items() if n in known})
-        task_loss = small_classifier(rng, n_way=algorithm.output_size(5), size=size, dtype=dtype)
-        weights = task_loss.weights
-        extra = algorithm.extra_weights(weights)
-        if misnamed := [name for name in extra if "/" not in name]:
-            raise Broken(
-                f"extra weights {misnamed} have no slash in their names",
-                'name them like "rate/conv1.weight": the slash keeps the inner loop from adapting them',
-            )
-        slow = {**weights, **extra}
-        tasks = image_tasks(rng, n_tasks, size=size, dtype=dtype)
+        task_loss = small_classifier(rng, n_way=algorithm.output_size(n_way), size=size, dtype=dtype)
+        with told():
+            extra = extra_weights(self.name, algorithm, task_loss.weights)
+        slow = {**task_loss.weights, **{name: w.detach().clone() for name, w in extra.items()}}
+        tasks = image_tasks(rng, n_tasks, n_way, k_shot, size=size, dtype=dtype)
         return Trial(algorithm, task_loss, slow, TaskBatch(tasks.support, tasks.query, algorithm.initial_carry(slow)))
 
     @property
     def has_inner_loop(self) -> bool:
         """Whether it declares the fields of one that adapts by gradient steps."""
         return {"inner_lr", "inner_steps"} <= set(hyperparameter_names(self.cls))
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """Make what the harness tells at run time, in one line of what is wrong and what to do, the words of a check.
+
+    Raises:
+        Broken: in place of a BenchError.
+    """
+    try:
+        yield
+    except BenchError as error:
+        found, _, remedy = str(error).partition(": ")[2].rpartition("; ")
+        raise Broken(found, remedy) from error
 
 
 def copied(weights: Weights) -> dict[str, Tensor]:
@@ -136,6 +155,6 @@ def copied_tasks(tasks: TaskBatch) -> TaskBatch:
     """Return tasks whose tensors may be written to without harm to anybody."""
 
     def part(e: Examples) -> Examples:
-        return Examples(e.x.clone(), e.y.clone(), lambda passes, n: e.orders(passes, n).clone())
+        return Examples(e.x.clone(), e.y.clone(), lambda passes, n: e.orders(passes, n).clone(), e.n_way)
 
     return TaskBatch(part(tasks.support), part(tasks.query), copied(tasks.carry))

@@ -74,11 +74,33 @@ class Verdict:
     remedy: str = ""
 
 
+_TYPE = (
+    "make tensors in the type of others, which is not always float32: .to(x.dtype) in place of .float(),"
+    " w.new_zeros(...) in place of torch.zeros(...)"
+)
 _REMEDIES = {
     "appears to not have been used in the graph": "add materialize_grads=True to that torch.autograd.grad: it gives"
     " zeros for weights without influence on the loss, such as a bias in front of BatchNorm",
     "does not require grad and does not have a grad_fn": "differentiate what leads back to weights that require a"
     " gradient: begin with w.detach().requires_grad_(), and detach nothing on the way to the loss",
+    "One of the differentiated Tensors does not require grad": "differentiate with respect to weights that require a"
+    " gradient: begin with slow = {name: w.detach().requires_grad_() for name, w in slow.items()}, and pass it on",
+    "backward through the graph a second time": "take all gradients of one loss in one torch.autograd.grad, or give the"
+    " first retain_graph=True; in an inner step that the meta-gradient leads through, create_graph=True",
+    "must match the size of tensor": "keep the task axis in front: everything in fast is [T, ...], extra weights too; a"
+    " rate [T] fits a gradient g [T, ...] as rate.view(-1, *[1] * (g.dim() - 1))",
+    "expected scalar type": _TYPE,
+    "have the same dtype": _TYPE,
+    "tuple index out of range": "give task_loss weights with the task axis in front, [T, ...]: those of the inner loop,"
+    " or bench.api.stack(slow, examples.n_tasks)",
+    "can be implicitly created only for scalar": "differentiate loss.sum(): a task's loss depends on its own weights"
+    " only, so this is each task's own gradient",
+    "Expected target size": "F.cross_entropy wants the classes second: F.cross_entropy(scores.transpose(1, 2), y,"
+    ' reduction="none").mean(dim=1) is one loss per task',
+    "'function' object is not iterable": "let predictors yield: yield predictor in place of return predictor",
+    "has no attribute 'minibatches'": "pass on the examples, tasks.support, and not their x",
+    "is out of bounds for dimension": "look which index is too large; where step is an index, expect more steps at test"
+    " than inner_steps: min(step, self.inner_steps - 1) lets the last one go on",
     "modified by an inplace operation": "write new values out of place, w = w - step for w -= step",
 }
 """What to do about errors of torch that plugins meet most, by words of theirs."""
@@ -96,7 +118,7 @@ def ask(check: Check[S], subject: S) -> Verdict:
     except Exception as error:  # a plugin may raise anything
         text = " ".join(f"{type(error).__name__}: {error}".split())
         known = (remedy for words, remedy in _REMEDIES.items() if words in text)
-        remedy = next(known, "mend that line; the argument shapes are in the docstrings of bench/api.py")
+        remedy = next(known, "mend that line; docs/guides/algorithm.md has the arguments and shapes of every method")
         return Verdict(check.name, Status.FAILED, f"raised {text[:300]} ({where(error, subject.cls)})", remedy)
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from bench.api import Backbone, BenchError, MetaAlgorithm, Objective
+from bench.api import Backbone, BenchError, MetaAlgorithm, Objective, Weights
 from bench.network.agreement import NoWay, choose_way
 from bench.network.kernels import UNCOMPILED, Kernels
 from bench.network.model import Classifier, Way
@@ -64,7 +66,7 @@ def build(
     """Return the task loss and the initial slow weights, the algorithm's own among them, on the device.
 
     Raises:
-        BenchError: the network can be run in no way, or the algorithm's extra weights are misnamed.
+        BenchError: the network can be run in no way, or the algorithm's extra weights are wrong.
     """
     way = way_of(config, input_shape, algorithm.output_size(config.n_way), device)
     network = plain_network(config, algorithm, input_shape)
@@ -72,10 +74,36 @@ def build(
     product = torch.bfloat16 if config.precision == "bf16" else None
     task_loss = Classifier(network.to(device), kernels, None, product, objective, way, strays)
     weights = task_loss.weights
-    with blaming(f"algorithm {config.algo!r}"):
-        extra = dict(algorithm.extra_weights(weights))
-    if misnamed := [name for name in extra if "/" not in name]:
-        raise BenchError(
-            f"algorithm {config.algo!r}: extra weights need a slash in their names; these have none: {misnamed}"
-        )
+    extra = extra_weights(config.algo, algorithm, weights)
     return task_loss, {name: w.detach().clone().to(device) for name, w in {**weights, **extra}.items()}
+
+
+_LIKE = "torch.full_like(w, value), torch.zeros_like(w), w.new_full(shape, value)"
+
+
+def extra_weights(algo: str, algorithm: MetaAlgorithm, network: Weights) -> Weights:
+    """Return what an algorithm learns beside the network's weights.
+
+    Raises:
+        BenchError: names the algorithm, the tensor and what would be right.
+    """
+    with blaming(f"algorithm {algo!r}"):
+        extra = algorithm.extra_weights(network)
+    if not isinstance(extra, Mapping):
+        got = type(extra).__name__
+        raise BenchError(f"algorithm {algo!r}: extra_weights returned {got}; return a dict of tensors by name")
+    dtype = next(iter(network.values())).dtype
+    for name, w in extra.items():
+        what = f"algorithm {algo!r}: extra weight {name!r}"
+        if "/" not in str(name):
+            raise BenchError(f'{what} has no slash in its name, which keeps the inner loop away; call it "rate/{name}"')
+        if name in network:
+            raise BenchError(f"{what} is the name of a weight of the network; choose another")
+        if not isinstance(w, Tensor):
+            raise BenchError(f"{what} is {type(w).__name__}; make it a tensor: {_LIKE}")
+        if w.dtype != dtype:
+            raise BenchError(
+                f"{what} is {w.dtype} where the network's weights are {dtype}; make it from a weight w of"
+                f" the network: {_LIKE}"
+            )
+    return extra

@@ -14,15 +14,15 @@ from bench.network.build import build
 from bench.registry import blaming, create_algorithm
 from bench.settings.config import RunConfig
 from bench.tasks.stream import TaskStream
-from bench.training.contract import Diverged, check_contract
+from bench.training.contract import Diverged, check_contract, check_predictors
 from bench.training.memory import is_out_of_memory
 
 _TASKS = 2
-_STEPS = 1  # at most, of inner steps: names and shapes show in the first
+_STEPS = 1  # at most, of inner steps: names and shapes show in the first; one more for predictors, as at test
 
 
 def rehearse(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> None:
-    """Ask every algorithm on every network of the runs that are ``due`` for one meta-gradient, on the CPU.
+    """Ask every algorithm on every network of the runs that are ``due`` for a meta-gradient and predictors, on the CPU.
 
     Runs that differ in seed or in numbers with a fraction alone are asked once. What depends on such values, a loss
     that is not finite, and want of memory are left to the run.
@@ -63,7 +63,8 @@ def _rehearse(config: RunConfig, source: TaskSource) -> None:
         number = stream.numbers(0, _TASKS)
         support, query = stream.pool.examples(stream.draw(number).parts, episode, stream.dtype)
         orders = functools.partial(stream.orders, number)
-        tasks = TaskBatch(Examples(*support, orders), Examples(*query, orders))
+        n_way = episode.n_way
+        tasks = TaskBatch(Examples(*support, orders, n_way), Examples(*query, orders, n_way))
     with blaming(f"backbone {config.backbone!r}"):
         shape = tuple(task_loss.outputs(stack(slow, _TASKS), tasks.support.x).shape)
     outputs = (*tasks.support.x.shape[:2], algorithm.output_size(config.n_way))
@@ -84,6 +85,13 @@ def _rehearse(config: RunConfig, source: TaskSource) -> None:
             raise
     with contextlib.suppress(Diverged):
         check_contract(config.algo, slow, carry, _TASKS, result)
+    with blaming(f"algorithm {config.algo!r}"):
+        try:
+            predictors = algorithm.predictors(task_loss, slow, tasks.support, _STEPS + 1, carry)
+            check_predictors(config.algo, predictors, tasks.query.x, n_way)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
 
 
 def _shortened(config: RunConfig) -> MetaAlgorithm:

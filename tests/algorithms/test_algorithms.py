@@ -224,10 +224,10 @@ def test_first_order_inner_loops_let_go_of_the_weights_of_earlier_steps(name, rn
     algorithm = create_algorithm(name, inner_steps=8)
     step, made, alive = type(algorithm).inner_step, [], []
 
-    def counted(self, loss, fast, carry):
+    def counted(self, loss, fast, carry, step_number):
         made.append(weakref.ref(fast["w"]))
         alive.append(sum(ref() is not None for ref in made))
-        return step(self, loss, fast, carry)
+        return step(self, loss, fast, carry, step_number)
 
     monkeypatch.setattr(type(algorithm), "inner_step", counted)
     s, q = torch.randn(2, 4, 3, generator=rng, dtype=torch.float64)

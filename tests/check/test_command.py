@@ -45,12 +45,6 @@ def test_a_name_that_flags_cannot_take_is_found():
     only(failures(algorithm.CHECKS, algorithm.Algorithm("a,b", cls)), "declared", "'a,b' does not fit flags")
 
 
-def test_a_prototype_network_that_counts_classes_by_their_labels_waits_for_the_device():
-    load_plugin(THREE_KINDS)
-    failed = failures(algorithm.CHECKS, algorithm.Algorithm("protonet", ALGORITHMS.get("protonet")))
-    only(failed, "captures", "three_kinds.py, line")
-
-
 def test_a_loop_over_tasks_is_warned_of_and_a_batch_is_not():
     """The loop does everything twice, so that no noise hides it."""
     (outpaces,) = (c for c in algorithm.CHECKS if c.name == "outpaces")
@@ -86,21 +80,27 @@ def test_learned_rates_that_nothing_leads_to_are_warned_of():
         (lambda x: x.nonzero(), "nonzero()"),
         (lambda x: x.unique(), "unique()"),
         (lambda x: torch.equal(x, x), "torch.equal()"),
-        (lambda x: torch.nn.functional.one_hot(x.long()), "a Python number"),
+        (lambda x: torch.nn.functional.one_hot(x.long()), "one_hot(y) without a number of classes"),
+        (lambda x: torch.nn.functional.one_hot(x.long(), num_classes=-1), "one_hot(y) without a number of classes"),
+        (lambda x: x[torch.arange(2)], "torch.arange(...) without a device"),
+        (lambda x: x + torch.zeros(2), "torch.zeros(...) without a device"),
         (lambda x: x + torch.tensor([1.0, 2.0]), "a copy from the host"),
     ],
 )
 def test_what_waits_for_a_device_is_refused_on_a_cpu(wait, words):
+    x = torch.ones(2)
     with device.refused(), pytest.raises(device.HostSync) as caught:
-        wait(torch.ones(2))
+        wait(x)
     assert words in str(caught.value)
+    assert caught.value.remedy
 
 
 def test_what_a_device_does_by_itself_is_let_through():
     x = torch.ones(2, requires_grad=True)
     with device.refused():
-        y = torch.where(x > 0, x, 2 * x)[torch.arange(2)] + torch.tensor(0.5)
-        (g,) = torch.autograd.grad((y * torch.nn.functional.one_hot(torch.arange(2), 2)).sum(), x, create_graph=True)
+        y = torch.where(x > 0, x, 2 * x)[torch.arange(2, device=x.device)] + torch.tensor(0.5) + torch.zeros(())
+        hot = torch.nn.functional.one_hot(torch.arange(2, device=x.device), 2)
+        (g,) = torch.autograd.grad((y * hot).sum(), x, create_graph=True)
         g.to(x.device)
     assert g.shape == (2,)
 

@@ -84,6 +84,11 @@ FAILING = [
     (ALGORITHM + "x: 'Nowhere' = 1", "annotations of Odd in "),
     (ALGORITHM + "run_defaults = None", "algorithm 'odd': run_defaults is None"),
     (ALGORITHM + "def extra_weights(self, network): raise KeyError('w')", "algorithm 'odd': KeyError: 'w'"),
+    (ALGORITHM + "def extra_weights(self, network): return {'a/b': torch.ones(1).double()}", "'a/b' is torch.float64"),
+    (ALGORITHM + "def start(self, slow): pass", "'odd': start(self, slow) does not take what it is given"),
+    (ALGORITHM + "def predictors(self, *given): return iter(())", "algorithm 'odd': predictors yields nothing"),
+    (ALGORITHM + "def predictors(self, *given): return len", "predictors returned builtin_function_or_method"),
+    (ALGORITHM + "def predictors(self, *given): yield lambda x: x.flatten(2)", "to (2, 5, 784); it must be (2, 5, 5)"),
     (BACKBONE + "def build(self, shape, size): raise KeyError('w')", "backbone 'odd' cannot be built"),
     (BACKBONE + "def build(self, shape, size): return None", "build returned NoneType"),
 ]  # fmt: skip

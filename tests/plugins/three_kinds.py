@@ -20,11 +20,6 @@ class SecondOrder(MetaAlgorithm):
         grads = torch.autograd.grad(query_loss.mean(), list(slow.values()), materialize_grads=True)
         return MetaGrad(dict(zip(slow, grads)), query_loss.detach())
 
-    def start(self, slow: Weights, n_tasks: int) -> Weights:
-        if any(w.requires_grad for w in slow.values()):
-            return stack(slow, n_tasks)
-        return super().start(slow, n_tasks)
-
 
 @register_algorithm("meta-sgd")
 @dataclass(frozen=True)
@@ -39,13 +34,8 @@ class MetaSGD(SecondOrder):
     def extra_weights(self, network: Weights) -> Weights:
         return {f"rate/{name}": torch.full_like(w, self.inner_lr) for name, w in network.items()}
 
-    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights) -> tuple[Weights, Weights]:
-        names = self.adapted(fast)
-        params = [fast[name] for name in names]
-        tracked = not all(w.is_leaf for w in params)
-        grads = torch.autograd.grad(loss.sum(), params, create_graph=tracked, materialize_grads=True)
-        new = {n: fast[n] - fast[f"rate/{n}"] * g for n, g in zip(names, grads)}
-        return (new if tracked else {n: w.detach().requires_grad_() for n, w in new.items()}), carry
+    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights, step: int) -> tuple[Weights, Weights]:
+        return {n: fast[n] - fast[f"rate/{n}"] * g for n, g in self.inner_grads(loss, fast).items()}, carry
 
 
 @register_algorithm("anil")
@@ -60,14 +50,6 @@ class ANIL(SecondOrder):
 
     def adapted(self, slow: Weights) -> list[str]:
         return list(slow)[-2:]
-
-    def inner_step(self, loss: Tensor, fast: Weights, carry: Weights) -> tuple[Weights, Weights]:
-        names = self.adapted(fast)
-        params = [fast[name] for name in names]
-        tracked = not all(w.is_leaf for w in params)
-        grads = torch.autograd.grad(loss.sum(), params, create_graph=tracked)
-        new = {n: w - self.inner_lr * g for n, w, g in zip(names, params, grads)}
-        return (new if tracked else {n: w.detach().requires_grad_() for n, w in new.items()}), carry
 
 
 @register_algorithm("protonet")
@@ -98,6 +80,6 @@ class PrototypicalNetwork(MetaAlgorithm):
     def _scores(self, task_loss: TaskLoss, slow: Weights, support: Examples, x: Tensor) -> Tensor:
         outputs = task_loss.outputs(stack(slow, support.n_tasks), torch.cat([support.x, x], dim=1))
         n = support.y.shape[1]
-        members = F.one_hot(support.y).to(outputs.dtype).transpose(1, 2)  # [T, N, n]
+        members = F.one_hot(support.y, support.n_way).to(outputs.dtype).transpose(1, 2)  # [T, N, n]
         prototypes = members @ outputs[:, :n] / members.sum(dim=2, keepdim=True)  # [T, N, embedding]
         return -torch.cdist(outputs[:, n:], prototypes).square()

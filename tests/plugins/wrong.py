@@ -139,7 +139,7 @@ class SumsOverTasks(FirstOrderMAML):
 @caught(ALGORITHMS, "averaged", "the carry of three copies of a task is 3 times that of one")
 class SumsCarry(FirstOrderMAML):
     def initial_carry(self, slow):
-        return {"seen": torch.ones(2, dtype=torch.float64)}
+        return {"seen": next(iter(slow.values())).new_ones(2)}
 
     def meta_grad(self, task_loss, slow, tasks):
         result = super().meta_grad(task_loss, slow, tasks)
@@ -183,7 +183,7 @@ class DoesNothing(FirstOrderMAML):
 class FirstOrderInDisguise(MAML):
     """Leaves out create_graph, as dragen1860/MAML-Pytorch does: the graph leads back, past the gradients."""
 
-    def inner_step(self, loss, fast, carry):
+    def inner_step(self, loss, fast, carry, step):
         grads = torch.autograd.grad(loss.sum(), list(fast.values()), materialize_grads=True)
         new = {n: w - self.inner_lr * g for (n, w), g in zip(fast.items(), grads)}
         return new if any(not w.is_leaf for w in fast.values()) else {
@@ -230,8 +230,8 @@ class DividesByZeroAtTest(FirstOrderMAML):
 
 @caught(ALGORITHMS, "adapts", "four small inner steps take the support loss from")
 class ClimbsInside(FirstOrderMAML):
-    def inner_step(self, loss, fast, carry):
-        new, carry = super().inner_step(loss, fast, carry)
+    def inner_step(self, loss, fast, carry, step):
+        new, carry = super().inner_step(loss, fast, carry, step)
         return {n: (2 * fast[n].detach() - w.detach()).requires_grad_() for n, w in new.items()}, carry
 
 
@@ -242,7 +242,7 @@ class LooksAtALoss(FirstOrderMAML):
         return changed(result, lambda n, g: 0 * g) if result.query_loss.mean() > 1e9 else result
 
 
-@caught(ALGORITHMS, "captures", "reads a value back to the host: .tolist()")
+@caught(ALGORITHMS, "captures", "between host and device: .tolist()")
 class MakesAList(FirstOrderMAML):
     def meta_grad(self, task_loss, slow, tasks):
         result = super().meta_grad(task_loss, slow, tasks)
@@ -317,7 +317,7 @@ class SumsSecondOrder(MAML):
 
 
 class ForgetsZeros(FirstOrderMAML):
-    def inner_step(self, loss, fast, carry):
+    def inner_step(self, loss, fast, carry, step):
         grads = torch.autograd.grad(loss.sum(), list(fast.values()))
         return {n: (w - self.inner_lr * g).requires_grad_() for (n, w), g in zip(fast.items(), grads)}, carry
 
@@ -328,7 +328,7 @@ class RatesWithoutAGraph(FirstOrderMAML):
     def extra_weights(self, network):
         return {"rate/all": torch.tensor(self.inner_lr, dtype=torch.float64)}
 
-    def inner_step(self, loss, fast, carry):
+    def inner_step(self, loss, fast, carry, step):
         names = self.adapted(fast)
         grads = torch.autograd.grad(loss.sum(), [fast[name] for name in names], materialize_grads=True)
         rate = fast["rate/all"]
