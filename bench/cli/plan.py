@@ -34,15 +34,22 @@ from bench.settings.protocols import (
     resolve,
 )
 from bench.studies.study import Request
+from bench.system.text import counted
 from bench.system.untrusted import check_inside
 from bench.tasks.data import AUTO, load_data
 
 
 def plan(
-    args: argparse.Namespace, place: Place, warn: Callable[[str], None] = lambda line: None
+    args: argparse.Namespace,
+    place: Place,
+    warn: Callable[[str], None] = lambda line: None,
+    doing: Callable[[str], None] = lambda line: None,
 ) -> tuple[Request, list[RunConfig]]:
     """Return what is asked for and the configuration of every run, all checked before anything is trained.
 
+    Args:
+        warn: called with lines that the user should read.
+        doing: called with a line on what takes a while, before it does.
     Raises:
         BenchError: an unknown name, a value out of range, missing or damaged data, no GPU where one is asked for.
     """
@@ -64,7 +71,9 @@ def plan(
             configs.append(resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets))
             told += untold(protocol, configs[-1], {*flags, *(o.name for o in asked.sets if o.algo in (None, algo))})
     check_taken(asked.sets, configs)
+    doing(f"looking for the data set {args.dataset}")
     source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
+    doing(f"trying {counted(len(algos), 'algorithm')} on two small tasks of {source.name}")
     code = data_code(source)
     configs = [dataclasses.replace(config, dataset=source.name, data_code=code) for config in configs]
     told += check(configs, source, unfinished(args, place.out, source.sha256))
@@ -72,6 +81,12 @@ def plan(
         warn(line)
     asked = dataclasses.replace(asked, data_sha256=source.sha256)
     return asked, list({config.run_id: config for config in configs}.values())
+
+
+def stated_s(asked: Request, configs: Sequence[RunConfig]) -> float | None:
+    """Return how long the protocol says that each run takes; None where it does not, or where the user changes it."""
+    changed = asked.sets or {*asked.given} - {"kernels", "seed"} or asked.device != "cpu" or not configs
+    return None if changed else load_protocol(configs[0].protocol).run_s
 
 
 def untold(protocol: Protocol, config: RunConfig, given: Collection[str]) -> list[str]:

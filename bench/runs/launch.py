@@ -21,6 +21,7 @@ from bench.system import forked
 from bench.system.forked import Forked
 from bench.system.locks import Lock
 from bench.system.machine import ROOT
+from bench.system.start import waiting
 
 WORKER, PROFILER = "bench.runs.worker", "bench.runs.profile"
 GRACE_S = 10.0  # for a process that was told to leave
@@ -45,7 +46,7 @@ _PRELOADED = ("bench.runs.worker", "bench.runs.profile", "higher", "torchvision.
 def worker_environment() -> dict[str, str]:
     """Return what a worker's environment has besides the user's."""
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**WORKER_ENVIRONMENT, "PYTHONPATH": search_path}
+    return {**WORKER_ENVIRONMENT, **waiting(), "PYTHONPATH": search_path}
 
 
 def prepare() -> None:

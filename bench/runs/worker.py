@@ -145,10 +145,10 @@ def train(job: Job, training: Training, stop: Stop, console: Console) -> None:
         console.say(f"{job.told}: goes on after meta-step {progress.meta_step:,} of {total:,}, where it was stopped")
     company = Company(job.presence, progress.beside)
     with bar(job, "training", total, " steps") as shown:
-        pulse = Pulse(job, console, progress)
+        pulse = Pulse(job, console, progress, shown)
 
         def advance(steps: int) -> None:
-            pulse.look()
+            pulse.look(steps)
             shown.set_postfix_str(so_far(progress), refresh=False)
             shown.update(steps)
             progress.beside = company.look()

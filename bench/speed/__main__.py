@@ -2,7 +2,10 @@
 
 import sys
 
-from bench.speed.command import main, with_worker_environment
+from bench.system.start import started
 
-with_worker_environment(sys.argv[1:])
-sys.exit(main())
+with started("bench.speed", "loading torch"):
+    from bench.speed.command import main, with_worker_environment
+
+    with_worker_environment(sys.argv[1:])
+    sys.exit(main())

@@ -100,6 +100,12 @@ class Console:
         if not self.quiet and not sys.stdout.isatty():
             print(line, flush=True)
 
+    def doing(self, line: str) -> None:
+        """Say on stderr what is to be waited for before the first run, which is on the results' way nowhere."""
+        self.log(line)
+        if not self.quiet:
+            print(line, file=sys.stderr, flush=True)
+
     def warn(self, line: str) -> None:
         """Print a warning that cannot be missed, even if all else is quiet."""
         line = one_line(line)

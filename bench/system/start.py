@@ -1,0 +1,101 @@
+"""What holds from the first line of a command on, before torch is there: how it waits, stops and speaks.
+
+Nothing here imports more than the standard library, so that a command says within a second what it is doing.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import io
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+URGENT = (signal.SIGINT, signal.SIGTERM)
+"""Of these a second one ends runs at once."""
+STOPPING = (*URGENT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""What users, terminals and batch systems send to have a command save and leave."""
+
+SPINS = 1000
+_WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+_CHARACTERS = {"±": "+/-", "\N{REPLACEMENT CHARACTER}": "?"}  # others are written as Python escapes them
+_IMPORTED = {"PIL": "pillow"}  # packages that are imported under another name
+_USAGE = 2  # exit status
+
+
+def waiting() -> dict[str, str]:
+    """Return the variables that decide how OpenMP's threads wait for each other, none where the user has decided.
+
+    They spin for a moment, then sleep. libgomp alone would have them spin a hundred times as long: a core is held by a
+    thread that does nothing, and beside other work the thread that all wait for gets none. Results stay the same.
+    """
+    return {} if any(os.environ.get(name) for name in _WAITS) else {"GOMP_SPINCOUNT": str(SPINS)}
+
+
+def heeded() -> tuple[signal.Signals, ...]:
+    """Return those of STOPPING that we answer: none that nohup has ignored, none that others here have use for."""
+    free = (signal.SIG_DFL, signal.default_int_handler)
+    return tuple(number for number in STOPPING if number in URGENT or signal.getsignal(number) in free)
+
+
+def requirement(module: str | None) -> str | None:
+    """Return the line that says how to get a module that is not there, None if it is none of those we require."""
+    name = (module or "").partition(".")[0]
+    package = _IMPORTED.get(name, name)
+    file = Path(__file__).resolve().parents[2] / "requirements.txt"
+    with contextlib.suppress(OSError):
+        if re.search(rf"^{re.escape(package)}\b", file.read_text(encoding="utf-8"), re.MULTILINE):
+            return f"the package {package} is not installed; `pip install -r {file.name}` installs it"
+    return None
+
+
+@contextlib.contextmanager
+def started(program: str, doing: str = "") -> Iterator[None]:
+    """Begin a command before it imports what takes long: say so, and make one line of a package that is missing.
+
+    Args:
+        program: what its messages begin with.
+        doing: what is said of the wait that begins now; nothing is where torch is loaded already.
+    """
+    speak_plainly()
+    os.environ.update(waiting())  # libgomp reads it when torch loads it
+    if doing and "torch" not in sys.modules:
+        print(f"{program}: {doing}", file=sys.stderr, flush=True)
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (line := requirement(error.name)) is None:
+            raise
+        print(f"{program}: {line}", file=sys.stderr)
+        sys.exit(_USAGE)
+
+
+def speak_plainly() -> None:
+    """Have stdout and stderr write what they cannot encode as plain letters: no character costs a result."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN)
+
+
+def as_shown(text: str) -> str:
+    """Return text as stdout will show it, so that it can be measured."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text.encode(encoding, errors=_PLAIN).decode(encoding)
+
+
+def _replaced(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    parts = []
+    for character in error.object[error.start : error.end]:
+        text = _CHARACTERS.get(character)
+        parts.append(character.encode("ascii", "backslashreplace").decode() if text is None else text)
+    return "".join(parts), error.end
+
+
+_PLAIN = "bench-plain"
+codecs.register_error(_PLAIN, _replaced)

@@ -1,0 +1,136 @@
+"""What waiting threads cost on a quiet and on a busy machine: ``python tests/busy_machine.py DATA_ROOT``.
+
+OpenMP's threads wait for each other by spinning for a while, then by sleeping. Beside other work a spinning thread
+holds the core that the awaited one needs. libgomp reads GOMP_SPINCOUNT when it is loaded, so each setting is tried in a
+process of its own. Rounds are interleaved: in each, every setting is timed quiet and beside each rival, which is
+stopped in between. A rival trains as well, with one thread or two, as torch waits by default. Times are means over a
+window, and medians over rounds.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+WORKS = ("maml", "reptile", "evaluation")
+RIVALS = {"quiet": 0, "one thread": 1, "two threads": 2}
+CORES = 2
+
+
+def setting(text: str) -> dict[str, str]:
+    """Return the variables of what is tried: ``default``, ``passive`` or a number of spins."""
+    return {"default": {}, "passive": {"OMP_WAIT_POLICY": "passive"}}.get(text, {"GOMP_SPINCOUNT": text})
+
+
+class Trial:
+    """Work in a process of its own that is timed, or that goes on until it is stopped."""
+
+    def __init__(self, work: str, variables: dict[str, str], root: Path, threads: int = CORES) -> None:
+        sys.path.insert(0, str(REPOSITORY))
+        from bench.runs.launch import worker_environment
+
+        ours = {name: v for name, v in (os.environ | worker_environment()).items() if name not in WAITING}
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, str(root), "--work", work, "--threads", str(threads)],
+            env=ours | variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        self.ask("0")
+
+    def ask(self, text: str) -> float:
+        """Have it work for so many seconds, and return the milliseconds that one piece of work took."""
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
+def pieces(work: str, root: Path, threads: int):
+    """Return a function that does one piece of the work: a meta-step of ``quick``, or the test of a batch of tasks."""
+    sys.path.insert(0, str(REPOSITORY))
+    from bench.registry import load_built_in
+    from bench.runs.job import Job
+    from bench.runs.outcome import Outcome
+    from bench.runs.worker import set_up
+    from bench.settings.protocols import load_protocol, resolve
+    from bench.training.evaluate import batch_size, evaluate
+
+    load_built_in()
+    algo = "fomaml" if work == "evaluation" else work
+    same = {"dataset": "glyphs", "n_way": 5, "k_shot": 1, "seed": 0, "device": "cpu", "threads": threads}
+    config = resolve(load_protocol("quick"), {"algo": algo, **same}, {}, [])
+    folder = Path(tempfile.mkdtemp())
+    training, stream = set_up(Job(config, folder, root, (), "", "", 0.0), Outcome(), folder / "none.pt")
+    if work == "evaluation":
+        args = (training.algorithm, training.task_loss, training.progress.slow, training.progress.carry, stream)
+        return lambda: evaluate(*args, batch_size(stream), config.eval_inner_steps)
+
+    def step() -> None:
+        training.step.hold(training.progress.meta_step)
+        training.step.apply(training.step.estimate())
+        training.progress.meta_step += 1
+
+    return step
+
+
+def work(name: str, root: Path, threads: int) -> None:
+    """Be a trial: for each line read, work for so many seconds and say what a piece took."""
+    do = pieces(name, root, threads)
+    do()
+    for line in sys.stdin:
+        began, done = time.perf_counter(), 0
+        while not done or time.perf_counter() < began + float(line):
+            do()
+            done += 1
+        print(1000 * (time.perf_counter() - began) / done, flush=True)
+
+
+def main() -> None:
+    """Print a table: milliseconds by work, setting and rival, and their ratios to the default's quiet time."""
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("root", type=Path, metavar="DATA_ROOT", help="where glyphs are prepared, or can be")
+    p.add_argument("--settings", default="default,300,1000,2000,3000,5000,10000,passive")
+    p.add_argument("--works", default=",".join(WORKS))
+    p.add_argument("--rivals", default=",".join(RIVALS))
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--seconds", type=float, default=1.5, help="of each window")
+    p.add_argument("--work", help=argparse.SUPPRESS)
+    p.add_argument("--threads", type=int, default=CORES, help=argparse.SUPPRESS)
+    a = p.parse_args()
+    if a.work:
+        work(a.work, a.root, a.threads)
+        return
+    settings, works, names = a.settings.split(","), a.works.split(","), a.rivals.split(",")
+    rivals = {name: Trial("maml", {}, a.root, RIVALS[name]) for name in names if RIVALS[name]}
+    for rival in rivals.values():
+        rival.process.send_signal(signal.SIGSTOP)
+        rival.process.stdin.write("1e9\n")
+        rival.process.stdin.flush()
+    trials = {(w, s): Trial(w, setting(s), a.root) for w in works for s in settings}
+    took: dict[tuple[str, str, str], list[float]] = {}
+    for _ in range(a.rounds):
+        for name in names:
+            if rival := rivals.get(name):
+                rival.process.send_signal(signal.SIGCONT)
+            for (w, s), trial in trials.items():
+                took.setdefault((w, s, name), []).append(trial.ask(str(a.seconds)))
+            if rival:
+                rival.process.send_signal(signal.SIGSTOP)
+    for process in [t.process for t in (*trials.values(), *rivals.values())]:
+        process.kill()
+    found = {key: statistics.median(values) for key, values in took.items()}
+    for w in works:
+        print(f"\n{w:22}" + "".join(f"{name:>22}" for name in names))
+        for s in settings:
+            base = found[w, settings[0], names[0]]
+            cells = (f"{found[w, s, name]:8.1f} ms{found[w, s, name] / base:7.2f}" for name in names)
+            print(f"  {s:20}" + "".join(f"{cell:>22}" for cell in cells))
+
+
+if __name__ == "__main__":
+    main()
