@@ -12,7 +12,7 @@ from types import FrameType
 from bench.system.start import STOPPING, started
 
 INTERRUPTED = 130
-LOADING = "loading torch; the data set and a trial of each algorithm follow, then training"
+LOADING = "loading torch and what else is needed"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,6 +22,7 @@ WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREAD
 WORKS = ("maml", "reptile", "evaluation")
 RIVALS = {"quiet": 0, "one thread": 1, "two threads": 2}
 CORES = 2
+TASKS = 4  # of a piece of evaluation
 
 
 def setting(text: str) -> dict[str, str]:
@@ -41,24 +42,27 @@ class Trial:
             [sys.executable, __file__, str(root), "--work", work, "--threads", str(threads)],
             env=ours | variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
-        self.ask("0")
 
-    def ask(self, text: str) -> float:
-        """Have it work for so many seconds, and return the milliseconds that one piece of work took."""
+    def tell(self, text: str) -> None:
+        """Have it work for so many seconds."""
         self.process.stdin.write(text + "\n")
         self.process.stdin.flush()
+
+    def ask(self, text: str) -> float:
+        """The same; return the milliseconds that one piece of work took."""
+        self.tell(text)
         return float(self.process.stdout.readline())
 
 
 def pieces(work: str, root: Path, threads: int):
-    """Return a function that does one piece of the work: a meta-step of ``quick``, or the test of a batch of tasks."""
+    """Return a function that does one piece of the work: a meta-step of ``quick``, or the test of a few tasks."""
     sys.path.insert(0, str(REPOSITORY))
     from bench.registry import load_built_in
     from bench.runs.job import Job
     from bench.runs.outcome import Outcome
     from bench.runs.worker import set_up
     from bench.settings.protocols import load_protocol, resolve
-    from bench.training.evaluate import batch_size, evaluate
+    from bench.training.evaluate import evaluate
 
     load_built_in()
     algo = "fomaml" if work == "evaluation" else work
@@ -68,7 +72,7 @@ def pieces(work: str, root: Path, threads: int):
     training, stream = set_up(Job(config, folder, root, (), "", "", 0.0), Outcome(), folder / "none.pt")
     if work == "evaluation":
         args = (training.algorithm, training.task_loss, training.progress.slow, training.progress.carry, stream)
-        return lambda: evaluate(*args, batch_size(stream), config.eval_inner_steps)
+        return lambda: evaluate(*args, TASKS, config.eval_inner_steps)
 
     def step() -> None:
         training.step.hold(training.progress.meta_step)
@@ -82,6 +86,7 @@ def work(name: str, root: Path, threads: int) -> None:
     """Be a trial: for each line read, work for so many seconds and say what a piece took."""
     do = pieces(name, root, threads)
     do()
+    print(flush=True)
     for line in sys.stdin:
         began, done = time.perf_counter(), 0
         while not done or time.perf_counter() < began + float(line):
@@ -99,6 +104,7 @@ def main() -> None:
     p.add_argument("--rivals", default=",".join(RIVALS))
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--seconds", type=float, default=1.5, help="of each window")
+    p.add_argument("--limit", type=float, default=1e9, metavar="SECONDS", help="begin no round after them")
     p.add_argument("--work", help=argparse.SUPPRESS)
     p.add_argument("--threads", type=int, default=CORES, help=argparse.SUPPRESS)
     a = p.parse_args()
@@ -107,13 +113,16 @@ def main() -> None:
         return
     settings, works, names = a.settings.split(","), a.works.split(","), a.rivals.split(",")
     rivals = {name: Trial("maml", {}, a.root, RIVALS[name]) for name in names if RIVALS[name]}
+    trials = {(w, s): Trial(w, setting(s), a.root) for w in works for s in settings}
+    for trial in (*rivals.values(), *trials.values()):
+        trial.process.stdout.readline()
     for rival in rivals.values():
         rival.process.send_signal(signal.SIGSTOP)
-        rival.process.stdin.write("1e9\n")
-        rival.process.stdin.flush()
-    trials = {(w, s): Trial(w, setting(s), a.root) for w in works for s in settings}
+        rival.tell("1e9")
+    began, rounds = time.monotonic(), 0
     took: dict[tuple[str, str, str], list[float]] = {}
-    for _ in range(a.rounds):
+    while rounds < a.rounds and time.monotonic() < began + a.limit:
+        rounds += 1
         for name in names:
             if rival := rivals.get(name):
                 rival.process.send_signal(signal.SIGCONT)
@@ -124,6 +133,7 @@ def main() -> None:
     for process in [t.process for t in (*trials.values(), *rivals.values())]:
         process.kill()
     found = {key: statistics.median(values) for key, values in took.items()}
+    print(f"{rounds} rounds")
     for w in works:
         print(f"\n{w:22}" + "".join(f"{name:>22}" for name in names))
         for s in settings:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest.mock
 from pathlib import Path
 
@@ -78,6 +79,13 @@ def prepare():
     """Have all that commands and runs need imported by the process that they are forked from."""
     path = os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)])
     forked.prepare(["forked_child"], launch.WORKER_ENVIRONMENT | {"PYTHONPATH": path})
+
+
+def until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
 
 
 def table(path):

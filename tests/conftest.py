@@ -6,6 +6,11 @@ from pathlib import Path
 
 import coverage
 import pytest
+
+from bench.system.start import waiting
+
+os.environ.update(waiting())  # libgomp reads it when torch loads it; what tests start inherits it
+
 import torch
 from commands import start_run
 from pictures import small

@@ -48,7 +48,7 @@ def requirement(module: str | None) -> str | None:
     package = _IMPORTED.get(name, name)
     file = Path(__file__).resolve().parents[2] / "requirements.txt"
     with contextlib.suppress(OSError):
-        if re.search(rf"^{re.escape(package)}\b", file.read_text(encoding="utf-8"), re.MULTILINE):
+        if name and re.search(rf"^{re.escape(package)}\b", file.read_text(encoding="utf-8"), re.MULTILINE):
             return f"the package {package} is not installed; `pip install -r {file.name}` installs it"
     return None
 
@@ -63,7 +63,7 @@ def started(program: str, doing: str = "") -> Iterator[None]:
     """
     speak_plainly()
     os.environ.update(waiting())  # libgomp reads it when torch loads it
-    if doing and "torch" not in sys.modules:
+    if doing and sys.modules.get("torch") is None:
         print(f"{program}: {doing}", file=sys.stderr, flush=True)
     try:
         yield
