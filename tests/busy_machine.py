@@ -1,8 +1,9 @@
 """What waiting threads cost on a quiet and on a busy machine: ``python tests/busy_machine.py DATA_ROOT``.
 
 OpenMP's threads wait for each other by spinning for a while, then by sleeping. Beside other work a spinning thread
-holds the core that the awaited one needs. libgomp reads GOMP_SPINCOUNT when it is loaded, so each setting is tried in a
-process of its own. Rounds are interleaved: in each, every setting is timed quiet and beside each rival, which is
+holds the core that the awaited one needs. Tried are torch's default, numbers of spins (GOMP_SPINCOUNT), no spinning
+(OMP_WAIT_POLICY=passive), and ``ours``: what runs do, the default unless others want the cores (bench/system/
+waiting.py). Each setting has a process of its own, as libgomp reads its variables when it is loaded. Rounds are interleaved: in each, every setting is timed quiet and beside each rival, which is
 stopped in between. A rival trains as well, with one thread or two, as torch waits by default. Times are means over a
 window, and medians over rounds.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "OMP_NUM_THREADS")
+OURS = "BENCH_TRIAL_OURS"
 WORKS = ("maml", "reptile", "evaluation")
 RIVALS = {"quiet": 0, "one thread": 1, "two threads": 2}
 CORES = 2
@@ -26,8 +28,9 @@ TASKS = 4  # of a piece of evaluation
 
 
 def setting(text: str) -> dict[str, str]:
-    """Return the variables of what is tried: ``default``, ``passive`` or a number of spins."""
-    return {"default": {}, "passive": {"OMP_WAIT_POLICY": "passive"}}.get(text, {"GOMP_SPINCOUNT": text})
+    """Return the variables of what is tried: ``default``, ``ours``, ``passive`` or a number of spins."""
+    known = {"default": {}, "ours": {OURS: "1"}, "passive": {"OMP_WAIT_POLICY": "passive"}}
+    return known.get(text, {"GOMP_SPINCOUNT": text})
 
 
 class Trial:
@@ -35,7 +38,7 @@ class Trial:
 
     def __init__(self, work: str, variables: dict[str, str], root: Path, threads: int = CORES) -> None:
         sys.path.insert(0, str(REPOSITORY))
-        from bench.runs.launch import worker_environment
+        from bench.system.start import worker_environment
 
         ours = {name: v for name, v in (os.environ | worker_environment()).items() if name not in WAITING}
         self.process = subprocess.Popen(
@@ -85,12 +88,16 @@ def pieces(work: str, root: Path, threads: int):
 def work(name: str, root: Path, threads: int) -> None:
     """Be a trial: for each line read, work for so many seconds and say what a piece took."""
     do = pieces(name, root, threads)
+    from bench.system.waiting import Waiting
+
+    waiting = Waiting(threads if OURS in os.environ else 1)
     do()
     print(flush=True)
     for line in sys.stdin:
         began, done = time.perf_counter(), 0
         while not done or time.perf_counter() < began + float(line):
             do()
+            waiting.look()
             done += 1
         print(1000 * (time.perf_counter() - began) / done, flush=True)
 
@@ -99,7 +106,7 @@ def main() -> None:
     """Print a table: milliseconds by work, setting and rival, and their ratios to the default's quiet time."""
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("root", type=Path, metavar="DATA_ROOT", help="where glyphs are prepared, or can be")
-    p.add_argument("--settings", default="default,300,1000,2000,3000,5000,10000,passive")
+    p.add_argument("--settings", default="default,300,3000,10000,30000,100000,passive,ours")
     p.add_argument("--works", default=",".join(WORKS))
     p.add_argument("--rivals", default=",".join(RIVALS))
     p.add_argument("--rounds", type=int, default=5)

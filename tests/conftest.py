@@ -7,9 +7,9 @@ from pathlib import Path
 import coverage
 import pytest
 
-from bench.system.start import waiting
-
-os.environ.update(waiting())  # libgomp reads it when torch loads it; what tests start inherits it
+# Before torch is loaded: tests are many short pieces of work, often beside other work, and none is timed.
+if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+    os.environ["GOMP_SPINCOUNT"] = "300"
 
 import torch
 from commands import start_run

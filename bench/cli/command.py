@@ -20,7 +20,7 @@ from bench.report.write import shown
 from bench.runs.runner import Halted
 from bench.runs.signals import INTERRUPTED
 from bench.system.console import Console, width
-from bench.system.start import heeded, speak_plainly
+from bench.system.start import heeded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -29,7 +29,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     stopping = [number for number in heeded() if number != signal.SIGINT]  # of which Python makes the same
     before = {number: signal.signal(number, signal.default_int_handler) for number in stopping}  # runs have their own
     console = Console()
-    speak_plainly()
     try:
         return _main(argv, console)
     except BenchError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,9 @@ from bench.runs.runner import Halted, Place, run_all
 from bench.runs.signals import INTERRUPTED
 from bench.settings.config import RunConfig
 from bench.system.console import Console
-from bench.system.load import NOTABLE, Others
+from bench.system.load import Others
 from bench.system.text import counted
+from bench.system.waiting import cores, crowded
 
 FAILED = 1
 """Exit status where some run failed."""
@@ -93,11 +93,9 @@ def begun(console: Console, place: Place) -> Callable[[str], None]:
 
 def warn_if_busy(console: Console, others: Others, threads: int) -> None:
     """Warn if others leave fewer cores than the runs have threads."""
-    cores = len(os.sched_getaffinity(0))
-    load = others.load
-    if load is not None and load + min(threads, cores) > cores + NOTABLE:
+    if crowded(load := others.load, threads):
         console.warn(
-            f"this machine is busy (others use {load:.1f} of {counted(cores, 'core')}): runs take longer, and their "
+            f"this machine is busy (others use {load:.1f} of {counted(cores(), 'core')}): runs take longer, and their "
             "times say what the machine gave."
         )
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TextIO
 
 from bench.api import BenchError
+from bench.system.start import speak_plainly
 
 WIDEST = 100
 """Columns that nothing printed goes beyond, however wide the terminal."""
@@ -52,6 +53,7 @@ class Console:
     """Where lines go: stdout, unless it is to be quiet, and the log file, if there is one, with the time in front."""
 
     def __init__(self) -> None:
+        speak_plainly()
         self.quiet = False
         self._log: TextIO | None = None
         self._handlers: list[logging.Handler] = []

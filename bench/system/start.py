@@ -1,4 +1,4 @@
-"""What holds from the first line of a command on, before torch is there: how it waits, stops and speaks.
+"""What holds from the first line of a command on, before torch is there: how it stops and speaks.
 
 Nothing here imports more than the standard library, so that a command says within a second what it is doing.
 """
@@ -20,20 +20,28 @@ URGENT = (signal.SIGINT, signal.SIGTERM)
 STOPPING = (*URGENT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 """What users, terminals and batch systems send to have a command save and leave."""
 
-SPINS = 1000
-_WAITS = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+# glibc gives large blocks back to the system at once and faults every page in again at the next step, which costs a
+# training step up to half of its time; these keep them. Threads that come and go would change the order of sums.
+WORKER_ENVIRONMENT = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_TOP_PAD_": str(2**26),
+    "OMP_DYNAMIC": "FALSE",
+    "MKL_DYNAMIC": "FALSE",
+    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+    "KINETO_LOG_LEVEL": "99",  # the profiler's own log, which calls a machine without a GPU an error
+}
+
 _CHARACTERS = {"±": "+/-", "\N{REPLACEMENT CHARACTER}": "?"}  # others are written as Python escapes them
 _IMPORTED = {"PIL": "pillow"}  # packages that are imported under another name
 _USAGE = 2  # exit status
+_ROOT = Path(__file__).resolve().parents[2]
 
 
-def waiting() -> dict[str, str]:
-    """Return the variables that decide how OpenMP's threads wait for each other, none where the user has decided.
-
-    They spin for a moment, then sleep. libgomp alone would have them spin a hundred times as long: a core is held by a
-    thread that does nothing, and beside other work the thread that all wait for gets none. Results stay the same.
-    """
-    return {} if any(os.environ.get(name) for name in _WAITS) else {"GOMP_SPINCOUNT": str(SPINS)}
+def worker_environment() -> dict[str, str]:
+    """Return what a worker's environment has besides the user's, and the speed comparison has for all alike."""
+    search_path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    return {**WORKER_ENVIRONMENT, "PYTHONPATH": search_path}
 
 
 def heeded() -> tuple[signal.Signals, ...]:
@@ -46,7 +54,7 @@ def requirement(module: str | None) -> str | None:
     """Return the line that says how to get a module that is not there, None if it is none of those we require."""
     name = (module or "").partition(".")[0]
     package = _IMPORTED.get(name, name)
-    file = Path(__file__).resolve().parents[2] / "requirements.txt"
+    file = _ROOT / "requirements.txt"
     with contextlib.suppress(OSError):
         if name and re.search(rf"^{re.escape(package)}\b", file.read_text(encoding="utf-8"), re.MULTILINE):
             return f"the package {package} is not installed; `pip install -r {file.name}` installs it"
@@ -62,7 +70,6 @@ def started(program: str, doing: str = "") -> Iterator[None]:
         doing: what is said of the wait that begins now; nothing is where torch is loaded already.
     """
     speak_plainly()
-    os.environ.update(waiting())  # libgomp reads it when torch loads it
     if doing and sys.modules.get("torch") is None:
         print(f"{program}: {doing}", file=sys.stderr, flush=True)
     try:

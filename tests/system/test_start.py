@@ -9,10 +9,8 @@ import pytest
 from places import REPOSITORY
 
 from bench.check.command import main as check
-from bench.runs.launch import worker_environment
 from bench.runs.signals import forwarding_signals
-from bench.system import start
-from bench.system.start import heeded, requirement, waiting
+from bench.system.start import heeded, requirement
 
 COMMANDS = {
     "run_bench.py": ["run_bench.py", "--list"],
@@ -70,30 +68,6 @@ def test_packages_have_the_names_that_pip_knows():
     assert "package torch is" in requirement("torch.nn.functional")
     assert requirement("tor") is None
     assert requirement(None) is None
-
-
-@pytest.mark.parametrize("name", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
-def test_how_threads_wait_is_the_users_choice(name, monkeypatch):
-    for one in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"):
-        monkeypatch.delenv(one, raising=False)
-    assert waiting() == {"GOMP_SPINCOUNT": str(start.SPINS)}
-    assert worker_environment()["GOMP_SPINCOUNT"] == str(start.SPINS)
-    monkeypatch.setenv(name, "7")
-    assert waiting() == {}
-    assert "GOMP_SPINCOUNT" not in worker_environment()
-
-
-def test_libgomp_has_it_in_commands_and_in_what_they_start():
-    """It says itself what it has read when torch loads it."""
-    code = "from bench.system.start import started\nwith started('x'):\n    import torch"
-    env = {k: v for k, v in os.environ.items() if k not in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**env, "OMP_DISPLAY_ENV": "VERBOSE"}, capture_output=True, text=True,
-        timeout=120, cwd=REPOSITORY,
-    )  # fmt: skip
-    if "GOMP_SPINCOUNT" not in done.stderr:
-        pytest.skip("torch has another OpenMP here")
-    assert f"GOMP_SPINCOUNT = '{start.SPINS}'" in done.stderr
 
 
 def test_signals_that_are_ignored_or_that_others_use_stay_as_they_are():
