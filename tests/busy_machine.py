@@ -2,10 +2,12 @@
 
 OpenMP's threads wait for each other by spinning for a while, then by sleeping. Beside other work a spinning thread
 holds the core that the awaited one needs. Tried are torch's default, numbers of spins (GOMP_SPINCOUNT), no spinning
-(OMP_WAIT_POLICY=passive), and ``ours``: what runs do, the default unless others want the cores (bench/system/
-waiting.py). Each setting has a process of its own, as libgomp reads its variables when it is loaded. Rounds are interleaved: in each, every setting is timed quiet and beside each rival, which is
-stopped in between. A rival trains as well, with one thread or two, as torch waits by default. Times are means over a
-window, and medians over rounds.
+(OMP_WAIT_POLICY=passive), and ``ours``: the default unless others want the cores (bench/system/waiting.py), which is
+what runs do.
+
+Each setting has a process of its own, as libgomp reads its variables when it is loaded. Rounds are interleaved: in
+each, every setting is timed quiet and beside each rival, which is stopped in between. A rival trains as well, with one
+thread or two, as torch waits by default. Times are means over a window, and medians over rounds.
 """
 
 import argparse

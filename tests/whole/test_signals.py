@@ -9,7 +9,7 @@ import pytest
 from commands import SMALL, run_bench, start, table, uncounted, until
 from places import PLUGINS, REPOSITORY
 
-FLAGS = [*SMALL, "--plugin", str(PLUGINS / "troubled.py"), "--algos", "fomaml", "--meta-steps", "400"]
+FLAGS = [*SMALL, "--plugin", str(PLUGINS / "troubled.py"), "--algos", "fomaml", "--meta-steps", "400", "--threads", "1"]
 COMMAND = [sys.executable, str(REPOSITORY / "run_bench.py"), *FLAGS]
 SAME = ("test_acc", "test_acc_transductive", "stream_sha256", "tasks_seen", "run_id", "status")
 
@@ -18,16 +18,16 @@ SAME = ("test_acc", "test_acc_transductive", "stream_sha256", "tasks_seen", "run
 def whole(tmp_path_factory):
     out = tmp_path_factory.mktemp("whole")
     assert run_bench(*FLAGS, "--out", out).returncode == 0
-    return tests_of(out)
+    return ended(out)
 
 
-def tests_of(out):
+def ended(out):
     (row,) = table(out / "summary.csv")
     return {name: row[name] for name in SAME}, (out / "runs" / row["run_id"] / "test_tasks.csv").read_bytes()
 
 
 def continued(out, first):
-    """What the command leaves that goes on, ``first`` being the status of the interrupted one."""
+    """What the command leaves that goes on, ``first`` being the exit status of the interrupted one."""
     assert first == 130
     (row,) = table(out / "summary.csv")
     assert row["status"] == "interrupted"
@@ -35,7 +35,7 @@ def continued(out, first):
     done = run_bench(*FLAGS, "--out", out)
     assert done.returncode == 0, done.stderr
     assert "where it was stopped" in done.stdout
-    return tests_of(out)
+    return ended(out)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_nohup_keeps_a_command_from_hearing_that_its_terminal_has_gone(whole, tm
     os.killpg(process.pid, signal.SIGHUP)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 0, stderr
-    assert tests_of(tmp_path) == whole
+    assert ended(tmp_path) == whole
     lines = stdout.decode("ascii").splitlines()
     (row,) = (line for line in lines if line.startswith("fomaml  "))
     assert row.count("+/-") == 2
