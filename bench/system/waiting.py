@@ -21,6 +21,7 @@ _MAPS = Path("/proc/self/maps")
 _LIBRARY = "libgomp"
 _CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _LOOK_S, _LEAST_S = 1.0, 0.2
+_MOST = 64  # idle threads: libgomp ends a process that may not have so many
 
 
 def crowded(load: float | None, threads: int) -> bool:
@@ -48,7 +49,8 @@ class Waiting:
         self._due = time.monotonic() + _LEAST_S
         self._idle: _IdleTeam | None = None
         chosen = any(os.environ.get(name) for name in _CHOSEN)
-        self._library = _libgomp() if threads > 1 and not chosen else None
+        self._size = max(2, cores() + 2 - threads)  # which makes them one more than there are cores
+        self._library = _libgomp() if threads > 1 and not chosen and self._size <= _MOST else None
 
     @property
     def asleep(self) -> bool:
@@ -62,7 +64,7 @@ class Waiting:
         crowd, self._others = crowded(self._others.load, self.threads), Others()
         self._due = time.monotonic() + _LOOK_S
         if crowd and self._idle is None:
-            self._idle = _IdleTeam(self._library, max(2, cores() + 2 - self.threads))
+            self._idle = _IdleTeam(self._library, self._size)
         elif not crowd:
             self.close()
 
@@ -96,10 +98,11 @@ class _IdleTeam:
 
 
 def _libgomp() -> ctypes.CDLL | None:
-    """Return the library that this process has loaded, None where it has none, or several."""
+    """Return torch's own, or the only one that this process has loaded; None where it has none."""
     try:
         paths = {line.split(maxsplit=5)[-1].strip() for line in _MAPS.read_text().splitlines() if _LIBRARY in line}
-        library = ctypes.CDLL(paths.pop()) if len(paths) == 1 else None
+        found = [path for path in paths if "/torch/" in path] or list(paths)
+        library = ctypes.CDLL(found[0]) if len(found) == 1 else None
         return library if hasattr(library, "GOMP_parallel") else None
     except OSError:
         return None
