@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -47,7 +48,11 @@ def test_threads_sleep_while_others_want_the_cores_and_not_after(machine):
         assert threads.asleep == asleep, "it looks once a second"
         assert (held() > cores()) >= asleep
     threads.close()
-    assert held() <= before
+    for _ in range(200):  # libgomp's threads leave a little after theirs
+        if held() <= before:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"{held()} threads, {before} before")
 
 
 @pytest.mark.parametrize(("name", "threads"), [*((name, 2) for name in CHOSEN), ("BENCH_NOTHING", 1)])
