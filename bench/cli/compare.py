@@ -82,8 +82,8 @@ def get_ready(configs: Sequence[RunConfig], place: Place, console: Console, othe
     if place.jobs > 1:
         threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
         console.say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
-    console.doing("loading what runs need")
-    launch.prepare()
+    with console.doing("loading what runs need"):
+        launch.prepare()
 
 
 def begun(console: Console, place: Place) -> Callable[[str], None]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import os
 import tempfile
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +45,13 @@ def plan(
     args: argparse.Namespace,
     place: Place,
     warn: Callable[[str], None] = lambda line: None,
-    doing: Callable[[str], None] = lambda line: None,
+    doing: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> tuple[Request, list[RunConfig]]:
     """Return what is asked for and the configuration of every run, all checked before anything is trained.
 
     Args:
         warn: called with lines that the user should read.
-        doing: called with a line on what takes a while, before it does.
+        doing: called with a line on what may take a while; entered for as long as it takes.
     Raises:
         BenchError: an unknown name, a value out of range, missing or damaged data, no GPU where one is asked for.
     """
@@ -71,12 +73,12 @@ def plan(
             configs.append(resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets))
             told += untold(protocol, configs[-1], {*flags, *(o.name for o in asked.sets if o.algo in (None, algo))})
     check_taken(asked.sets, configs)
-    doing(f"looking for the data set {args.dataset}")
-    source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
-    doing(f"trying {counted(len(algos), 'algorithm')} on two small tasks of {source.name}")
+    with doing(f"reading the data set {args.dataset}"):
+        source = load_data(args.dataset, place.data_root, place.out / "cache", warn)
     code = data_code(source)
     configs = [dataclasses.replace(config, dataset=source.name, data_code=code) for config in configs]
-    told += check(configs, source, unfinished(args, place.out, source.sha256))
+    with doing(f"trying {counted(len(algos), 'algorithm')} on two small tasks of {source.name}"):
+        told += check(configs, source, unfinished(args, place.out, source.sha256))
     for line in dict.fromkeys(told):  # now: what is wrong is told alone
         warn(line)
     asked = dataclasses.replace(asked, data_sha256=source.sha256)

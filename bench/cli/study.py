@@ -37,8 +37,8 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     others = Others()
     asked = request(args, place)
     chosen.configs(asked)  # whatever is wrong with the request comes before the data is looked for
-    console.doing(f"looking for the data set {chosen.dataset or args.dataset}")
-    source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn)
+    with console.doing(f"reading the data set {chosen.dataset or args.dataset}"):
+        source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn)
     asked = dataclasses.replace(asked, dataset=source.name, data_code=data_code(source))
     place = dataclasses.replace(place, data_sha256=source.sha256)
     configs = chosen.configs(asked)

@@ -10,7 +10,8 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -19,6 +20,8 @@ from bench.system.start import speak_plainly
 
 WIDEST = 100
 """Columns that nothing printed goes beyond, however wide the terminal."""
+
+MOMENT_S = 2.0
 
 _STYLES = {"best": "\033[1;32m", "warning": "\033[1;33m"}
 _END = "\033[0m"
@@ -102,11 +105,22 @@ class Console:
         if not self.quiet and not sys.stdout.isatty():
             print(line, flush=True)
 
-    def doing(self, line: str) -> None:
-        """Say on stderr what is to be waited for before the first run, which is on the results' way nowhere."""
-        self.log(line)
-        if not self.quiet:
-            print(line, file=sys.stderr, flush=True)
+    @contextlib.contextmanager
+    def doing(self, line: str) -> Iterator[None]:
+        """Say on stderr what is being waited for, if that takes more than a moment."""
+
+        def speak() -> None:
+            self.log(line)
+            if not self.quiet:
+                print(line, file=sys.stderr, flush=True)
+
+        timer = threading.Timer(MOMENT_S, speak)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def warn(self, line: str) -> None:
         """Print a warning that cannot be missed, even if all else is quiet."""
