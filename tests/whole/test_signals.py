@@ -65,7 +65,7 @@ def test_signals_to_the_whole_group_save_its_run(whole, tmp_path):
 
 def test_nohup_keeps_a_command_from_hearing_that_its_terminal_has_gone(whole, tmp_path):
     """On a terminal of ASCII letters, where a table is as wide as its rule in these letters."""
-    ascii_only = uncounted(OMP_NUM_THREADS="1", LANG="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii", COLUMNS="80")
+    ascii_only = uncounted(OMP_NUM_THREADS="1", LANG="C", PYTHONUTF8="0", PYTHONIOENCODING="ascii", COLUMNS="100")
     process = subprocess.Popen(
         ["sh", "-c", 'trap "" HUP; exec "$@"', "sh", *COMMAND, "--out", tmp_path], start_new_session=True,
         env=ascii_only, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
