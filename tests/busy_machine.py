@@ -48,6 +48,7 @@ class Trial:
             [sys.executable, __file__, str(root), "--work", work, "--threads", str(threads)],
             env=ours | variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
+        self.process.stdout.readline()  # it is ready: several at once would get in each other's way
 
     def tell(self, text: str) -> None:
         """Have it work for so many seconds."""
@@ -124,34 +125,50 @@ def main() -> None:
     settings, works, names = a.settings.split(","), a.works.split(","), a.rivals.split(",")
     rivals = {name: Trial("maml", {}, a.root, RIVALS[name]) for name in names if RIVALS[name]}
     trials = {(w, s): Trial(w, setting(s), a.root) for w in works for s in settings}
-    for trial in (*rivals.values(), *trials.values()):
-        trial.process.stdout.readline()
     for rival in rivals.values():
         rival.process.send_signal(signal.SIGSTOP)
         rival.tell("1e9")
     began, rounds = time.monotonic(), 0
     took: dict[tuple[str, str, str], list[float]] = {}
-    while rounds < a.rounds and time.monotonic() < began + a.limit:
-        rounds += 1
-        for name in names:
-            if rival := rivals.get(name):
-                rival.process.send_signal(signal.SIGCONT)
-            for (w, s), trial in trials.items():
-                if s == "ours":
-                    trial.ask(str(SETTLE_S))
-                took.setdefault((w, s, name), []).append(trial.ask(str(a.seconds)))
-            if rival:
-                rival.process.send_signal(signal.SIGSTOP)
-    for process in [t.process for t in (*trials.values(), *rivals.values())]:
-        process.kill()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        while rounds < a.rounds and time.monotonic() < began + a.limit:
+            measure(trials, rivals, names, a.seconds, took)
+            rounds += 1
+    except KeyboardInterrupt:
+        print("interrupted")
+    finally:
+        for process in [t.process for t in (*trials.values(), *rivals.values())]:
+            process.kill()
+        show(took, rounds)
+
+
+def measure(
+    trials: dict[tuple[str, str], Trial], rivals: dict[str, Trial], names: list[str], seconds: float, took: dict
+) -> None:
+    """Do a round: time every trial quiet, and beside each rival."""
+    for name in names:
+        if rival := rivals.get(name):
+            rival.process.send_signal(signal.SIGCONT)
+        for (work, tried), trial in trials.items():
+            if tried == "ours":
+                trial.ask(str(SETTLE_S))
+            took.setdefault((work, tried, name), []).append(trial.ask(str(seconds)))
+        if rival:
+            rival.process.send_signal(signal.SIGSTOP)
+
+
+def show(took: dict[tuple[str, str, str], list[float]], rounds: int) -> None:
+    """Print medians, and their ratios to the first setting's first column."""
     found = {key: statistics.median(values) for key, values in took.items()}
     print(f"{rounds} rounds")
-    for w in works:
-        print(f"\n{w:22}" + "".join(f"{name:>22}" for name in names))
-        for s in settings:
-            base = found[w, settings[0], names[0]]
-            cells = (f"{found[w, s, name]:8.1f} ms{found[w, s, name] / base:7.2f}" for name in names)
-            print(f"  {s:20}" + "".join(f"{cell:>22}" for cell in cells))
+    for work in dict.fromkeys(key[0] for key in found):
+        tried, names = ([*dict.fromkeys(key[i] for key in found if key[0] == work)] for i in (1, 2))
+        print(f"\n{work:22}" + "".join(f"{name:>22}" for name in names))
+        for one in tried:
+            values = [found.get((work, one, name), float("nan")) for name in names]
+            cells = (f"{value:8.1f} ms{value / found[work, tried[0], names[0]]:7.2f}" for value in values)
+            print(f"  {one:20}" + "".join(f"{cell:>22}" for cell in cells))
 
 
 if __name__ == "__main__":
