@@ -2,7 +2,10 @@
 
 import sys
 
-from bench.cli.adapt import main
+from bench.system.start import started
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with started("bench.adapt", "loading torch"):
+        from bench.cli.adapt import main
+
+        sys.exit(main())

@@ -2,7 +2,10 @@
 
 import sys
 
-from bench.cli.contact_sheet import main
+from bench.system.start import started
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with started("bench.contact_sheet", "loading torch"):
+        from bench.cli.contact_sheet import main
+
+        sys.exit(main())

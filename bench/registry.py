@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from bench.api import Backbone, BenchError, Dataset, MetaAlgorithm
+from bench.system.start import requirement
 
 T = TypeVar("T")
 
@@ -248,7 +249,8 @@ def load_package(package_name: str) -> None:
         except BenchError:
             raise
         except RAISED as error:  # somebody's file dropped in may raise anything
-            raise BenchError(f"module {name} failed on import: {said(error)}") from error
+            needed = requirement(error.name) if isinstance(error, ModuleNotFoundError) else None
+            raise BenchError(f"module {name} failed on import: {needed or said(error)}") from error
 
 
 def load_plugin(path: Path) -> ModuleType:

@@ -2,7 +2,10 @@
 
 import sys
 
-from bench.cli.verify import main
+from bench.system.start import started
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with started("bench.verify", "loading torch"):
+        from bench.cli.verify import main
+
+        sys.exit(main())

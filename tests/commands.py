@@ -12,14 +12,15 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest.mock
 from pathlib import Path
 
 from places import PLUGINS, REPOSITORY
 
-from bench.runs import launch
 from bench.system import forked
 from bench.system.forked import Forked
+from bench.system.start import worker_environment
 
 SMALL = [
     *("--plugin", str(PLUGINS / "toy_data.py"), "--dataset", "toy", "--backbone", "one-layer", "--device", "cpu"),
@@ -77,7 +78,14 @@ def _forked(kind, asked, *files):
 def prepare():
     """Have all that commands and runs need imported by the process that they are forked from."""
     path = os.pathsep.join([str(REPOSITORY / "tests"), str(REPOSITORY)])
-    forked.prepare(["forked_child"], launch.WORKER_ENVIRONMENT | {"PYTHONPATH": path})
+    forked.prepare(["forked_child"], worker_environment() | {"PYTHONPATH": path})
+
+
+def until(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "nothing happened"
+        time.sleep(0.02)
 
 
 def table(path):

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import coverage
 import pytest
+
+# Before torch is loaded: tests are many short pieces of work, often beside other work, and none is timed.
+if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
+    os.environ["GOMP_SPINCOUNT"] = "300"
+
 import torch
 from commands import start_run
 from pictures import small

@@ -17,6 +17,7 @@ import bench.cli.command  # noqa: F401
 import run_bench
 from bench.report.drawing import pictures
 from bench.runs import launch
+from bench.system.start import STOPPING
 
 
 def main(text):
@@ -32,7 +33,7 @@ def command(asked):
     """Be a command: its runs are forked from it, and pictures drawn only where that was asked for."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     sys.stdout, sys.stderr = (open(n, "w", buffering=1, closefd=False) for n in (1, 2))  # noqa: SIM115
     if asked["env"] is not None:
         os.environ.clear()

@@ -13,6 +13,7 @@ import numpy as np
 
 from bench.records.columns import MODES
 from bench.records.run import Run
+from bench.system.load import NOTABLE
 
 _MACHINE = ("device", "device_name", "threads")
 
@@ -100,6 +101,22 @@ class Arm:
         """Return the half-width over tasks of ``mean``: seeds have different tasks, so that variances add up."""
         values = self.values(f"{column}_ci95")
         return math.hypot(*values) / len(values) if values else math.nan
+
+    @property
+    def beside(self) -> int:
+        """The most other runs of this harness that were under way beside one of its runs, 0 if none is known."""
+        return round(max(self.values("beside"), default=0.0))
+
+    @property
+    def load(self) -> float:
+        """The most cores that others used beside one of its runs; 0 where that was the machine's own life."""
+        most = max(self.values("load"), default=0.0)
+        return most if most >= NOTABLE else 0.0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether its times were measured beside other runs or other work."""
+        return bool(self.beside or self.load)
 
 
 def arms(runs: Iterable[Run]) -> list[Arm]:

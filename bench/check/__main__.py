@@ -2,6 +2,9 @@
 
 import sys
 
-from bench.check.command import main
+from bench.system.start import started
 
-sys.exit(main())
+with started("bench.check", "loading torch"):
+    from bench.check.command import main
+
+    sys.exit(main())

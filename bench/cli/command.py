@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
@@ -20,16 +19,15 @@ from bench.report.write import shown
 from bench.runs.runner import Halted
 from bench.runs.signals import INTERRUPTED
 from bench.system.console import Console, folded
+from bench.system.start import heeded
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status of SPEC 1."""
     argv = sys.argv[1:] if argv is None else list(argv)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # runs have handlers of their own
+    stopping = [number for number in heeded() if number != signal.SIGINT]  # of which Python makes the same
+    before = {number: signal.signal(number, signal.default_int_handler) for number in stopping}  # runs have their own
     console = Console()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that cannot be shown costs no result
     try:
         return _main(argv, console)
     except BenchError as error:
@@ -51,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     finally:
         console.close()
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _drop_output() -> None:

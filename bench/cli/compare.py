@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from bench.api import BenchError
 from bench.cli import configfile
 from bench.cli.arguments import arguments, place_of
 from bench.cli.flags import parser
-from bench.cli.plan import plan, unfinished
+from bench.cli.plan import plan, stated_s, unfinished
 from bench.records.run import Run
 from bench.registry import unknown
 from bench.report.tables import tensorboard
@@ -25,7 +24,9 @@ from bench.runs.runner import Halted, Place, run_all
 from bench.runs.signals import INTERRUPTED
 from bench.settings.config import RunConfig
 from bench.system.console import Console
+from bench.system.load import Others
 from bench.system.text import counted
+from bench.system.waiting import cores, crowded
 
 FAILED = 1
 """Exit status where some run failed."""
@@ -47,10 +48,11 @@ def comparison(args: argparse.Namespace, place: Place, console: Console) -> tupl
             for run in results.runs:
                 after_run(run)
         return 0, results
-    asked, configs = plan(args, place, console.warn)
-    place = dataclasses.replace(place, data_sha256=asked.data_sha256)
+    others = Others()
+    asked, configs = plan(args, place, console.warn, console.doing)
+    place = dataclasses.replace(place, data_sha256=asked.data_sha256, stated_s=stated_s(asked, configs))
     configfile.save(args, place, configfile.resolved(args, asked, configs))
-    get_ready([c for c in configs if unfinished(args, place.out, asked.data_sha256)(c)], place, console)
+    get_ready([c for c in configs if unfinished(args, place.out, asked.data_sha256)(c)], place, console, others)
     status = run_all(configs, place, args.fresh, console.say, None, begun(console, place), after_run)
     with tables(after_runs=True):
         results = write_report(place.out)
@@ -66,19 +68,22 @@ def with_lost(status: int, configs: Iterable[RunConfig], runs: Iterable[Run], co
     return FAILED
 
 
-def get_ready(configs: Sequence[RunConfig], place: Place, console: Console) -> None:
+def get_ready(configs: Sequence[RunConfig], place: Place, console: Console, others: Others) -> None:
     """Say what will show in the times of the runs to be made, and have what they need imported.
 
+    Args:
+        others: opened when the command was begun.
     Raises:
         OSError: no process can be made.
     """
     if not configs:
         return
-    warn_if_busy(console)
+    warn_if_busy(console, others, place.jobs * max(config.threads or 1 for config in configs))
     if place.jobs > 1:
         threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
         console.say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
-    launch.prepare()
+    with console.doing("loading what runs need"):
+        launch.prepare()
 
 
 def begun(console: Console, place: Place) -> Callable[[str], None]:
@@ -86,12 +91,13 @@ def begun(console: Console, place: Place) -> Callable[[str], None]:
     return console.say if place.jobs > 1 else console.note
 
 
-def warn_if_busy(console: Console) -> None:
-    """Warn if other work on this machine will show in the times."""
-    cores = len(os.sched_getaffinity(0))
-    if (load := os.getloadavg()[0]) > cores:
-        where = f"load {load:.1f} on {counted(cores, 'core')}"
-        console.warn(f"this machine is busy ({where}): times measured now will mean little.")
+def warn_if_busy(console: Console, others: Others, threads: int) -> None:
+    """Warn if others leave fewer cores than the runs have threads."""
+    if crowded(load := others.load, threads):
+        console.warn(
+            f"this machine is busy (others use {load:.1f} of {counted(cores(), 'core')}): runs take longer, and their "
+            "times say what the machine gave."
+        )
 
 
 @contextlib.contextmanager

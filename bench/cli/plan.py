@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import itertools
 import os
 import tempfile
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +36,22 @@ from bench.settings.protocols import (
     resolve,
 )
 from bench.studies.study import Request
+from bench.system.text import counted
 from bench.system.untrusted import check_inside
 from bench.tasks.data import AUTO, load_data
 
 
 def plan(
-    args: argparse.Namespace, place: Place, warn: Callable[[str], None] = lambda line: None
+    args: argparse.Namespace,
+    place: Place,
+    warn: Callable[[str], None] = lambda line: None,
+    doing: Callable[[str], AbstractContextManager[object]] = contextlib.nullcontext,
 ) -> tuple[Request, list[RunConfig]]:
     """Return what is asked for and the configuration of every run, all checked before anything is trained.
 
+    Args:
+        warn: called with lines that the user should read.
+        doing: called with a line on what may take a while; entered for as long as it takes.
     Raises:
         BenchError: an unknown name, a value out of range, missing or damaged data, no GPU where one is asked for.
     """
@@ -64,12 +73,14 @@ def plan(
             configs.append(resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets))
             told += untold(protocol, configs[-1], {*flags, *(o.name for o in asked.sets if o.algo in (None, algo))})
     check_taken(asked.sets, configs)
-    source = load_data(args.dataset, place.data_root, place.out / "cache", warn, configs[0].dataset_options)
+    with doing(f"reading the data set {args.dataset}"):
+        source = load_data(args.dataset, place.data_root, place.out / "cache", warn, configs[0].dataset_options)
     code = data_code(source)
     configs = [dataclasses.replace(config, dataset=source.name, data_code=code) for config in configs]
     given = {*asked.flags, *(override.name for override in asked.sets)}
     configs = [_unturned(config, source, given, told) for config in configs]
-    told += check(configs, source, unfinished(args, place.out, source.sha256))
+    with doing(f"trying {counted(len(algos), 'algorithm')} on two small tasks of {source.name}"):
+        told += check(configs, source, unfinished(args, place.out, source.sha256))
     for line in dict.fromkeys(told):  # now: what is wrong is told alone
         warn(line)
     asked = dataclasses.replace(asked, data_sha256=source.sha256)
@@ -95,6 +106,12 @@ def _unturned(config: RunConfig, source: TaskSource, given: Collection[str], tol
                 f" is none: a turned picture is no new class there. --{name.replace('_', '-')} decides"
             )
     return dataclasses.replace(config, **changed)
+
+
+def stated_s(asked: Request, configs: Sequence[RunConfig]) -> float | None:
+    """Return how long the protocol says that each run takes; None where it does not, or where the user changes it."""
+    changed = asked.sets or {*asked.given} - {"kernels", "seed"} or asked.device != "cpu" or not configs
+    return None if changed else load_protocol(configs[0].protocol).run_s
 
 
 def untold(protocol: Protocol, config: RunConfig, given: Collection[str]) -> list[str]:

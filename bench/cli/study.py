@@ -16,6 +16,7 @@ from bench.runs.runner import Place, run_all
 from bench.settings.code import data_code
 from bench.studies.study import STUDIES
 from bench.system.console import Console
+from bench.system.load import Others
 from bench.system.locks import tables_turn
 from bench.system.untrusted import check_inside
 from bench.tasks.data import AUTO, load_data
@@ -33,9 +34,11 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     check_inside(place.out, [f"study-{args.study}"])
     place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
     after_run = tensorboard.writer(place.out) if args.tensorboard else None
+    others = Others()
     asked = request(args, place)
     options = chosen.configs(asked)[0].dataset_options  # so what is wrong with the request comes before the data
-    source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn, options)
+    with console.doing(f"reading the data set {chosen.dataset or args.dataset}"):
+        source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn, options)
     asked = dataclasses.replace(asked, dataset=source.name, data_code=data_code(source))
     place = dataclasses.replace(place, data_sha256=source.sha256)
     configs = chosen.configs(asked)
@@ -45,7 +48,7 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     status = 0
     if not args.report:
         configfile.save(args, place, configfile.as_given(args, asked))
-        get_ready([c for c in configs if due(c)], place, console)
+        get_ready([c for c in configs if due(c)], place, console, others)
         status = run_all(configs, place, args.fresh, console.say, chosen.line, begun(console, place), after_run)
     with tables(after_runs=not args.report), tables_turn(place.out):
         runs = {run.row.run_id: run for run in load_runs(place.out)}

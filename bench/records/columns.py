@@ -88,6 +88,7 @@ class SummaryRow(Columns):
     code: str | None = later_column()
     data_code: str | None = later_column()
     results: int | None = later_column()
+    load: float | None = later_column()
 
     def __post_init__(self) -> None:
         if self.status not in STATUS:

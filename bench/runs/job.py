@@ -36,6 +36,12 @@ class Job:
     """What gets warnings besides stderr, and how far the run is."""
     quiet: bool = False
     """Whether only warnings and errors are wanted."""
+    to_come: int | None = None
+    """How many runs will follow those under way; None where it is not this run that says how long all will take."""
+    jobs: int = 1
+    """How many runs are under way at once."""
+    stated_s: float | None = None
+    """How long the protocol says that a run takes (``Protocol.run_s``)."""
 
     @property
     def folder(self) -> Path:

@@ -7,7 +7,6 @@ machines say, has to offer no more than that.
 from __future__ import annotations
 
 import dataclasses
-import os
 import subprocess
 import time
 from collections.abc import Collection, Sequence
@@ -20,32 +19,14 @@ from bench.runs.signals import INTERRUPTED, Forwarding, Worker, ending
 from bench.system import forked
 from bench.system.forked import Forked
 from bench.system.locks import Lock
-from bench.system.machine import ROOT
+from bench.system.start import worker_environment
 
 WORKER, PROFILER = "bench.runs.worker", "bench.runs.profile"
 GRACE_S = 10.0  # for a process that was told to leave
 INTERRUPT_S = 30.0  # for one that a signal told so: schedulers kill all of us not much later
 
-# glibc gives large blocks back to the system at once and faults every page in again at the next step, which costs a
-# training step up to half of its time; these keep them. Threads that come and go would change the order of sums.
-WORKER_ENVIRONMENT = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_TOP_PAD_": str(2**26),
-    "OMP_DYNAMIC": "FALSE",
-    "MKL_DYNAMIC": "FALSE",
-    "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-    "KINETO_LOG_LEVEL": "99",  # the profiler's own log, which calls a machine without a GPU an error
-}
-
 # Everybody's: files of plugins, those of this repository among them, are imported by each run, as they are then.
 _PRELOADED = ("bench.runs.worker", "bench.runs.profile", "higher", "torchvision.datasets.omniglot", "PIL.Image")
-
-
-def worker_environment() -> dict[str, str]:
-    """Return what a worker's environment has besides the user's."""
-    search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
-    return {**WORKER_ENVIRONMENT, "PYTHONPATH": search_path}
 
 
 def prepare() -> None:

@@ -117,4 +117,5 @@ def _training_facts(config: RunConfig, training: Training) -> dict[str, Any]:
         "step_mode": training.mode if memory else None,
         "oom_retries": progress.oom_retries,
         "beside": progress.beside,
+        "load": progress.load,
     }

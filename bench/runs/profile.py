@@ -24,6 +24,7 @@ from bench.runs.signals import UNWRITABLE
 from bench.runs.trace import CAPTURED, PHASES, REST, WINDOW, Cost, Summary, summarise
 from bench.runs.worker import set_up
 from bench.system.files import write_atomic
+from bench.system.start import STOPPING
 from bench.system.text import markdown_table, number
 from bench.training.checkpoint import CHECKPOINT_FILE
 from bench.training.clocks import now
@@ -47,7 +48,7 @@ class _Done(Exception):
 def main(text: str) -> int:
     """Profile the run of a job and write its folder; returns the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # there is nothing to save
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # the runner blocks them
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the runner blocks them
     job = Job.from_json(text)
     for path in job.plugins:
         load_plugin(path)

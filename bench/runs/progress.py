@@ -13,12 +13,15 @@ from tqdm import tqdm
 
 from bench.records.run import RUN_FILE, Run
 from bench.runs.job import Job
+from bench.settings.config import RunConfig
 from bench.system.console import Console, duration, one_line
 from bench.system.locks import Owner
 from bench.system.text import pace, shortened
 from bench.training.checkpoint import Progress
+from bench.training.evaluate import ADAPTATION_STEPS
 
 PULSE_S = 60.0
+FIRST_S = 5.0  # of training, after which it shows how long all will take
 BAR = "{desc} {percentage:3.0f}% |{bar}| {pace}, {remaining} left{told}"
 _REST = len(" 100% || 99.9 steps/s, 10:00:00 left")  # what stands around the name and the cells, at its longest
 _CELLS = 20  # that a bar has at least, for which its text makes room
@@ -143,24 +146,76 @@ class _Bar(tqdm):
 
 
 class Pulse:
-    """Says how far training is, at most once a minute: a log needs that, on a terminal a bar does it."""
+    """Says how long the command will take once training has shown it, then how far training is, once a minute.
 
-    def __init__(self, job: Job, console: Console, progress: Progress) -> None:
-        self._name, self._total = job.told, job.config.meta_steps
-        self._console, self._progress = console, progress
-        self._from, self._began = progress.meta_step, time.monotonic()
-        self._due = self._began + PULSE_S
+    A log needs the latter; on a terminal a bar does it.
+    """
 
-    def look(self) -> None:
-        """Say it if it is time."""
+    def __init__(self, job: Job, console: Console, progress: Progress, shown: tqdm) -> None:
+        self._job, self._console, self._progress, self._shown = job, console, progress, shown
+        self._last = time.monotonic()
+        self._due = self._last + PULSE_S
+        self._in_a_row = False  # what comes after a validation, or first of all, is a step that warms up
+        self._steps, self._took_s = 0, 0.0
+        self._told = job.to_come is None
+
+    def look(self, steps: int) -> None:
+        """Count the meta-steps since the last look, 0 of them in a validation, and speak if it is time."""
         now, done = time.monotonic(), self._progress.meta_step
-        if now < self._due or done == self._from:
+        if steps and self._in_a_row:
+            self._steps, self._took_s = self._steps + steps, self._took_s + now - self._last
+        self._last, self._in_a_row = now, steps > 0
+        if not self._took_s:
+            return
+        rate = self._steps / self._took_s
+        training = (self._job.config.meta_steps - done) / rate
+        if not self._told and self._took_s >= FIRST_S:
+            self._told = True
+            with self._shown.external_write_mode(file=sys.stderr):
+                self._whole(now - self._job.launched, training + evaluation_left(self._job.config, self._progress))
+        if now < self._due:
             return
         self._due = now + PULSE_S
-        rate = (done - self._from) / (now - self._began)
-        parts = [f"{done:,} of {self._total:,} meta-steps", pace(rate, "step"), so_far(self._progress)]
-        left = f"about {duration((self._total - done) / rate)} of training left"
-        self._console.note(f"{self._name}: {', '.join(filter(None, parts))}, {left}")
+        total = self._job.config.meta_steps
+        parts = [f"{done:,} of {total:,} meta-steps", pace(rate, "step"), so_far(self._progress)]
+        left = f"about {duration(training)} of training left"
+        self._console.note(f"{self._job.told}: {', '.join(filter(None, parts))}, {left}")
+
+    def _whole(self, gone: float, left: float) -> None:
+        """Say how long the command will take if its further runs take as long as this one."""
+        job = self._job
+        assert job.to_come is not None, "who asks has looked"
+        whole = left + (gone + left) * job.to_come / job.jobs
+        self._console.say(f"{job.told}: about {duration(whole)} left for the whole command, evaluation included")
+        stated = (job.stated_s or 0.0) * (1 + job.to_come / job.jobs)
+        if stated and gone + whole > 2 * stated:
+            self._console.warn(
+                f"this command will take about {duration(gone + whole)} in all. Its protocol says {duration(stated)} on"
+                " 2 quiet CPU cores: this machine is slower, or other work is on its cores."
+            )
+
+
+def evaluation_left(config: RunConfig, progress: Progress) -> float:
+    """Return about how long a run's validations and its test still take, judged by its validations so far.
+
+    Work is counted in images that go through the network once; an adaptation step takes each support image three
+    times. Plain answers take the support set through it again for every query.
+    """
+    if not progress.curve:
+        return 0.0
+    support, queries = config.n_way * config.k_shot, config.n_way * config.eval_k_query
+    known = config.hyperparameters.get("inner_steps") or 0
+    steps = known if config.eval_inner_steps is None else config.eval_inner_steps
+
+    def task(steps: int, together: int, alone: int) -> int:
+        return 3 * support * steps + queries * (together + alone * (support + 1))
+
+    validation = config.val_tasks * task(steps, 1, 0)
+    test = config.test_tasks * task(steps, 2, 2)  # before adaptation and after it
+    points = len(ADAPTATION_STEPS)
+    followed = min(config.adaptation_tasks, config.test_tasks) * task(max(ADAPTATION_STEPS), points, points)
+    each = progress.eval_s / len(progress.curve)
+    return each * (config.val_points + 1 - len(progress.curve) + (test + followed) / validation)
 
 
 def so_far(progress: Progress) -> str:

@@ -57,6 +57,8 @@ class Place:
     """What gets the warnings of runs, besides stderr."""
     data_sha256: str = ""
     """Of the data that the runs are made on: finished runs on other data of that name are not theirs."""
+    stated_s: float | None = None
+    """How long the protocol says that each run takes; None where it does not, or where settings are others."""
 
 
 def run_all(
@@ -116,6 +118,7 @@ class _Comparison:
         self.began = _now()
         self.failed = False
         self._next_look = 0.0
+        self._told = False  # whether a run has been given to tell how long all will take
 
     def run(self) -> int:
         """Return the exit status."""
@@ -190,11 +193,19 @@ class _Comparison:
         job = Job(
             item.config, p.out, p.data_root, p.plugins, p.command, _now(), time.monotonic(),
             bars=p.bars and p.jobs == 1, place=self.reports.place_of(item.number),
-            log_file=p.log_file, quiet=not p.bars,
+            log_file=p.log_file, quiet=not p.bars, to_come=self._to_come(module), jobs=p.jobs, stated_s=p.stated_s,
         )  # fmt: skip
         self.active[item] = Launch(job, lock, self.signals, p.run_timeout_s, module)
         if module == WORKER:
             self.reports.started(item.number, job.told)
+
+    def _to_come(self, module: str) -> int | None:
+        """Return how many runs will be begun after those that can be under way with this one; None once told."""
+        if self._told or module != WORKER:
+            return None
+        self._told = True
+        due = [i for i in self.todo if self.fresh or finished(i.folder, self.place.data_sha256) is None]
+        return max(0, len(due) - (self.place.jobs - 1))
 
     def _after(self, item: _Item, launch: Launch, code: int) -> None:
         """Record how a process ended, and go on to the run's profile if one is wanted; else let the run go."""

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
+from bench.system.start import STOPPING, URGENT, heeded
+
 INTERRUPTED = 130  # exit status, as a shell reports SIGINT
 UNWRITABLE = 74  # exit status of a worker that cannot write its record (EX_IOERR)
 
@@ -40,17 +42,20 @@ class Worker(Protocol):
 
 
 class Forwarding:
-    """Hands SIGINT and SIGTERM to all workers, which save and leave; a second one ends them at once.
+    """Hands what is to stop us to all workers, which save and leave; a second SIGINT or SIGTERM ends them at once.
 
-    A process inherits which signals are blocked, so a worker starts with these two blocked and lets them in when it can
+    Batch systems announce the end by one signal, or several, and then send SIGTERM. So no other signal is a second one.
+
+    A process inherits which signals are blocked, so a worker starts with these blocked and lets them in when it can
     answer them (``Stop``): Python would lose one that comes while it imports.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = STOPPING
 
     def __init__(self) -> None:
-        self._handed: dict[Worker, int] = {}  # how many of the signals that came each has been handed
-        self._came: list[int] = []
+        self._handed: dict[Worker, int] = {}  # how many of the signals to hand on each has been handed
+        self._came: list[int] = []  # of which each worker is handed its own
+        self._urgent = 0
 
     @property
     def stopped(self) -> bool:
@@ -81,7 +86,11 @@ class Forwarding:
 
     def on_signal(self, number: int, frame: FrameType | None = None) -> None:
         """Hand on the first signal, and kill at the second: no handler of Python's runs in the middle of a kernel."""
-        self._came.append(number)
+        self._urgent += number in URGENT
+        if not self._came:
+            self._came.append(number)
+        elif number in URGENT and self._urgent > 1:
+            self._came.append(signal.SIGKILL)
         self._hand_on()
 
     def _hand_on(self) -> None:
@@ -89,17 +98,17 @@ class Forwarding:
         for worker in list(self._handed):
             while (place := self._handed[worker]) < len(self._came):
                 self._handed[worker] = place + 1
-                worker.send_signal(signal.SIGKILL if place else self._came[place])
+                worker.send_signal(self._came[place])
 
 
 @contextmanager
 def forwarding_signals() -> Iterator[Forwarding]:
-    """Let SIGINT and SIGTERM go to the workers that are started meanwhile; put everything back at the end.
+    """Let what is to stop us go to the workers that are started meanwhile; put everything back at the end.
 
     Python hands signals to its main thread alone: elsewhere, say in a thread of a notebook, they go where they went.
     """
     forwarding = Forwarding()
-    ours = forwarding.SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    ours = heeded() if threading.current_thread() is threading.main_thread() else ()
     before = {number: signal.signal(number, forwarding.on_signal) for number in ours}
     try:
         yield forwarding
@@ -113,19 +122,22 @@ class Interrupted(Exception):
 
 
 class Stop:
-    """Turns the first SIGINT or SIGTERM into Interrupted at the next whole state, the second into an exit at once."""
+    """Turns a signal into Interrupted at the next whole state, a second SIGINT or SIGTERM into an exit at once."""
 
     def __init__(self) -> None:
         self.asked = False
+        self._urgent = 0
         self._parent, self._runner = os.getppid(), select.poll()
         if (runner := multiprocessing.parent_process()) is not None:
             self._runner.register(runner.sentinel)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # the runner blocks them
+        for number in STOPPING:
+            if number in URGENT or signal.getsignal(number) is not signal.SIG_IGN:  # as nohup has it
+                signal.signal(number, self._on_signal)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the runner blocks them
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+        self._urgent += number in URGENT
+        if self._urgent > 1:
             os._exit(INTERRUPTED)
         self.asked = True
 

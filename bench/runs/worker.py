@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import os
 import time
 import traceback
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from bench.runs.signals import INTERRUPTED, UNWRITABLE, Interrupted, Stop
 from bench.settings.code import code_of, data_code
 from bench.system.console import Console
 from bench.system.machine import device_name, environment, git_commit
+from bench.system.waiting import Waiting, cores
 from bench.tasks.data import load_data
 from bench.tasks.images import ImageSet
 from bench.tasks.stream import TaskStream
@@ -87,21 +87,23 @@ def check_code(what: str, named: str | None, now: str | None) -> None:
 
 def execute(job: Job, stop: Stop, outcome: Outcome, console: Console) -> Training:
     """Set up, train and test one run, noting in ``outcome`` whatever becomes known; return its training."""
+    waiting = Waiting(job.config.threads or cores())
     training, test_stream = set_up(job, outcome, job.folder / CHECKPOINT_FILE, stop.check)
     outcome.training = training
     stop.check()
+    waiting.look()
     training.warm_up()
     outcome.details["meta_step"] = {"mode": training.mode, "reason": training.reason}
     now(training.device)  # set-up ends once the device has done all it was given
     training.progress.setup_s += time.monotonic() - job.launched
-    train(job, training, stop, console)
+    train(job, training, stop, console, waiting)
     shape = training.stream.pool.source.shape
     progress = training.progress
     write_weights(job.folder / WEIGHTS_FILE, job.config, training.algorithm, shape, progress.slow)
     write_inner_state(job.folder / STATE_FILE, training.task_loss.weights, progress.slow, progress.carry)
     outcome.details["weights"] = digests(job.folder)
     outcome.facts["stream_sha256"] = training.stream_sha256()
-    test(job, training, test_stream, stop, outcome)
+    test(job, training, test_stream, stop, outcome, waiting)
     return training
 
 
@@ -111,7 +113,7 @@ def set_up(
     """Return the training of a run before its first step, and the tasks to test it on; ``check`` may raise to stop."""
     config, facts = job.config, outcome.facts
     device = torch.device(config.device)
-    torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
+    torch.set_num_threads(config.threads or cores())
     torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
     facts.update(device_name=device_name(device), threads=torch.get_num_threads())
@@ -141,26 +143,27 @@ def set_up(
     return training, streams["meta_test"]
 
 
-def train(job: Job, training: Training, stop: Stop, console: Console) -> None:
+def train(job: Job, training: Training, stop: Stop, console: Console, waiting: Waiting) -> None:
     """Train to the end of the budget, telling how far it is and looking for other runs on the way."""
     progress, total = training.progress, job.config.meta_steps
     if progress.meta_step:
         console.say(f"{job.told}: goes on after meta-step {progress.meta_step:,} of {total:,}, where it was stopped")
     company = Company(job.presence, progress.beside)
     with bar(job, "training", total, "step") as shown:
-        pulse = Pulse(job, console, progress)
+        pulse = Pulse(job, console, progress, shown)
 
         def advance(steps: int) -> None:
-            pulse.look()
+            pulse.look(steps)
             shown.set_postfix_str(so_far(progress), refresh=False)
             shown.update(steps)
             progress.beside = company.look()
+            waiting.look()
             stop.check()
 
         training.run(advance)
 
 
-def test(job: Job, training: Training, stream: TaskStream, stop: Stop, outcome: Outcome) -> None:
+def test(job: Job, training: Training, stream: TaskStream, stop: Stop, outcome: Outcome, waiting: Waiting) -> None:
     """Measure every test task, follow the first of them further along, and keep a few as examples."""
     config, p = job.config, training.progress
     followed = min(config.adaptation_tasks, config.test_tasks)
@@ -168,6 +171,7 @@ def test(job: Job, training: Training, stream: TaskStream, stop: Stop, outcome: 
 
         def advance(tasks: int) -> None:
             shown.update(tasks)
+            waiting.look()
             stop.check()
 
         trained = (training.algorithm, training.task_loss, p.slow, p.carry, stream)

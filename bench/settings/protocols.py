@@ -56,6 +56,10 @@ class Protocol:
     presets: tuple[Preset, ...]
     deviations: tuple[str, ...] = ()
     """Where its runs depart from what was published, all the same."""
+    caution: str = ""
+    """What whoever reads its results must know first."""
+    run_s: float | None = None
+    """How long a run takes on two quiet cores of a CPU, its settings as they are; None where nobody says."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +99,11 @@ def load_protocol(name: str) -> Protocol:
     if name not in protocol_names():
         raise BenchError(unknown("protocol", name, protocol_names()))
     content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    return Protocol(name, content["summary"], read_presets(content), tuple(content.get("deviations", ())))
+    minutes = content.get("run_minutes")
+    return Protocol(
+        name, content["summary"], read_presets(content), tuple(content.get("deviations", ())),
+        content.get("caution", ""), None if minutes is None else 60 * minutes,
+    )  # fmt: skip
 
 
 def read_presets(content: Mapping[str, Any]) -> tuple[Preset, ...]:

@@ -24,7 +24,6 @@ from bench.api import BenchError
 from bench.registry import unknown
 from bench.report.drawing.pictures import write_pictures
 from bench.report.encoding import write_both
-from bench.runs.launch import WORKER_ENVIRONMENT
 from bench.settings.config import check_range
 from bench.speed.measure import (
     Disagreement,
@@ -183,11 +182,3 @@ def rows_of(
 
 def _milliseconds(seconds: list[float]) -> dict[str, Any]:
     return {"ms_median": 1e3 * median(seconds), "ms_min": 1e3 * min(seconds), "ms_max": 1e3 * max(seconds)}
-
-
-def with_worker_environment(argv: Sequence[str]) -> None:
-    """Start this process anew with a worker's allocator settings, unless it has them: all variants get the same."""
-    if any(os.environ.get(name) != value for name, value in WORKER_ENVIRONMENT.items()):
-        os.execve(  # the allocator reads its settings once, when a process starts
-            sys.executable, [sys.executable, "-m", "bench.speed", *argv], {**os.environ, **WORKER_ENVIRONMENT}
-        )

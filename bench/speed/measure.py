@@ -20,10 +20,10 @@ from torch import nn
 
 from bench.api import BenchError
 from bench.records.run import load_runs
-from bench.runs.launch import worker_environment
 from bench.speed.peers import VARIANTS, YARDSTICK, NotAvailable
 from bench.speed.work import Problem, Work
 from bench.system.machine import ROOT
+from bench.system.start import worker_environment
 from bench.tasks.stream import TaskWindow
 from bench.training.clocks import now
 from bench.training.memory import Memory

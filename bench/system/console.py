@@ -10,14 +10,18 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TextIO
 
 from bench.api import BenchError
+from bench.system.start import speak_plainly
 
 WIDEST = 100
 """Columns that nothing printed goes beyond, however wide the terminal."""
+
+MOMENT_S = 2.0
 
 _STYLES = {"best": "\033[1;32m", "warning": "\033[1;33m"}
 _END = "\033[0m"
@@ -69,6 +73,7 @@ class Console:
     """Where lines go: stdout, unless it is to be quiet, and the log file, if there is one, with the time in front."""
 
     def __init__(self) -> None:
+        speak_plainly()
         self.quiet = False
         self._log: TextIO | None = None
         self._handlers: list[logging.Handler] = []
@@ -116,6 +121,23 @@ class Console:
         self.log(line)
         if not self.quiet and not sys.stdout.isatty():
             print(line, flush=True)
+
+    @contextlib.contextmanager
+    def doing(self, line: str) -> Iterator[None]:
+        """Say on stderr what is being waited for, if that takes more than a moment."""
+
+        def speak() -> None:
+            self.log(line)
+            if not self.quiet:
+                print(line, file=sys.stderr, flush=True)
+
+        timer = threading.Timer(MOMENT_S, speak)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def warn(self, line: str) -> None:
         """Print a warning that cannot be missed, even if all else is quiet."""

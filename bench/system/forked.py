@@ -25,6 +25,8 @@ from multiprocessing import forkserver, reduction, resource_tracker
 from pathlib import Path
 from typing import Any
 
+from bench.system.start import STOPPING
+
 _CONTEXT = multiprocessing.get_context("forkserver")
 _SERVER = forkserver.ForkServer()
 _BEGINS = threading.Lock()  # environment and __main__ are the process's own, and each start changes them for a while
@@ -34,7 +36,7 @@ _LOST = 255  # exit status that multiprocessing reports where the server has die
 class Forked:
     """A fresh process that runs ``module.main(argument)``, with the methods of a ``subprocess.Popen`` that runs need.
 
-    SIGINT and SIGTERM are blocked in it.
+    The signals that stop a command (``STOPPING``) are blocked in it.
 
     Args:
         module: importable from here.
@@ -127,9 +129,10 @@ def _begun(work: Callable[..., object], arguments: Sequence[object], environment
         _set(sys.modules, {"__main__": types.ModuleType("__main__")}),
         _set(vars(forkserver), {"connect_to_new_process": _SERVER.connect_to_new_process}),
     ):
-        resource_tracker.ensure_running()  # begun with the server it would let the signals in again
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
+            resource_tracker.ensure_running()  # which lets SIGINT and SIGTERM in again
+            signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
             process.start()
         except EOFError as error:
             raise ChildProcessError(errno.ECHILD, "The process that starts runs has died") from error

@@ -48,6 +48,7 @@ def environment(device: torch.device) -> dict[str, object]:
         "tf32_cudnn": torch.backends.cudnn.allow_tf32,
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "malloc": {k: v for k, v in os.environ.items() if k.startswith("MALLOC_")},
+        "openmp": {k: v for k, v in os.environ.items() if k.startswith(("OMP_", "GOMP_", "KMP_"))},
     }
 
 

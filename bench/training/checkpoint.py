@@ -48,8 +48,17 @@ class Progress:
     losses: list[float] = field(default_factory=list)  # of the meta-steps since the last point of the curve
     beside: int | None = None
     """The most other runs that were seen under way on this machine; None where that cannot be known."""
+    others_s: float = 0.0
+    """Seconds that cores worked for others while this run was training."""
+    watched_s: float = 0.0
+    """Seconds of training during which that was known."""
     memory: dict[str, Any] = field(default_factory=dict)
     """The ``state`` of its ``Memory``."""
+
+    @property
+    def load(self) -> float | None:
+        """Return how many cores others used during training, the mean over all parts; None where nobody knows."""
+        return max(0.0, self.others_s / self.watched_s) if self.watched_s else None
 
 
 def save_progress(
@@ -116,7 +125,7 @@ def _saved_progress(state: Mapping[str, Any], start: Progress, config: RunConfig
         raise ValueError(f"{len(p.step_ms)} times of {p.meta_step} meta-steps")
     if not 1 <= p.chunk <= config.meta_batch:
         raise ValueError(f"chunk is {p.chunk}")
-    numbers = (p.train_s, p.eval_s, p.setup_s, p.parts, *p.step_ms, *p.losses)
+    numbers = (p.train_s, p.eval_s, p.setup_s, p.others_s, p.watched_s, p.parts, *p.step_ms, *p.losses)
     if not all(isinstance(number, int | float) for number in numbers):
         raise ValueError("a counter is no number")
     return p

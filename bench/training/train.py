@@ -18,6 +18,7 @@ from bench.network.model import LOOP, Classifier
 from bench.records.columns import CurvePoint, measured
 from bench.records.intervals import mean_ci95
 from bench.settings.config import RunConfig
+from bench.system.load import Others
 from bench.tasks.data import AUTO
 from bench.tasks.stream import TaskStream
 from bench.training.capture import CannotCapture, CudaRecorder, Recorder, Replay, capture
@@ -168,6 +169,7 @@ class Training:
         if self._replay is None:
             self._sparing(self.step.estimate)  # warm again, off the clock, after an evaluation
         self.memory.open()
+        others = Others()
         due = time.monotonic() + CHECKPOINT_EVERY_S
         began = now(self.device)
         times.mark()
@@ -179,6 +181,9 @@ class Training:
         finally:
             progress.train_s += now(self.device) - began
             times.close()
+            others_s, watched_s = others.seconds()
+            progress.others_s += others_s
+            progress.watched_s += watched_s
             progress.step_ms += times.ms
             progress.losses += self.step.losses[first : progress.meta_step].tolist()
             self.memory.close()

@@ -154,6 +154,8 @@ def protocols() -> str:
     for name in protocol_names():
         protocol = load_protocol(name)
         parts.append(f"## {name}\n\n{_sentence(protocol.summary)}\n")
+        if protocol.caution:
+            parts.append(f"{protocol.caution}\n")
         if protocol.deviations:
             parts.append("It departs from the papers in these points:\n")
             parts += [f"- {_sentence(text)}" for text in protocol.deviations]

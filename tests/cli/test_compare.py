@@ -1,6 +1,8 @@
 """``bench.compare``: the command from Python."""
 
+import dataclasses
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 from commands import table
@@ -8,7 +10,13 @@ from places import TOY
 
 import bench
 from bench.api import BenchError
+from bench.cli.compare import warn_if_busy
+from bench.cli.plan import stated_s
 from bench.records.run import load_runs
+from bench.settings.config import RunConfig
+from bench.settings.protocols import Override, load_protocol
+from bench.studies.study import Request
+from bench.system.console import Console
 
 BUDGET = {
     "plugin": TOY,
@@ -85,3 +93,34 @@ def test_it_runs_outside_the_main_thread_where_no_signal_arrives(tmp_path, monke
         results = pool.submit(bench.compare, ["reptile"], **flags).result()
     assert [run.row.status for run in results.runs] == ["ok"]
     assert "reptile" in (tmp_path / "told.log").read_text()
+
+
+def test_only_runs_of_the_protocol_as_it_is_have_its_time():
+    """Of the protocol that states one, on the CPU; kernels are the machine's to choose."""
+    configs = [RunConfig(algo="maml", protocol="quick")]
+    asked = Request(None, "auto", "cpu", 2, flags={"kernels": "eager"}, grid={"seed": [0, 1]})
+    assert stated_s(asked, configs) == load_protocol("quick").run_s > 0
+    for change in (
+        {"flags": {"meta_steps": 5}},
+        {"grid": {"n_way": [20]}},
+        {"sets": [Override("maml", "inner_steps", "9")]},
+        {"device": "cuda"},
+    ):
+        assert stated_s(dataclasses.replace(asked, **change), configs) is None
+    assert stated_s(asked, [RunConfig(algo="maml", protocol="matched")]) is None
+    assert stated_s(asked, []) is None
+
+
+def test_the_whole_time_that_a_protocol_states_is_the_one_of_its_summary():
+    """10 to 13 minutes for the three algorithms that README's first command compares."""
+    assert 12.5 < 3 * load_protocol("quick").run_s / 60 < 13.5
+    assert "10 to 13 minutes" in load_protocol("quick").summary
+
+
+@pytest.mark.parametrize(
+    ("load", "threads", "warned"), [(1.5, 2, True), (0.2, 2, False), (0.9, 1, False), (2.0, 1, True)]
+)
+def test_a_busy_machine_is_told_where_there_are_fewer_cores_than_threads(load, threads, warned, monkeypatch, capsys):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    warn_if_busy(Console(), SimpleNamespace(load=load), threads)
+    assert (f"others use {load:.1f} of 2 cores" in capsys.readouterr().err) == warned

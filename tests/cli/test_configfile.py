@@ -185,7 +185,7 @@ def test_what_is_wrong_with_a_file_is_one_line(text, words, hint, tmp_path, monk
 
 
 def test_a_study_leaves_a_file_that_asks_for_it_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("bench.cli.compare.warn_if_busy", lambda console: None)
+    monkeypatch.setattr("bench.cli.compare.warn_if_busy", lambda *given: None)
     args = ["--study", "sine", "--meta-steps", "3", "--seeds", "0,1", "--out", str(tmp_path), "--device", "cpu"]
     asked = []
     monkeypatch.setattr("bench.cli.study.run_all", lambda configs, *rest: asked.append(configs) or 130)

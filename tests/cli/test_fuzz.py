@@ -86,7 +86,7 @@ def test_any_flags_give_one_line_or_runs_that_can_be_done(out, pairs, further):
             raise Reached(configs)
 
         patch.setattr(comparison, "run_all", reached)
-        patch.setattr(comparison, "warn_if_busy", lambda console: None)
+        patch.setattr(comparison, "warn_if_busy", lambda *given: None)
         lines = Lines()
         patch.setattr(sys, "stderr", lines)
         patch.setattr(sys, "stdout", Lines())

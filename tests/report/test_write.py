@@ -397,8 +397,24 @@ def test_times_measured_beside_other_runs_are_marked(tmp_path):
     assert [line.split()[0] for line in lines if line.endswith("beside 3")] == ["beside"]
 
 
+def test_times_measured_beside_other_work_are_marked_alike(tmp_path):
+    """From a quarter of a core on: less is a machine's own life."""
+    make_run(tmp_path, "quiet", load=0.24)
+    make_run(tmp_path, "busy", seed=0, load=0.0)
+    make_run(tmp_path, "busy", seed=1, load=1.26)
+    make_run(tmp_path, "both", load=0.25, beside=1)
+    text = (reported(tmp_path) / "summary.md").read_text()
+    cost = text[text.index("## Cost") : text.index("## Accuracy after")]
+    marked = [line for line in cost.splitlines() if line.startswith("| ") and "\\*" in line]
+    assert [line.split()[1] for line in marked] == ["both", "busy"]
+    assert "up to 1 at once and others' work, on up to 1.3 of its cores on average: they say" in cost
+    lines = comparison_table(load(tmp_path)).splitlines()
+    assert [line.split()[0] for line in lines if line.endswith("load 1.3")] == ["busy"]
+    assert "load N: timed while others used up to N cores of this machine on average" in lines
+
+
 def test_nothing_is_marked_where_all_runs_were_alone(tmp_path):
-    make_run(tmp_path, "alone", beside=0)
+    make_run(tmp_path, "alone", beside=0, load=0.2)
     make_run(tmp_path, "earlier")
     assert "Times marked" not in (reported(tmp_path) / "summary.md").read_text()
     assert "beside" not in comparison_table(load(tmp_path))

@@ -11,7 +11,7 @@ from bench.runs import progress as said
 from bench.runs.job import Job
 from bench.runs.progress import Pace, Pulse
 from bench.settings.config import RunConfig
-from bench.system.console import Console
+from bench.system.console import Console, duration
 from bench.system.text import pace
 from bench.training.checkpoint import Progress
 
@@ -43,12 +43,15 @@ def test_a_log_hears_of_training_once_a_minute(monkeypatch, capsys):
     monkeypatch.setattr(said.time, "monotonic", lambda: clock.now)
     progress = Progress({}, {}, 1, meta_step=100)
     job = Job(RunConfig(algo="maml", meta_steps=10_000), Path(), Path(), (), "", "", 0.0, place="[2/6]")
-    pulse = Pulse(job, Console(), progress)
-    for _ in range(5):
-        pulse.look()
+    pulse = Pulse(job, Console(), progress, silent(job))
+    pulse.look(100)  # those of an earlier part
+    for _ in range(4):
         clock.now, progress.meta_step = clock.now + 30.0, progress.meta_step + 300
         if progress.meta_step == 1000:
             progress.curve.append(CurvePoint(1000, 4000, 80.0, 0.8834, 0.01, 0.5))
+            clock.now += 7.0
+            pulse.look(0)  # a validation is not training
+        pulse.look(300)
     assert capsys.readouterr().out.splitlines() == [
         "[2/6] maml 5-way 1-shot seed 0 on auto: 700 of 10,000 meta-steps, 10 steps/s,"
         " about 15 min 30 s of training left",
@@ -95,3 +98,38 @@ def test_a_bar_says_more_where_there_is_room():
 )
 def test_a_slow_rate_is_told_as_the_time_of_one(rate, words):
     assert pace(rate, "step") == words
+
+
+def silent(job):
+    return said.bar(job, "training", job.config.meta_steps, "step")
+
+
+@pytest.mark.parametrize(
+    ("stated_s", "warned"), [(None, False), (450.0, False), (430.0, True)], ids=["not stated", "stated", "twice that"]
+)
+def test_the_first_seconds_of_training_tell_how_long_all_will_take(stated_s, warned, monkeypatch, capsys):
+    """3 s of set-up, 10 s of validation, a step that warms up, steps of half a second: told after 5 s of these.
+
+    A validation of 10 tasks takes 10 * (3 * 5 * 2 + 5) = 350 images. The test takes
+    20 * (30 + 5 * (2 + 2 * 6)) = 2,000, following 10 tasks to 50 steps 10 * (750 + 5 * (8 + 8 * 6)) = 10,300.
+    """
+    clock = SimpleNamespace(now=103.0)
+    monkeypatch.setattr(said.time, "monotonic", lambda: clock.now)
+    config = RunConfig(
+        algo="maml", hyperparameters={"inner_steps": 2}, meta_steps=1000, val_points=2, val_tasks=10, test_tasks=20,
+        adaptation_tasks=10,
+    )  # fmt: skip
+    progress = Progress({}, {}, 1, eval_s=10.0, curve=[CurvePoint(0, 0, 0.0, 0.2, 0.1, None)])
+    job = Job(config, Path(), Path(), (), "", "", 100.0, place="[1/3]", to_come=2, stated_s=stated_s)
+    pulse = Pulse(job, Console(), progress, silent(job))
+    for passed, steps in ((0.0, 0), (10.0, 0), (1.0, 1), *[(0.5, 1)] * 12):
+        clock.now += passed
+        progress.meta_step += steps
+        pulse.look(steps)
+    said_, warning = capsys.readouterr()
+    own = (1000 - 11) * 0.5 + 10.0 * (2 + (2000 + 10300) / 350)
+    left = own + 2 * (19.0 + own)
+    told = "[1/3] maml 5-way 1-shot seed 0 on auto: about {} left for the whole command, evaluation included\n"
+    assert said_ == told.format(duration(left))
+    assert ("WARNING: this command will take about" in warning) == warned
+    assert warned == (bool(stated_s) and 19.0 + left > 2 * 3 * (stated_s or 0))

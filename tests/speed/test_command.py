@@ -7,15 +7,16 @@ import pytest
 import torch
 from tiny_work import CASES, TINY
 
-from bench.runs.launch import WORKER_ENVIRONMENT
 from bench.speed import command as speed
 from bench.speed import measure as speed_measure
 from bench.speed import variant as speed_variant
+from bench.speed.__main__ import with_worker_environment
 from bench.speed.measure import Disagreement, Product, agreement
 from bench.speed.peers import PROJECT, VARIANTS, vmap_of_grad
 from bench.speed.report import SpeedRow
 from bench.speed.variant import Variant
 from bench.system.csvfile import read_rows
+from bench.system.start import WORKER_ENVIRONMENT
 
 
 def test_a_variant_that_computes_something_else_stops_the_script(monkeypatch, capsys, tmp_path):
@@ -97,11 +98,11 @@ def test_the_process_starts_anew_with_a_workers_allocator_settings_once(monkeypa
     monkeypatch.setattr(os, "execve", lambda *call: started.append(call))
     for name in WORKER_ENVIRONMENT:
         monkeypatch.delenv(name, raising=False)
-    speed.with_worker_environment(["--rounds", "1"])
+    with_worker_environment(["--rounds", "1"])
     [(_, command, environment)] = started
     assert command[1:] == ["-m", "bench.speed", "--rounds", "1"]
     assert environment.items() >= WORKER_ENVIRONMENT.items()
     for name, value in WORKER_ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
-    speed.with_worker_environment(["--rounds", "1"])
+    with_worker_environment(["--rounds", "1"])
     assert len(started) == 1

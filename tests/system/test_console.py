@@ -3,6 +3,7 @@
 import io
 import logging
 import re
+import threading
 
 import pytest
 from made_runs import make_run
@@ -121,3 +122,15 @@ def test_a_terminal_gets_lines_that_fit_and_a_log_whole_ones(monkeypatch, capsys
     monkeypatch.setattr("sys.stdout", screen)
     Console().say(line.strip())
     assert max(map(len, screen.getvalue().splitlines())) <= 80
+
+
+def test_what_takes_more_than_a_moment_is_told_on_stderr(monkeypatch, capsys):
+    console, told = Console(), threading.Event()
+    monkeypatch.setattr("builtins.print", lambda *line, file, flush: (file.write(*line), told.set()))
+    monkeypatch.setattr("bench.system.console.MOMENT_S", 60.0)
+    with console.doing("done at once"):
+        pass
+    monkeypatch.setattr("bench.system.console.MOMENT_S", 0.02)
+    with console.doing("reading the data set"):
+        assert told.wait(60)
+    assert capsys.readouterr() == ("", "reading the data set")

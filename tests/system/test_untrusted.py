@@ -99,7 +99,7 @@ def test_nothing_is_written_where_a_link_in_the_folder_leads(tmp_path, name, mon
     elsewhere.mkdir()
     make_run(out, run_id="a", tasks=3)
     monkeypatch.setattr("bench.report.drawing.pictures.png", lambda *_: b"")
-    monkeypatch.setattr("bench.cli.compare.warn_if_busy", lambda console: None)
+    monkeypatch.setattr("bench.cli.compare.warn_if_busy", lambda *given: None)
     monkeypatch.setattr(RunConfig, "run_id", "RUN_ID")
     (out / name).parent.mkdir(parents=True, exist_ok=True)
     (out / name).symlink_to(elsewhere)

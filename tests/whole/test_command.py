@@ -18,12 +18,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from commands import SMALL, run_bench, start, table
+from commands import SMALL, run_bench, start, table, until
 from made_runs import make_run
 from places import PLUGINS, REPOSITORY
 
 from bench.records.intervals import mean_ci95
 from bench.system.console import unstyled
+from run_bench import LOADING
 
 SPEC_COLUMNS = """
     algo dataset protocol n_way k_shot k_query seed backbone device device_name meta_batch meta_steps inner_steps
@@ -243,14 +244,10 @@ def test_ctrl_c_while_torch_is_imported_is_one_line(tmp_path):
     until((tmp_path / "importing").exists)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout, stderr) == (130, "", "run_bench.py: interrupted before anything was begun\n")
-
-
-def until(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        time.sleep(0.02)
+    assert (process.returncode, stdout) == (130, "")
+    begun, *rest = stderr.splitlines()  # the first before torch is there
+    assert begun == f"run_bench.py: {LOADING}"
+    assert rest == ["run_bench.py: interrupted before anything was begun"]
 
 
 WRONG = [

@@ -33,10 +33,10 @@ def _with_note(spec: FigureSpec, note: str, arms: list[Arm]) -> FigureSpec:
 
 
 def _beside(arms: list[Arm]) -> str:
-    """Name the arms that were measured beside other runs."""
-    found = [arm.label for arm in arms if any(arm.values("beside"))]
+    """Name the arms that were measured beside other runs or other work."""
+    found = [arm.label for arm in arms if arm.disturbed]
     named = "all" if len(found) == len(arms) else ", ".join(found)
-    return f"Measured beside other runs: {named}." if found else ""
+    return f"Measured beside other runs or other work: {named}." if found else ""
 
 
 def _bars(

@@ -37,10 +37,10 @@ def result_rows(results: Results) -> list[list[Cell]]:
             scores.append(Cell(plus_minus(arm.mean(column), arm.ci95(column)), arm.mean(column), wins))
         peak = max(arm.values("peak_mem_mib"), default=math.nan)
         costs = [Cell(number(v), v) for v in (arm.mean("train_s"), arm.mean("step_ms_median"), peak)]
-        others = max(arm.values("beside"), default=0)
         statuses = [run.row.status for run in arm.runs if not run.ok]
         notes = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
-        notes += [f"timed beside {counted(round(others), 'other run')}"] * bool(others)
+        notes += [f"timed beside {counted(arm.beside, 'other run')}"] * bool(arm.beside)
+        notes += [f"timed beside others' work on {arm.load:.1f} cores"] * bool(arm.load)
         spread = arm.sd(arm.tested["plain"])
         before = arm.mean(f"{arm.tested['plain'].removeprefix('test_')}_before_adaptation")
         tasks = sum(arm.values("test_tasks"))

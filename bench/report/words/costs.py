@@ -29,7 +29,7 @@ def costs(arms: Sequence[Arm]) -> list[str]:
         rows = []
         for arm in members:
             row = next(iter(arm.ok.values())).row
-            mark = " *" if any(arm.values("beside")) else ""
+            mark = " *" if arm.disturbed else ""
             peak = number(max(arm.values("peak_mem_mib"), default=None))
             reserved = arm.values("peak_mem_reserved_mib")
             peak += f" ({number(max(reserved))})" if reserved else ""
@@ -47,14 +47,22 @@ def costs(arms: Sequence[Arm]) -> list[str]:
             " Tensors: the most that one meta-step makes and holds at once, whatever the process and its allocator do."
             " Adapt: adaptation to one test task and its answers, the median."
         )
-    if others := max((row.beside or 0 for row in rows), default=0):
+    if company := _company(arms):
         intro += (
-            f" **Times marked \\* were measured beside other runs on the same machine, up to {others} at once: they "
-            "say what that machine gave, not what the algorithm takes.**"
+            f" **Times marked \\* were measured beside {company}: they say what that machine gave, not what the "
+            "algorithm takes.**"
         )
     if len({(row.device, row.device_name) for row in rows}) > 1:
         intro += " **Times and memory of different devices are not comparable.**"
     return [intro, *per_setting(arms, table)]
+
+
+def _company(arms: Sequence[Arm]) -> str:
+    """Say beside what times were measured; empty where the machine was quiet."""
+    others, load = max((arm.beside for arm in arms), default=0), max((arm.load for arm in arms), default=0.0)
+    runs = f"other runs on the same machine, up to {others} at once" if others else ""
+    work = f"others' work, on up to {load:.1f} of its cores on average" if load else ""
+    return " and ".join(filter(None, (runs, work)))
 
 
 def times(arms: Sequence[Arm]) -> list[str]:

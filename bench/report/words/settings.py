@@ -72,6 +72,12 @@ def _streams(arms: Sequence[Arm]) -> str:
     return f"Identical training tasks for all, {budget} in each run (sha256 {named}).{rest}"
 
 
+def cautions(arms: Sequence[Arm]) -> list[str]:
+    """Return what their protocols want read first, a sentence or two each."""
+    names = dict.fromkeys(arm.setting.protocol for arm in arms)
+    return [found for name in names if name in protocol_names() and (found := load_protocol(name).caution)]
+
+
 def deviations(arms: Sequence[Arm]) -> list[str]:
     """Return what the protocols of these runs say of where they depart from the papers."""
     blocks = []

@@ -38,6 +38,7 @@ def sections(results: Results) -> list[str]:
         )
     else:
         blocks = ["# Comparison", "No run has finished yet."]
+    blocks += [f"**{escape(text)}**" for text in settings.cautions(arms)]
     if lines := [f"- {escape(problem)}" for problem in results.problems]:
         blocks += ["**Files left out because they are damaged:**", "\n".join(lines)]
     if finished:

@@ -13,8 +13,10 @@ from bench.analysis.outcomes import published_sentences
 from bench.analysis.results import Results
 from bench.report.outputs import Files, output
 from bench.report.words.parts import modes
+from bench.report.words.settings import cautions
 from bench.system.console import folded, in_colour, styled, width
 from bench.system.files import utf8
+from bench.system.start import as_shown
 from bench.system.text import number, plus_minus
 
 _RIGHT = (1, 4, 5, 6)  # columns of numbers
@@ -31,19 +33,21 @@ def comparison_table(results: Results, colour: bool = False) -> str:
 
     Accuracies are means over seeds ± the half-width of the 95% interval over tasks; train and step times are means
     over seeds and memory the largest; ``note`` counts the runs that are not ok, by status, and says beside how many
-    other runs times were measured. In colour, the winner of a setting stands out (``Outcome.winner``). The verdicts
-    follow in words.
+    other runs and what other work times were measured. In colour, the winner of a setting stands out
+    (``Outcome.winner``). The verdicts follow in words.
     """
     grouped = results.arms
     if not grouped:
         return "no finished run"
-    blocks = []
+    blocks = [folded(text) for text in cautions(grouped)]
     for title in dict.fromkeys(heading([arm.setting]) for arm in grouped):
         members = [arm for _, group in by_setting(grouped) for arm in group if heading([arm.setting]) == title]
         best = _best(members, results) if colour else {}
         blocks.append(f"{title}\n{_fitted(members, best)}")
-    if any(any(arm.values("beside")) for arm in grouped):
+    if any(arm.beside for arm in grouped):
         blocks.append("beside N: timed while up to N other runs were under way on this machine")
+    if any(arm.load for arm in grouped):
+        blocks.append("load N: timed while others used up to N cores of this machine on average")
     told = [f"{outcome.place}, {outcome.mode}: {' '.join(outcome.sentences)}" for outcome in results.outcomes]
     told += published_sentences(results.published)
     blocks += [folded(sentence) for sentence in told]
@@ -67,7 +71,7 @@ def _fitted(members: Sequence[Arm], best: Mapping[str, set[int]]) -> str:
         [
             arm.label,
             str(len(arm.ok)),
-            *(plus_minus(arm.mean(column), arm.ci95(column)) for column in arm.tested.values()),
+            *(as_shown(plus_minus(arm.mean(column), arm.ci95(column))) for column in arm.tested.values()),
             number(arm.mean("train_s")),
             number(arm.mean("step_ms_median")),
             number(max(arm.values("peak_mem_mib"), default=None)),
@@ -125,4 +129,5 @@ def _widths(rows: Sequence[Sequence[str]]) -> list[int]:
 def _note(arm: Arm) -> str:
     statuses = [run.row.status for run in arm.runs if not run.ok]
     notes = [f"{statuses.count(status)} {status}" for status in dict.fromkeys(statuses)]
-    return ", ".join([*notes, *([f"beside {max(others):.0f}"] if any(others := arm.values("beside")) else [])])
+    notes += [f"beside {arm.beside}"] * bool(arm.beside) + [f"load {arm.load:.1f}"] * bool(arm.load)
+    return ", ".join(notes)

@@ -19,7 +19,11 @@ from bench.system.text import number
 
 
 def draw(
-    axis: Axis, rows: Sequence[CostRow], slopes: Sequence[Slope], company: Mapping[str, int], page: Page = COLUMN
+    axis: Axis,
+    rows: Sequence[CostRow],
+    slopes: Sequence[Slope],
+    company: Mapping[str, tuple[int, float]],
+    page: Page = COLUMN,
 ) -> Figure:
     """Draw step time and peak memory along one axis, a line per algorithm; ``company`` is what ``beside`` returns."""
     look = styles_of(row.algo for row in rows)
@@ -46,7 +50,8 @@ def draw(
             fitted = Line(slope.per_unit, slope.at_zero, slope.r2)
             below.plot(ends, [fitted.at(x) for x in ends], color=look[algo].colour, lw=0.8, alpha=0.7)
     title = others(axis, members[0]).replace("meta-batch ", "meta-batch\u00a0")  # on one line
-    put_legend(figure, handles, [*further, *company_note(max(company.values(), default=0))], title)
+    most, load = (max(found, default=0) for found in zip(*company.values())) if company else (0, 0.0)
+    put_legend(figure, handles, [*further, *company_note(round(most), load)], title)
     return figure
 
 

@@ -11,6 +11,7 @@ from bench.studies.axes import Axis
 from bench.studies.cost.points import AXES, BASE, MEMORY_STEPS, Point
 from bench.studies.study import run_of
 from bench.system.csvfile import Columns
+from bench.system.load import NOTABLE
 from bench.system.text import markdown_table, number
 
 
@@ -137,13 +138,21 @@ def others(axis: Axis, row: CostRow) -> str:
     return ", ".join(text for name, text in facts.items() if name != axis.name)
 
 
-def beside(axis: Axis, wanted: Sequence[Point], runs: Mapping[str, Run]) -> dict[str, int]:
-    """Return by algorithm the most other runs that were under way beside a timed run of an axis, if there were any."""
-    found: dict[str, int] = {}
+def beside(axis: Axis, wanted: Sequence[Point], runs: Mapping[str, Run]) -> dict[str, tuple[int, float]]:
+    """Return by algorithm the most other runs and cores at other work beside a timed run of an axis, if there were any.
+
+    Cores count from where times are said to be measured beside them.
+    """
+    found: dict[str, tuple[int, float]] = {}
     for config in (point.timed for point in wanted if point.axis == axis):
         run = run_of(config, runs, ())
-        if run is not None and run.row.beside:
-            found[config.algo] = max(found.get(config.algo, 0), run.row.beside)
+        if run is None:
+            continue
+        others, load = run.row.beside or 0, run.row.load or 0.0
+        load = load if load >= NOTABLE else 0.0
+        if others or load:
+            most = found.get(config.algo, (0, 0.0))
+            found[config.algo] = max(most[0], others), max(most[1], load)
     return found
 
 
