@@ -51,7 +51,7 @@ class ViT(Backbone):
         """
         if len(input_shape) != 3 or min(input_shape[1:]) < self.patch:
             shape, least = " x ".join(map(str, input_shape)), f"{self.patch} x {self.patch}"
-            raise ValueError(f"inputs of {shape}; accepted: images of {least} pixels or more, which is a patch")
+            raise ValueError(f"inputs of {shape}; accepted: images of {least} pixels or more, a patch")
         channels, *size = input_shape
         border = [(-side % self.patch + 1) // 2 for side in size]
         down, right = ((side + 2 * more) // self.patch for side, more in zip(size, border))
