@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 
 from bench.api import Backbone
-from bench.network.layers import Residual
+from bench.network.layers import Residual, image_shape
 from bench.registry import register_backbone
 
 SLOPE = 0.1
@@ -42,12 +42,9 @@ class ResNet12(Backbone):
         """Return the network, He-normal initial weights; images shrink by two, rounded down, four times.
 
         Raises:
-            ValueError: the inputs are no images of 16 x 16 pixels or more.
+            BenchError: the inputs are no images of 16 x 16 pixels or more.
         """
-        if len(input_shape) != 3 or min(input_shape[1:]) < 16:
-            shape = " x ".join(map(str, input_shape))
-            raise ValueError(f"inputs of {shape}; accepted: images of 16 x 16 pixels or more")
-        channels, layers = input_shape[0], list[nn.Module]()
+        (channels, *_), layers = image_shape("resnet12", input_shape, least=16), list[nn.Module]()
         for width in map(int, self.widths.split("-")):
             layers += block(channels, width)
             channels = width

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from bench.api import Backbone
-from bench.network.layers import MeanOfTokens, Positions, Residual, SelfAttention, Tokens
+from bench.network.layers import MeanOfTokens, Positions, Residual, SelfAttention, Tokens, image_shape
 from bench.registry import register_backbone
 
 
@@ -47,12 +47,9 @@ class ViT(Backbone):
         """Return the network, Glorot-uniform weights and zero biases in its linear layers.
 
         Raises:
-            ValueError: the inputs are no images as large as a patch.
+            BenchError: the inputs are no images as large as a patch.
         """
-        if len(input_shape) != 3 or min(input_shape[1:]) < self.patch:
-            shape, least = " x ".join(map(str, input_shape)), f"{self.patch} x {self.patch}"
-            raise ValueError(f"inputs of {shape}; accepted: images of {least} pixels or more, a patch")
-        channels, *size = input_shape
+        channels, *size = image_shape("vit", input_shape, least=self.patch)
         border = [(-side % self.patch + 1) // 2 for side in size]
         down, right = ((side + 2 * more) // self.patch for side, more in zip(size, border))
         embed = nn.Conv2d(channels, self.width, self.patch, self.patch, (border[0], border[1]))

@@ -37,7 +37,3 @@ def test_what_it_cannot_be_is_refused_in_one_line():
     widths = hyperparameter_types(BACKBONES.get("resnet12"))["widths"]
     with pytest.raises(BenchError, match=r"^resnet12\.widths '64'; accepted: 64-128-256-512, 64-160-320-640$"):
         coerce("resnet12.widths", "64", widths)
-    for shape in ((3, 84, 15), (3,)):
-        said = " x ".join(map(str, shape))
-        with pytest.raises(ValueError, match=f"^inputs of {said}; accepted: images of 16 x 16 pixels or more$"):
-            create_backbone("resnet12").build(shape, 5)

@@ -35,8 +35,3 @@ def test_it_sees_every_pixel(size):
 def test_numbers_that_make_no_network_are_refused(options, said):
     with pytest.raises(BenchError, match=said):
         create_backbone("vit", **options)
-
-
-def test_images_smaller_than_a_patch_are_refused():
-    with pytest.raises(ValueError, match=r"^inputs of 3 x 28 x 6; accepted: images of 7 x 7 pixels or more, a patch$"):
-        create_backbone("vit").build((3, 28, 6), 5)
