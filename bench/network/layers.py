@@ -123,5 +123,5 @@ def attend(x: Tensor, heads: int, product: torch.dtype) -> Tensor:
     ``softmax(q k^T / sqrt(C / heads)) v`` for each head.
     """
     q, k, v = x.to(product).unflatten(-1, (3, heads, -1)).movedim(-3, 0).transpose(-3, -2)  # each [..., heads, L, c]
-    scores = (q @ k.mT).to(x.dtype) * q.shape[-1] ** -0.5
-    return (scores.softmax(-1).to(product) @ v).to(x.dtype).transpose(-3, -2).flatten(-2)
+    scores = (q * q.shape[-1] ** -0.5) @ k.mT  # queries are fewer numbers to scale than scores
+    return (scores.to(x.dtype).softmax(-1).to(product) @ v).to(x.dtype).transpose(-3, -2).flatten(-2)
