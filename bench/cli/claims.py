@@ -228,7 +228,8 @@ def answers_of(claim: Claim) -> str:
         raise Broken(f"the weights do not fit the run: {' '.join(str(error).split())[:160]}") from error
     kind = "acc" if run.row.measure in (None, "accuracy") else "error"
     off, moved, seen = 0, dict.fromkeys(MODES, 0.0), 0
-    for first, count in drawn(stream, config.test_tasks, claim.tasks, claim.chance):
+    size = batch_size(stream, task_loss, slow)
+    for first, count in drawn(size, config.test_tasks, claim.tasks, claim.chance):
         answers = answered(algorithm, task_loss, slow, carry, stream, first, count, config.eval_inner_steps)
         lines = run.test_tasks.iloc[first : first + count]
         differ = np.zeros(count, dtype=bool)
@@ -250,12 +251,11 @@ def answers_of(claim: Claim) -> str:
     )
 
 
-def drawn(stream: TaskStream, total: int, wanted: int, chance: random.Random) -> Iterator[tuple[int, int]]:
-    """Yield where to begin and how many tasks to take: whole batches, as the run had them, of at least ``wanted``.
+def drawn(size: int, total: int, wanted: int, chance: random.Random) -> Iterator[tuple[int, int]]:
+    """Yield where to begin and how many tasks to take: whole batches of ``size``, as the run had them.
 
     In a batch of other tasks a sum may round otherwise.
     """
-    size = batch_size(stream)
     starts = list(range(0, total, size))
     for first in chance.sample(starts, min(len(starts), -(-wanted // size))):
         yield first, min(size, total - first)

@@ -102,7 +102,7 @@ def _inputs(module: nn.Module, shape: tuple[int, ...]) -> tuple[dict[str, Tensor
         return torch.randn(*size, generator=rng)
 
     weights = {
-        name: p.detach() * (1 + 0.01 * noise(TASKS, *p.shape)) + 0.01 * noise(TASKS, *p.shape)
+        name: p.detach() + 0.01 * (1 + p.detach().abs()) * noise(TASKS, *p.shape)
         for name, p in module.named_parameters()
         if p.requires_grad
     }

@@ -1,8 +1,9 @@
-"""Batch normalisation with its ReLU in few passes over memory, two derivatives deep, compiled if possible.
+"""Batch normalisation with its (leaky) ReLU in few passes over memory, two derivatives deep, compiled if possible.
 
 ``x`` is ``[T, m, C]`` (reduced over dim 1) or ``[m, T, C]`` (over dim 0), m being the images' positions of one task;
-weight and bias are ``[T, C]``. With ``xh = (x - mean) * rstd``, ``P(u) = u - mean(u) - xh * mean(u * xh)`` and ``dz``
-the incoming derivative behind the ReLU's mask, the first derivative is ``weight * rstd * P(dz)``. The second follows
+weight and bias are ``[T, C]``. ``slope`` is that of the ReLU's negative side: 0 for the usual one, more than 0 for a
+leaky one, None for none at all. With ``xh = (x - mean) * rstd``, ``P(u) = u - mean(u) - xh * mean(u * xh)`` and ``dz``
+the incoming derivative behind the ReLU, the first derivative is ``weight * rstd * P(dz)``. The second follows
 from it by hand: the compiler that fuses such loops cannot differentiate twice.
 """
 
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 log = logging.getLogger("bench")
@@ -26,22 +28,22 @@ _WIDTH = 64  # of the usual networks: what a first compilation is tried with
 
 
 def norm_forward(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool, dim: int
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None, dim: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the normalised, scaled, shifted and (if ``relu``) rectified ``x``, with mean and 1/deviation."""
+    """Return the normalised, scaled, shifted and (by ``slope``) rectified ``x``, with mean and 1/deviation."""
     mean = x.mean(dim=dim, keepdim=True)
     centred = x - mean
     rstd = torch.rsqrt((centred * centred).mean(dim=dim, keepdim=True) + eps)  # var_mean is far slower here
     y = centred * (weight.unsqueeze(dim) * rstd) + bias.unsqueeze(dim)
-    return (y.relu() if relu else y), mean, rstd
+    return _bent(y, slope), mean, rstd
 
 
 def norm_backward(
-    dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, relu: bool, dim: int
+    dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, slope: float | None, dim: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the derivatives with respect to ``x``, weight and bias."""
     m = x.shape[dim]
-    dz, xh = _masked(dy, y, relu), (x - mean) * rstd
+    dz, xh = _masked(dy, y, slope), (x - mean) * rstd
     d_bias = dz.sum(dim=dim, keepdim=True)
     d_weight = (dz * xh).sum(dim=dim, keepdim=True)
     dx = (weight.unsqueeze(dim) * rstd) * (dz - d_bias / m - xh * (d_weight / m))
@@ -50,7 +52,7 @@ def norm_backward(
 
 def norm_double_backward(
     vx: Tensor, dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor,
-    weight: Tensor, vw: Tensor, vb: Tensor, d_weight: Tensor, d_bias: Tensor, relu: bool, dim: int,
+    weight: Tensor, vw: Tensor, vb: Tensor, d_weight: Tensor, d_bias: Tensor, slope: float | None, dim: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return the derivatives of ``<v, norm_backward(...)>`` with respect to ``dy``, ``x`` and the weight.
 
@@ -58,11 +60,11 @@ def norm_double_backward(
     """
     m = x.shape[dim]
     vw, vb, w, z_xh, sum_z = (p.unsqueeze(dim) for p in (vw, vb, weight, d_weight, d_bias))
-    dz, xh = _masked(dy, y, relu), (x - mean) * rstd
+    dz, xh = _masked(dy, y, slope), (x - mean) * rstd
     sum_v, v_xh = vx.sum(dim=dim, keepdim=True), (vx * xh).sum(dim=dim, keepdim=True)
     v_pz = (vx * dz).sum(dim=dim, keepdim=True) - (sum_v * sum_z + z_xh * v_xh) / m  # <vx, P(dz)>
     scale = w * rstd
-    d_dy = _masked(scale * (vx - sum_v / m - xh * (v_xh / m)) + vw * xh + vb, y, relu)
+    d_dy = _masked(scale * (vx - sum_v / m - xh * (v_xh / m)) + vw * xh + vb, y, slope)
     # The derivative with respect to xh is g = from_v * vx + from_z * dz; back through xh it is rstd * P(g), and
     # through rstd alone -rstd**2 * xh * w * <vx, P(dz)> / m.
     from_v, from_z = -scale / m * z_xh, vw - scale / m * v_xh
@@ -72,16 +74,35 @@ def norm_double_backward(
     return d_dy, dx, (rstd * v_pz).squeeze(dim)
 
 
-def _masked(u: Tensor, y: Tensor, relu: bool) -> Tensor:
-    return torch.where(y > 0, u, 0.0) if relu else u
+def _bent(y: Tensor, slope: float | None) -> Tensor:
+    if slope is None:
+        return y
+    return torch.where(y > 0, y, slope * y) if slope else y.relu()
+
+
+def _masked(u: Tensor, y: Tensor, slope: float | None) -> Tensor:
+    """Return the derivative of ``_bent`` times ``u``, from what it returned."""
+    if slope is None:
+        return u
+    return torch.where(y > 0, u, slope * u if slope else 0.0)
+
+
+def _native_masked(u: Tensor, y: Tensor, slope: float | None) -> Tensor:
+    """Return what ``_masked`` does, in one pass."""
+    if slope is None:
+        return u
+    masked: Tensor = (
+        torch.ops.aten.leaky_relu_backward(u, y, slope, True) if slope else torch.ops.aten.threshold_backward(u, y, 0)
+    )
+    return masked
 
 
 def native_forward(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool, dim: int
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None, dim: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what ``norm_forward`` does, by torch's own kernels where the rows come first."""
     if dim != 0:
-        return norm_forward(x, weight, bias, eps, relu, dim)
+        return norm_forward(x, weight, bias, eps, slope, dim)
     rows, shape = x.flatten(1), (1, *weight.shape)
     w, b, blocks = weight.flatten(), bias.flatten(), _blocks(len(rows))
     if blocks == 1:
@@ -90,7 +111,9 @@ def native_forward(
         mean, var = _statistics(rows, blocks)
         y, _, _ = torch.native_batch_norm(rows, w, b, mean, var, False, 0.0, eps)
         rstd = torch.rsqrt(var.add_(eps))
-    return (y.relu_() if relu else y).view_as(x), mean.view(shape), rstd.view(shape)
+    if slope is not None:
+        y = F.leaky_relu_(y, slope) if slope else y.relu_()
+    return y.view_as(x), mean.view(shape), rstd.view(shape)
 
 
 def _statistics(rows: Tensor, blocks: int) -> tuple[Tensor, Tensor]:
@@ -117,12 +140,12 @@ def _blocks(m: int) -> int:
 
 
 def native_backward(
-    dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, relu: bool, dim: int
+    dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor, slope: float | None, dim: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return what ``norm_backward`` does, by torch's own kernel where the rows come first."""
     if dim != 0:
-        return norm_backward(dy, x, y, mean, rstd, weight, relu, dim)
-    dz = torch.ops.aten.threshold_backward(dy, y, 0) if relu else dy
+        return norm_backward(dy, x, y, mean, rstd, weight, slope, dim)
+    dz = _native_masked(dy, y, slope)
     return _native_backward(dz, x, weight, mean, rstd, [True, True, True])
 
 
@@ -140,13 +163,13 @@ def _native_backward(
 
 def native_double_backward(
     vx: Tensor, dy: Tensor, x: Tensor, y: Tensor, mean: Tensor, rstd: Tensor,
-    weight: Tensor, vw: Tensor, vb: Tensor, d_weight: Tensor, d_bias: Tensor, relu: bool, dim: int,
+    weight: Tensor, vw: Tensor, vb: Tensor, d_weight: Tensor, d_bias: Tensor, slope: float | None, dim: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Return what ``norm_double_backward`` does, in whole passes of torch's own kernels where the rows come first."""
     if dim != 0:
-        return norm_double_backward(vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias, relu, dim)
+        return norm_double_backward(vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias, slope, dim)
     m, z_xh, sum_z = x.shape[0], d_weight, d_bias
-    dz = torch.ops.aten.threshold_backward(dy, y, 0) if relu else dy
+    dz = _native_masked(dy, y, slope)
     d_dy, v_xh, sum_v = _native_backward(vx, x, weight, mean, rstd, [True, True, True])
     # The sum of vx * dz in one pass: it is what a weight's derivative would be.
     _, v_z, _ = _native_backward(dz, vx, weight, torch.zeros_like(mean), torch.ones_like(rstd), [False, True, False])
@@ -157,8 +180,7 @@ def native_double_backward(
     mean_g = (from_v * sum_v + from_z * sum_z) / m
     along_x = rstd * (from_v * v_xh + from_z * z_xh + scale * v_pz) / m
     d_dy.addcmul_(x, vw * rstd).add_(vb - vw * rstd * mean)
-    if relu:
-        d_dy = torch.ops.aten.threshold_backward(d_dy, y, 0)
+    d_dy = _native_masked(d_dy, y, slope)
     dx = torch.addcmul(rstd * (along_x * mean - mean_g), vx, rstd * from_v)
     dx.addcmul_(dz, rstd * from_z).addcmul_(x, -rstd * along_x)
     return d_dy, dx, rstd * v_pz
@@ -236,7 +258,7 @@ def choose(asked: str, device: torch.device) -> tuple[Kernels, str]:
         return UNCOMPILED, EAGER
     try:
         x, p = torch.ones(2, 2, _WIDTH, device=device), torch.ones(2, _WIDTH, device=device)
-        settings = (True, 1 if device.type == "cuda" else 0)
+        settings = (0.0, 1 if device.type == "cuda" else 0)
         y, mean, rstd = compiled().forward(x, p, p, 1e-5, *settings)
         _, d_weight, d_bias = compiled().backward(x, x, y, mean, rstd, p, *settings)
         compiled().double_backward(x, x, x, y, mean, rstd, p, p, p, d_weight, d_bias, *settings)

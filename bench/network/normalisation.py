@@ -11,25 +11,26 @@ from bench.network.kernels import UNCOMPILED, Kernels, norm_backward, norm_doubl
 
 
 def normalise(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool, dim: int, kernels: Kernels = UNCOMPILED
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None, dim: int, kernels: Kernels = UNCOMPILED
 ) -> Tensor:
-    """Normalise ``x [T, m, C]`` over dim 1, or ``[m, T, C]`` over 0, scale, shift, and rectify if ``relu``.
+    """Normalise ``x [T, m, C]`` over dim 1, or ``[m, T, C]`` over 0, scale, shift, and rectify by ``slope``.
 
     Ioffe and Szegedy 2015, arXiv:1502.03167, with batch statistics always: there are no running ones.
     """
-    return _BatchNorm.apply(x, weight, bias, eps, relu, dim, kernels)
+    return _BatchNorm.apply(x, weight, bias, eps, slope, dim, kernels)
 
 
 class _BatchNorm(torch.autograd.Function):
-    """Batch normalisation over ``dim`` with an optional ReLU behind it; its derivative is ``_BatchNormBackward``."""
+    """Batch normalisation over ``dim``, with a (leaky) ReLU behind it or none; its derivative is the class below."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool, dim: int, kernels: Kernels
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None, dim: int, kernels: Kernels
     ) -> Tensor:
-        y, mean, rstd = kernels.forward(x, weight, bias, eps, relu, dim)
-        ctx.settings = (eps, relu, dim, kernels)
-        ctx.save_for_backward(x, weight, y, mean, rstd)
+        y, mean, rstd = kernels.forward(x, weight, bias, eps, slope, dim)
+        ctx.settings = (eps, slope, dim, kernels)
+        # Only a ReLU's derivative asks for y.
+        ctx.save_for_backward(x, weight, x if slope is None else y, mean, rstd)
         return y
 
     @staticmethod
@@ -45,23 +46,23 @@ class _BatchNormBackward(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, dy: Tensor, x: Tensor, weight: Tensor, y: Tensor, mean: Tensor, rstd: Tensor,
-        eps: float, relu: bool, dim: int, kernels: Kernels,
+        eps: float, slope: float | None, dim: int, kernels: Kernels,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        ctx.settings = (eps, relu, dim, kernels)
-        dx, d_weight, d_bias = kernels.backward(dy, x, y, mean, rstd, weight, relu, dim)
+        ctx.settings = (eps, slope, dim, kernels)
+        dx, d_weight, d_bias = kernels.backward(dy, x, y, mean, rstd, weight, slope, dim)
         ctx.save_for_backward(dy, x, weight, y, mean, rstd, d_weight, d_bias)
         return dx, d_weight, d_bias
 
     @staticmethod
     def backward(ctx: Any, *v: Tensor) -> tuple[Tensor | None, ...]:
         dy, x, weight, y, mean, rstd, d_weight, d_bias = ctx.saved_tensors
-        (vx, vw, vb), (eps, relu, dim, kernels) = v, ctx.settings
+        (vx, vw, vb), (eps, slope, dim, kernels) = v, ctx.settings
         if torch.is_grad_enabled():  # third order and above: by autograd, with all that depends on x in the graph
             mean = x.mean(dim=dim, keepdim=True)
             rstd = torch.rsqrt((x - mean).square().mean(dim=dim, keepdim=True) + eps)
-            _, d_weight, d_bias = norm_backward(dy, x, y, mean, rstd, weight, relu, dim)
+            _, d_weight, d_bias = norm_backward(dy, x, y, mean, rstd, weight, slope, dim)
             double_backward = norm_double_backward
         else:
             double_backward = kernels.double_backward
-        d_dy, d_x, d_w = double_backward(vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias, relu, dim)
+        d_dy, d_x, d_w = double_backward(vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias, slope, dim)
         return (d_dy, d_x, d_w, *[None] * 7)

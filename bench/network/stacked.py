@@ -3,7 +3,7 @@
 Images come in one of two forms. On a CPU the task axis lies inside, ``[n, T, C, H, W]`` in the memory order n, H, W, T,
 C: there a convolution of all tasks is one grouped convolution of oneDNN, which was faster there than patches. On a GPU
 the task axis lies outside, ``[T, n, H, W, C]``, and a convolution is patches times a batched matrix product. What has
-no height and width is ``[T, n, I]``.
+no height and width is ``[T, n, I]``, tokens are ``[T, n, L, C]``.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.network.convolution import Pair, by_patches, grouped, output_size
 from bench.network.kernels import UNCOMPILED, Kernels
 from bench.network.normalisation import normalise
+from bench.network.pooling import max_pool
 
 # Of an image behind a convolution: up to here patches were faster than oneDNN on a CPU; with 16 they were not.
 _FEW_POSITIONS = 4
@@ -57,19 +58,23 @@ class TasksInside(_Images):
         y = y.to(x.dtype).unflatten(1, (n_tasks, out))
         return y if bias is None else y + bias[..., None, None]
 
-    def batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Tensor:
+    def batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None) -> Tensor:
         """Normalise over each task's own images and positions, as ``normalise`` does."""
         rows = x.permute(0, 3, 4, 1, 2)
-        y = normalise(rows.flatten(0, 2), weight, bias, eps, relu, 0, self.kernels)
+        y = normalise(rows.flatten(0, 2), weight, bias, eps, slope, 0, self.kernels)
         return y.view(rows.shape).permute(0, 3, 4, 1, 2)
 
     def max_pool(self, x: Tensor, layer: torch.nn.MaxPool2d) -> Tensor:
         """Apply the layer to every image."""
-        return layer(x.flatten(1, 2)).unflatten(1, x.shape[1:3])
+        return max_pool(x.flatten(1, 2), layer).unflatten(1, x.shape[1:3])
 
     def flatten(self, x: Tensor) -> Tensor:
         """Return ``[T, n, C*H*W]`` in torch's order."""
         return x.transpose(0, 1).flatten(2)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Return ``[T, n, H*W, C]``."""
+        return x.permute(1, 0, 3, 4, 2).flatten(2, 3)
 
 
 class TasksOutside(_Images):
@@ -86,18 +91,22 @@ class TasksOutside(_Images):
         """Convolve with every task's own ``weight`` and add its ``bias [T, O]``."""
         return by_patches(x, weight, bias, stride, padding)
 
-    def batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, relu: bool) -> Tensor:
+    def batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None) -> Tensor:
         """Normalise over each task's own images and positions, as ``normalise`` does."""
-        return normalise(x.flatten(1, -2), weight, bias, eps, relu, 1, self.kernels).view_as(x)
+        return normalise(x.flatten(1, -2), weight, bias, eps, slope, 1, self.kernels).view_as(x)
 
     def max_pool(self, x: Tensor, layer: torch.nn.MaxPool2d) -> Tensor:
         """Apply the layer to every image."""
-        y = layer(x.flatten(0, 1).movedim(-1, 1))  # channels-last memory stays as it is
+        y = max_pool(x.flatten(0, 1).movedim(-1, 1), layer)  # channels-last memory stays as it is
         return y.movedim(1, -1).unflatten(0, x.shape[:2])
 
     def flatten(self, x: Tensor) -> Tensor:
         """Return ``[T, n, C*H*W]`` in torch's order."""
         return x.movedim(-1, 2).flatten(2)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Return ``[T, n, H*W, C]``."""
+        return x.flatten(2, 3)
 
 
 Form = TasksInside | TasksOutside

@@ -5,40 +5,49 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api import Weights
 from bench.network.convolution import linear
-from bench.network.layers import BatchNormShift2d, Rotate180
+from bench.network.layers import (
+    BatchNormShift2d,
+    MeanOfTokens,
+    Positions,
+    Residual,
+    Rotate180,
+    SelfAttention,
+    Tokens,
+    attend,
+)
 from bench.network.normalisation import normalise
 from bench.network.stacked import Form
 
 Stage = Callable[[Form, Weights, Tensor], Tensor]
 
 
-def stages_of(network: nn.Module) -> tuple[list[Stage] | None, int]:
+def stages_of(network: nn.Module, name: str = "") -> tuple[list[Stage] | None, int]:
     """Return the stacked form of a sequence of known layers, None where a layer is not known.
 
-    The number says how many stages come before the first that looks across its batch.
+    The number says how many stages come before the first that looks across its batch. ``name`` stands in front of the
+    names of the layers.
     """
-    layers = _layers(network, "")
+    layers = _layers(network, name)
     if layers is None:
         return None, 0
     shared: int | None = None
-    first_names: dict[nn.Module, str] = {}  # a layer used again keeps its name
-    layers = [(first_names.setdefault(layer, name), layer) for name, layer in layers]
     stages: list[Stage] = []
     position = 0
     while position < len(layers):
-        name, layer = layers[position]
+        own_name, layer = layers[position]
         following = layers[position + 1][1] if position + 1 < len(layers) else None
-        stage = _STAGES[type(layer)](name, layer, following)
+        stage = _STAGES[type(layer)](own_name, layer, following)
         if stage is None:
             return None, 0
-        if shared is None and type(layer) in _NORMS:
+        if shared is None and any(type(inner) in _NORMS for inner in layer.modules()):
             shared = len(stages)
         stages.append(stage)
-        position += 2 if type(layer) in _NORMS and type(following) is nn.ReLU else 1
+        position += 2 if type(layer) in _NORMS and _slope(following) is not None else 1
     return stages, len(stages) if shared is None else shared
 
 
@@ -70,21 +79,79 @@ def _conv(name: str, layer: nn.Conv2d, following: nn.Module | None) -> Stage | N
 
 def _linear(name: str, layer: nn.Linear, following: nn.Module | None) -> Stage:
     bias = f"{name}.bias" if layer.bias is not None and type(following) not in _NORMS else None
-    return lambda form, w, x: linear(x, w[f"{name}.weight"], w[bias] if bias else None)
+
+    def stage(form: Form, w: Weights, x: Tensor) -> Tensor:
+        y = linear(x.flatten(1, -2), w[f"{name}.weight"], w[bias] if bias else None)
+        return y if x.dim() == 3 else y.view(*x.shape[:-1], -1)
+
+    return stage
 
 
 def _batch_norm(name: str, layer: nn.BatchNorm1d | nn.BatchNorm2d, following: nn.Module | None) -> Stage | None:
-    relu, weight, bias = type(following) is nn.ReLU, f"{name}.weight", f"{name}.bias"
+    slope, weight, bias = _slope(following), f"{name}.weight", f"{name}.bias"
     if not layer.affine:
         return None
     if isinstance(layer, nn.BatchNorm1d):
-        return lambda form, w, x: normalise(x, w[weight], w[bias], layer.eps, relu, 1, form.kernels)
-    return lambda form, w, x: form.batch_norm(x, w[weight], w[bias], layer.eps, relu)
+        return lambda form, w, x: normalise(x, w[weight], w[bias], layer.eps, slope, 1, form.kernels)
+    return lambda form, w, x: form.batch_norm(x, w[weight], w[bias], layer.eps, slope)
 
 
 def _shift_norm(name: str, layer: BatchNormShift2d, following: nn.Module | None) -> Stage:
-    relu, shift = type(following) is nn.ReLU, f"{name}.{layer.SHIFT}"
-    return lambda form, w, x: form.batch_norm(x, torch.ones_like(w[shift]), w[shift], layer.eps, relu)
+    slope, shift = _slope(following), f"{name}.{layer.SHIFT}"
+    return lambda form, w, x: form.batch_norm(x, torch.ones_like(w[shift]), w[shift], layer.eps, slope)
+
+
+def _slope(layer: nn.Module | None) -> float | None:
+    """Return the slope of an activation that normalisation takes upon itself: it is told from the result's sign."""
+    if type(layer) is nn.LeakyReLU and layer.negative_slope > 0:
+        return float(layer.negative_slope)
+    return 0.0 if type(layer) is nn.ReLU else None
+
+
+def _layer_norm(name: str, layer: nn.LayerNorm, following: nn.Module | None) -> Stage | None:
+    if len(layer.normalized_shape) != 1:
+        return None
+    factor, shift = (f"{name}.{part}" if layer._parameters.get(part) is not None else "" for part in ("weight", "bias"))
+
+    def per_task(w: Tensor, x: Tensor) -> Tensor:
+        return w.view(len(w), *[1] * (x.dim() - 2), -1)
+
+    def stage(form: Form, w: Weights, x: Tensor) -> Tensor:
+        if x.dim() == 5:
+            raise ValueError("the last dimension of images is not where either form has it")
+        y = F.layer_norm(x, layer.normalized_shape, eps=layer.eps)
+        y = y * per_task(w[factor], x) if factor else y
+        return y + per_task(w[shift], x) if shift else y
+
+    return stage
+
+
+def _residual(name: str, layer: Residual, following: nn.Module | None) -> Stage | None:
+    body, shortcut = (
+        stages_of(part, f"{name}.{of}")[0] for of, part in (("body", layer.body), ("shortcut", layer.shortcut))
+    )
+    if body is None or shortcut is None:
+        return None
+
+    def stage(form: Form, w: Weights, x: Tensor) -> Tensor:
+        y = x
+        for inner in body:
+            y = inner(form, w, y)
+        for inner in shortcut:
+            x = inner(form, w, x)
+        return y + x
+
+    return stage
+
+
+def _self_attention(name: str, layer: SelfAttention, following: nn.Module | None) -> Stage:
+    before, after = _linear(f"{name}.inputs", layer.inputs, None), _linear(f"{name}.outputs", layer.outputs, None)
+    product = f"{name}.inputs.weight"
+    return lambda form, w, x: after(form, w, attend(before(form, w, x), layer.heads, w[product].dtype))
+
+
+def _max_pool(name: str, layer: nn.MaxPool2d, following: nn.Module | None) -> Stage | None:
+    return None if layer.return_indices else lambda form, w, x: form.max_pool(x, layer)
 
 
 def _global_average(name: str, layer: nn.AdaptiveAvgPool2d, following: nn.Module | None) -> Stage | None:
@@ -111,7 +178,16 @@ _STAGES: dict[type[nn.Module], Callable[..., Stage | None]] = {
     Rotate180: lambda name, layer, following: lambda form, w, x: x.flip(form.position_dims),
     nn.Tanh: lambda name, layer, following: lambda form, w, x: x.tanh(),
     nn.ReLU: lambda name, layer, following: lambda form, w, x: x.relu(),
-    nn.MaxPool2d: lambda name, layer, following: lambda form, w, x: form.max_pool(x, layer),
+    nn.LeakyReLU: lambda name, layer, following: lambda form, w, x: F.leaky_relu(x, layer.negative_slope),
+    nn.GELU: lambda name, layer, following: lambda form, w, x: F.gelu(x, approximate=layer.approximate),
+    nn.Identity: lambda name, layer, following: lambda form, w, x: x,
+    nn.LayerNorm: _layer_norm,
+    nn.MaxPool2d: _max_pool,
     nn.AdaptiveAvgPool2d: _global_average,
     nn.Flatten: _flatten,
+    Residual: _residual,
+    Tokens: lambda name, layer, following: lambda form, w, x: form.tokens(x),
+    Positions: lambda name, layer, following: lambda form, w, x: x + w[f"{name}.embedding"].unsqueeze(1),
+    MeanOfTokens: lambda name, layer, following: lambda form, w, x: x.mean(2),
+    SelfAttention: _self_attention,
 }

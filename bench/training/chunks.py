@@ -1,25 +1,60 @@
-"""How many tasks to hold at once: some thousand images on a CPU, what the memory of a card holds on a GPU."""
+"""How many tasks to hold at once: what some thousand small images take on a CPU, what a card holds on a GPU."""
 
 from __future__ import annotations
 
+import logging
+import weakref
 from collections.abc import Callable
 
 import torch
 
+from bench.api import TaskLoss, Weights
 from bench.tasks.stream import TaskStream
+from bench.training.memory import LiveTensors
 from bench.training.metastep import MetaStep
+
+log = logging.getLogger("bench")
 
 # On 2 cores conv4 gains from more tasks at once up to here and little beyond, while its memory goes on growing.
 CPU_IMAGES = 2_000
+USUAL = 320_000  # bytes, twice what conv4 keeps of an image of 28 x 28 on a CPU; a GPU's patches take as much
 SHARE = 0.8  # of a card's free memory: the rest is for what an allocator cannot fill
 
 
-def default_chunk(stream: TaskStream, meta_batch: int) -> int:
+def default_chunk(stream: TaskStream, meta_batch: int, task_loss: TaskLoss, slow: Weights) -> int:
     """Return how many tasks to hold at once: on a GPU the whole meta-batch, on a CPU equal parts of it."""
     if stream.device.type == "cuda":
         return meta_batch
     images = stream.episode.n_way * (stream.episode.k_shot + stream.episode.k_query)
-    return equal_parts(meta_batch, max(1, CPU_IMAGES // images))
+    return equal_parts(meta_batch, max(1, inputs_at_once(CPU_IMAGES, stream, task_loss, slow) // images))
+
+
+def inputs_at_once(usual: int, stream: TaskStream, task_loss: TaskLoss, slow: Weights) -> int:
+    """Return ``usual``, or as many inputs as keep no more memory, where the network keeps more than USUAL of each."""
+    return min(usual, int(usual * USUAL / max(1.0, kept_of_an_input(stream, task_loss, slow))))
+
+
+_KEPT: weakref.WeakKeyDictionary[TaskLoss, dict[torch.Size, float]] = weakref.WeakKeyDictionary()
+
+
+def kept_of_an_input(stream: TaskStream, task_loss: TaskLoss, slow: Weights) -> float:
+    """Return how many bytes the network's outputs of one more input leave in memory for their derivative."""
+    shape = stream.batch(0, 1).support.x.shape[2:]
+    known = _KEPT.setdefault(task_loss, {})
+    if shape not in known:
+        fast = {name: w.detach()[None].clone().requires_grad_() for name, w in slow.items()}
+
+        def held(n: int) -> int:
+            with LiveTensors() as live, torch.enable_grad():
+                outputs = task_loss.outputs(fast, torch.zeros(1, n, *shape, device=stream.device))
+            return live.held if outputs.requires_grad else 0
+
+        try:
+            known[shape] = (held(4) - held(2)) / 2
+        except Exception as error:  # of a tensor without storage, say: what is measured must cost no run
+            log.warning("memory of the network was not counted: %s", error)
+            known[shape] = 0.0
+    return known[shape]
 
 
 def equal_parts(meta_batch: int, most: int) -> int:

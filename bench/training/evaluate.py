@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bench.api import Adapted, MetaAlgorithm, Predictor, TaskBatch, TaskLoss, Weights
 from bench.tasks.stream import TaskStream
+from bench.training.chunks import inputs_at_once
 from bench.training.clocks import now
 from bench.training.memory import is_out_of_memory, release
 
@@ -80,7 +81,7 @@ def evaluate(
         return found
 
     parts: dict[str, dict[int, list[Tensor]]] = {mode: {} for mode in modes}
-    size, start = batch_size(stream), 0
+    size, start = batch_size(stream, task_loss, slow), 0
     while start < n_tasks:
         tasks = stream.batch(start, min(size, n_tasks - start))
         n = tasks.support.n_tasks
@@ -165,9 +166,9 @@ def answers_alone(predictor: Predictor, tasks: TaskBatch) -> Tensor:
     return torch.cat(scores, dim=1)
 
 
-def batch_size(stream: TaskStream) -> int:
-    """Return how many tasks to evaluate at once: what fits the caches of a CPU, or 2 GiB of a card with conv4."""
+def batch_size(stream: TaskStream, task_loss: TaskLoss, slow: Weights) -> int:
+    """Return how many tasks to evaluate at once: what fits the caches of a CPU with conv4, or 2 GiB of a card."""
     episode = stream.episode
     images = episode.n_way * max(episode.k_shot, episode.k_query) + 1
     in_flight = 4_000 if stream.device.type == "cuda" else 400
-    return max(1, in_flight // images)
+    return max(1, inputs_at_once(in_flight, stream, task_loss, slow) // images)

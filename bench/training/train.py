@@ -65,7 +65,8 @@ class Training:
         self.stream, self.val_stream, self.checkpoint = stream, val_stream, checkpoint
         self.device = stream.device
         on_gpu = self.device.type == "cuda"
-        chunk = min(config.task_chunk or default_chunk(stream, config.meta_batch), config.meta_batch)
+        chunk = config.task_chunk or default_chunk(stream, config.meta_batch, task_loss, slow)
+        chunk = min(chunk, config.meta_batch)
         self.step = MetaStep(
             config, algorithm, task_loss, slow, algorithm.initial_carry(slow), stream, chunk, captured=on_gpu
         )

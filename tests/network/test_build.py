@@ -1,9 +1,15 @@
-"""Where initial weights come from."""
+"""Where initial weights come from, what cannot be built, and on which inputs a network is asked how it is to run."""
 
+import pytest
 import torch
 
-from bench.network.build import build_network
+from bench.api import BenchError
+from bench.network import build as building
+from bench.network.build import asked_shape, build_network, way_of
 from bench.registry import create_backbone
+from bench.settings.config import RunConfig
+
+CPU = torch.device("cpu")
 
 
 def build(seed=0):
@@ -18,3 +24,46 @@ def test_initial_weights_depend_on_the_seed_alone():
     torch.rand(5)
     assert all(torch.equal(w, first[n]) for n, w in build().state_dict().items())
     assert not torch.equal(build(seed=1).state_dict()["0.weight"], first["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "accepted"),
+    [
+        ("resnet12", (3, 84, 15), "images of 16 x 16 pixels or more"),
+        ("resnet12", (1,), "images of 16 x 16 pixels or more"),
+        ("vit", (3, 28, 6), "images of 7 x 7 pixels or more"),
+        ("conv4", (1,), "images"),
+        ("conv4-pool", (1, 15, 28), "images of 16 x 16 pixels or more"),
+        ("conv4-gap", (1, 28, 8), "images of 9 x 9 pixels or more"),
+    ],
+)
+def test_inputs_that_a_network_cannot_take_are_refused_in_one_line(name, shape, accepted):
+    config = RunConfig(algo="maml", dataset="made-up", backbone=name)
+    with pytest.raises(BenchError) as refused:
+        way_of(config, shape, 5, CPU)
+    assert str(refused.value) == f"backbone {name!r}: inputs of {' x '.join(map(str, shape))}; accepted: {accepted}"
+
+
+def test_whatever_else_a_build_raises_names_the_backbone(monkeypatch):
+    def broken(*args):
+        raise IndexError("list index out of range")
+
+    monkeypatch.setattr(building, "build_network", broken)
+    with pytest.raises(BenchError, match=r"^backbone 'mlp': IndexError: list index out of range$"):
+        way_of(RunConfig(algo="maml", dataset="made-up", backbone="mlp"), (1, 13, 17), 5, CPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "asked"),
+    [
+        ("resnet12", (3, 84, 84), (3, 21, 21)),
+        ("resnet12", (3, 28, 28), (3, 28, 28)),
+        ("resnet12", (3, 17, 400), (3, 17, 400)),  # half of it is too small
+        ("conv4-gap", (1, 105, 105), (1, 26, 26)),
+        ("conv4", (3, 84, 84), (3, 84, 84)),  # its head has other parameters for other images
+        ("vit", (3, 84, 84), (3, 84, 84)),
+        ("sine-mlp", (1,), (1,)),
+    ],
+)
+def test_a_network_is_asked_on_small_images_where_it_is_the_same_for_them(name, shape, asked):
+    assert asked_shape(create_backbone(name), shape, 5) == asked

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bench.network.kernels import UNCOMPILED, compiled
+from bench.network.kernels import UNCOMPILED, Kernels, compiled
 from bench.network.normalisation import normalise
 
 EPS = 1e-5
@@ -21,12 +21,12 @@ def inputs(rng, dim, n_tasks=3, m=7, channels=4, dtype=torch.float64):
     return [t.requires_grad_() for t in (x, weight, bias)]
 
 
-def torchs_own(x, weight, bias, relu, dim):
+def torchs_own(x, weight, bias, slope, dim):
     """Every task by itself through ``F.batch_norm``."""
     parts = []
     for t in range(weight.shape[0]):
         y = F.batch_norm(x.select(1 - dim, t), None, None, weight[t], bias[t], training=True, eps=EPS)
-        parts.append(y.relu() if relu else y)
+        parts.append(y if slope is None else F.leaky_relu(y, slope))
     return torch.stack(parts, dim=1 - dim)
 
 
@@ -38,12 +38,13 @@ def two_derivatives(y, leaves, further=False):
     return [y, *first, *torch.autograd.grad(scalar, leaves, create_graph=further, allow_unused=True)[:2]]
 
 
-@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("kernels", [UNCOMPILED, Kernels()], ids=["native", "written out"])
+@pytest.mark.parametrize("slope", [None, 0.0, 0.1])
 @pytest.mark.parametrize("dim", [0, 1])
-def test_two_derivatives_equal_those_of_torch(rng, relu, dim):
+def test_two_derivatives_equal_those_of_torch(rng, slope, dim, kernels):
     leaves = inputs(rng, dim)
-    got = two_derivatives(normalise(*leaves, EPS, relu, dim, UNCOMPILED), leaves)
-    for a, b in zip(got, two_derivatives(torchs_own(*leaves, relu, dim), leaves), strict=True):
+    got = two_derivatives(normalise(*leaves, EPS, slope, dim, kernels), leaves)
+    for a, b in zip(got, two_derivatives(torchs_own(*leaves, slope, dim), leaves), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
@@ -53,23 +54,24 @@ def test_the_third_derivative_is_right_too(rng):
     centred = x - x.mean(dim=1, keepdim=True)
     by_hand = centred / (centred.square().mean(dim=1, keepdim=True) + EPS).sqrt() * weight[:, None] + bias[:, None]
     thirds = []
-    for y in (normalise(*leaves, EPS, False, 1, UNCOMPILED), by_hand):
+    for y in (normalise(*leaves, EPS, None, 1, UNCOMPILED), by_hand):
         second = two_derivatives(y, leaves, further=True)[4]
         thirds.append(torch.autograd.grad((second * second.detach().cos()).sum(), x)[0])
     torch.testing.assert_close(*thirds, rtol=1e-9, atol=1e-10)
 
 
 @needs_compiler
-@pytest.mark.parametrize("dim", [0, 1])
-def test_compiled_equals_plain_for_every_shape_without_compiling_again(rng, dim):
+@pytest.mark.parametrize(("dim", "slope"), [(0, 0.0), (1, 0.0), (1, 0.1)])
+def test_compiled_equals_plain_for_every_shape_without_compiling_again(rng, dim, slope):
     x, weight, bias = leaves = inputs(rng, dim, channels=8, dtype=torch.float32)
-    compiled().forward(x, weight, bias, EPS, True, dim)  # outside of autograd's functions, as ``choose`` tries it
-    two_derivatives(normalise(*leaves, EPS, True, dim, compiled()), leaves)
+    compiled().forward(x, weight, bias, EPS, slope, dim)  # outside of autograd's functions, as ``choose`` tries it
+    two_derivatives(normalise(*leaves, EPS, slope, dim, compiled()), leaves)
     with torch.compiler.set_stance("fail_on_recompile"):
         for n_tasks, m in ((3, 7), (1, 50), (2, 1), (17, 300)):
             leaves = inputs(rng, dim, n_tasks, m, channels=8, dtype=torch.float32)
             pairs = (
-                two_derivatives(normalise(*leaves, EPS, True, dim, which), leaves) for which in (compiled(), UNCOMPILED)
+                two_derivatives(normalise(*leaves, EPS, slope, dim, which), leaves)
+                for which in (compiled(), UNCOMPILED)
             )
             for a, b in zip(*pairs, strict=True):
                 if m > 1:

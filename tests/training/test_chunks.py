@@ -1,17 +1,29 @@
 """Chunks of the task axis: how many tasks fit the memory, and what happens when they do not."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 from trainings import ADAM, CPU, FakeRecorder, Stopped, make_training, same, stop_after
 
 from bench.api import Episode
-from bench.network.build import build
-from bench.registry import create_algorithm
+from bench.network.build import build, build_network
+from bench.network.model import Classifier
+from bench.registry import create_algorithm, create_backbone
 from bench.settings.config import RunConfig
 from bench.tasks.drawing import ImagePool
 from bench.tasks.stream import TaskStream
-from bench.training.chunks import fitting_chunk
-from bench.training.evaluate import evaluate
+from bench.training.chunks import default_chunk, fitting_chunk, inputs_at_once, kept_of_an_input
+from bench.training.evaluate import batch_size, evaluate
+
+
+def stream_of(*shape):
+    """A stream that has nothing but the form of its tasks, 20-way 5-shot with 5 queries."""
+    support = SimpleNamespace(x=torch.zeros(1, 1, *shape))
+    return SimpleNamespace(
+        device=CPU, episode=Episode(20, 5, 5), batch=lambda first, count: SimpleNamespace(support=support)
+    )
 
 
 class Hungry:
@@ -119,3 +131,37 @@ def test_the_chunk_is_what_fits_a_card_by_a_straight_line_through_two_peaks(budg
 
 def test_a_peak_that_does_not_grow_is_no_division_by_zero():
     assert fitting_chunk(lambda n: 100, 1000, 32) == 32
+
+
+def test_what_is_kept_of_an_input_is_counted_and_decides_how_many_are_held_at_once():
+    """Two linear layers keep what each of them is given; what comes out is there too."""
+    for hidden, at_once in ((50, 2_000), (200_000, 2_000 * 320_000 // 800_036)):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(4, hidden), nn.Tanh(), nn.Linear(hidden, 5))
+        task_loss = Classifier(network)
+        stream = stream_of(1, 2, 2)
+        assert kept_of_an_input(stream, task_loss, task_loss.weights) == 4 * (4 + hidden + 5)
+        assert inputs_at_once(2_000, stream, task_loss, task_loss.weights) == at_once
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "tasks", "at_test"),
+    [
+        ("conv4", (1, 28, 28), 9, 3),  # 200 images a task: 2,000 at once are two chunks of 18 tasks
+        ("conv4", (3, 84, 84), 2, 1),
+        ("resnet12", (3, 84, 84), 1, 1),
+    ],
+)
+def test_deep_networks_and_large_images_come_in_smaller_chunks(name, shape, tasks, at_test):
+    task_loss = Classifier(build_network(create_backbone(name), shape, 20, seed=0))
+    stream = stream_of(*shape)
+    assert default_chunk(stream, 18, task_loss, task_loss.weights) == tasks
+    assert batch_size(stream, task_loss, task_loss.weights) == at_test
+
+
+def test_a_network_that_cannot_be_counted_is_taken_for_a_usual_one(caplog):
+    class Odd:
+        def outputs(self, fast, x):
+            raise NotImplementedError("no storage")
+
+    assert default_chunk(stream_of(1, 28, 28), 18, Odd(), {}) == 9
+    assert "memory of the network was not counted: no storage" in caplog.text
