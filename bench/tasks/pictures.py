@@ -65,7 +65,7 @@ def read_picture(path: Path, reading: Reading) -> NDArray[np.uint8]:
     if (pixels == pixels[:1, :1]).all():
         raise DataError(f"{path}: is blank, every pixel the same; accepted: pictures that show something")
     pixels = np.atleast_3d(pixels).transpose(2, 0, 1)
-    return np.ascontiguousarray(np.broadcast_to(pixels, (reading.channels, reading.height, reading.width)))
+    return np.array(np.broadcast_to(pixels, (reading.channels, reading.height, reading.width)), order="C")
 
 
 def opened(path: Path, size: int | None = None) -> Image.Image:

@@ -72,6 +72,7 @@ def test_every_kind_shows_the_same_bar(kind, tmp_path):
     np.testing.assert_array_equal(read_picture(path, GREY), bar()[None])
     np.testing.assert_array_equal(read_picture(path, COLOUR), np.stack([bar()] * 3))
     np.testing.assert_array_equal(read_picture(path, INK), bar()[None])
+    assert read_picture(path, GREY).flags.writeable  # as torch wants it
 
 
 def test_black_ink_on_a_clear_ground_lies_on_white(tmp_path):
