@@ -56,7 +56,7 @@ class CifarFS(Dataset):
         splits = {split: tuple(sorted(number[name] for name in owners[split])) for split in SPLITS}
         images = torch.from_numpy(prepared.images)
         reading = Reading(3, SIDE, SIDE)
-        return ImageSet("cifar-fs", images, prepared.class_names, splits, PIPELINE, prepared.sha256, reading=reading)
+        return ImageSet("cifar-fs", images, prepared.class_names, splits, PIPELINE, prepared.sha256, ("none",), reading)
 
 
 def _prepare(root: Path) -> Prepared:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from bench.api import SPLITS, BenchError, DataError, Dataset
 from bench.registry import register_dataset
 from bench.system.files import write_atomic
+from bench.system.load import cores
 from bench.tasks.imagecache import Prepared, cached, prepare, writable
 from bench.tasks.images import ImageSet
 from bench.tasks.pictures import RULE, Reading, picture_size, read_picture
@@ -82,7 +83,7 @@ class Folder(Dataset):
         classes = torch.from_numpy(prepared.images).split(list(prepared.counts))
         return ImageSet(
             "folder", classes, prepared.class_names, splits, f"{pipeline}; {layout.form}", prepared.sha256,
-            reading=self._reading(prepared.images.shape[1]), notes=tuple(notes),
+            ("none",), self._reading(prepared.images.shape[1]), tuple(notes),
         )  # fmt: skip
 
     def _reading(self, channels: int) -> Reading:
@@ -110,9 +111,11 @@ class Folder(Dataset):
                 images[place] = read_picture(files[place], reading)
             except BenchError as error:
                 return str(error)
+            except Exception as error:  # one picture's, of thousands
+                return f"{files[place]}: {type(error).__name__}: {error}"
             return None
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoders let go of Python's lock
+        with ThreadPoolExecutor(cores()) as pool:  # decoders let go of Python's lock
             told = tqdm(pool.map(fill, range(len(files))), "pictures", len(files), disable=None, leave=False)
             broken = [line for line in told if line]
         if broken:
@@ -124,13 +127,16 @@ class Folder(Dataset):
 
 
 def _fingerprint(root: Path, layout: Layout) -> str:
-    """Return a hash over which files there are, and their sizes and times."""
-    digest = hashlib.sha256()
+    """Return a hash over which files there are and where, and all that changes when one is written or moved."""
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(root)))
     for name in sorted(layout.classes):
         for file in layout.classes[name]:
-            facts = file.stat()
-            line = f"{name}/{file.relative_to(root)} {facts.st_size} {facts.st_mtime_ns}\n"
-            digest.update(line.encode("utf-8", "surrogateescape"))
+            try:
+                facts = file.stat()
+            except OSError as error:
+                raise DataError(f"{file}: {error.strerror}") from error
+            known = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+            digest.update(os.fsencode(f"{name}/{file.relative_to(root)} {known}\n"))
     return digest.hexdigest()[:16]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import mimetypes
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from bench.api import SPLITS, DataError, DataMissing
@@ -21,7 +23,11 @@ FORMS = (
     "a folder of pictures for each class; or train/, val/ and test/ with such folders; or train.csv, val.csv and"
     " test.csv of (file, class)"
 )
-_NAMES = {"meta_train": ("train",), "meta_val": ("val", "valid", "validation"), "meta_test": ("test",)}
+_NAMES = {
+    "meta_train": ("train", "training", "meta_train"),
+    "meta_val": ("val", "valid", "validation", "meta_val"),
+    "meta_test": ("test", "testing", "meta_test"),
+}
 _FILE, _CLASS = ("file", "filename", "image", "path", "filepath"), ("class", "label", "class_name", "category")
 
 
@@ -55,8 +61,10 @@ def find(root: Path) -> Layout:
             base = folders[0]
         if lists:
             return _listed(base, lists)
-        parts = {split: path for split, path in _of_splits(base).items() if any(map(_entries_deep, [path]))}
-        return _divided(parts) if len(parts) > 1 else _undivided(base, folders, pictures)
+        # Pictures alone make a folder of that name a class; folders make it a split.
+        parts = {split: path for split, path in _of_splits(base).items() if _entries(path)[0]}
+        found = _divided(base, parts) if len(parts) > 1 else _undivided(base, folders, pictures)
+        return replace(found, told=(*found.told, *_unread(base)))
     except OSError as error:
         raise DataError(f"{error.filename or root}: {error.strerror or error}") from error
 
@@ -68,6 +76,9 @@ def by_hash(names: Sequence[str]) -> dict[str, tuple[str, ...]]:
     val = min(max(round(SHARES[1] * len(names)), 1), len(names) - train - 1)
     cut = (ordered[:train], ordered[train : train + val], ordered[train + val :])
     return {split: tuple(sorted(part)) for split, part in zip(SPLITS, cut)}
+
+
+_FOREIGN = (".heic", ".heif", ".cr2", ".nef", ".dng", ".arw", ".svg")  # whatever this machine's list of kinds knows
 
 
 def _of_splits(base: Path, suffix: str = "") -> dict[str, Path]:
@@ -83,10 +94,17 @@ def _entries(folder: Path) -> tuple[list[Path], list[Path]]:
     return [p for p in entries if p.is_dir()], [p for p in entries if p.suffix.lower() in SUFFIXES and not p.is_dir()]
 
 
-def _entries_deep(folder: Path) -> bool:
-    """Whether a folder is one of classes: holds folders, and not pictures as a class called ``train`` would."""
-    folders, pictures = _entries(folder)
-    return bool(folders) and not pictures
+def _unread(base: Path) -> list[str]:
+    """Return a line on files that are pictures by their names, of kinds that are not read."""
+    kinds = Counter(
+        suffix
+        for _, _, names in os.walk(base)
+        for name in names
+        if (suffix := PurePosixPath(name.lower()).suffix) not in SUFFIXES
+        and (suffix in _FOREIGN or (mimetypes.guess_type(name)[0] or "").startswith("image/"))
+    )
+    found = ", ".join(f"{count} {suffix}" for suffix, count in sorted(kinds.items()))
+    return [f"{base}: pictures of kinds that are not read are left out: {found}"] if found else []
 
 
 def _classes(base: Path, seen: frozenset[str] = frozenset()) -> Iterator[tuple[str, tuple[Path, ...]]]:
@@ -105,6 +123,7 @@ def _classes(base: Path, seen: frozenset[str] = frozenset()) -> Iterator[tuple[s
 
 def _undivided(base: Path, folders: Sequence[Path], pictures: Sequence[Path]) -> Layout:
     classes = dict(_classes(base, frozenset({os.path.realpath(base)})))
+    _once(classes)
     if len(classes) < len(SPLITS):
         seen = f"{len(pictures)} pictures and {len(folders)} folders, {len(classes)} of them with pictures"
         raise (DataError if classes or pictures else DataMissing)(
@@ -115,34 +134,60 @@ def _undivided(base: Path, folders: Sequence[Path], pictures: Sequence[Path]) ->
     return Layout(classes, by_hash(list(classes)), form, (told,) if pictures else ())
 
 
-def _divided(parts: dict[str, Path]) -> Layout:
-    _complete({split: path.name for split, path in parts.items()}, next(iter(parts.values())).parent)
-    classes: dict[str, tuple[Path, ...]] = {}
-    splits: dict[str, tuple[str, ...]] = {}
-    for split, path in parts.items():
-        found = dict(_classes(path, frozenset({os.path.realpath(path)})))
-        _apart(path.parent, found, splits, split)
-        classes |= found
-        splits[split] = tuple(sorted(found))
-        if not found:
-            raise DataError(f"{path}: holds no folder with pictures; accepted: {FORMS}")
-    return Layout(classes, splits, "train, val and test folders")
+def _divided(base: Path, parts: Mapping[str, Path]) -> Layout:
+    found = {split: dict(_classes(path, frozenset({os.path.realpath(path)}))) for split, path in parts.items()}
+    loose = {path.name: len(_entries(path)[1]) for path in parts.values()}
+    told = [f"{base / name}: {n} pictures lie beside the folders of the classes and are left out"
+            for name, n in loose.items() if n]  # fmt: skip
+    return _joined(base, parts, found, "train, val and test folders", told)
 
 
-def _listed(base: Path, lists: dict[str, Path]) -> Layout:
-    _complete({split: path.name for split, path in lists.items()}, base)
-    classes: dict[str, tuple[Path, ...]] = {}
-    splits: dict[str, tuple[str, ...]] = {}
+def _listed(base: Path, lists: Mapping[str, Path]) -> Layout:
+    found: dict[str, dict[str, tuple[Path, ...]]] = {}
     for split, path in lists.items():
-        found: dict[str, list[Path]] = {}
+        classes: dict[str, set[Path]] = {}
         for number, file, name in _rows(path):
-            found.setdefault(name, []).append(_place(base, path, number, file, name))
-        _apart(base, found, splits, split)
-        classes |= {name: tuple(sorted(set(files))) for name, files in found.items()}
-        splits[split] = tuple(sorted(found))
-        if not found:
-            raise DataError(f"{path}: lists no picture; accepted: lines of (file, class)")
-    return Layout(classes, splits, "lists of (file, class)")
+            classes.setdefault(name, set()).add(_place(base, path, number, file, name))
+        found[split] = {name: tuple(sorted(files)) for name, files in classes.items()}
+    return _joined(base, lists, found, "lists of (file, class)")
+
+
+def _joined(
+    base: Path,
+    parts: Mapping[str, Path],
+    found: Mapping[str, dict[str, tuple[Path, ...]]],
+    form: str,
+    told: Sequence[str] = (),
+) -> Layout:
+    """Return the classes of all splits, refusing a split that is missing or empty and what is in two of them."""
+    if missing := [split for split in SPLITS if split not in parts]:
+        names = ", ".join(_NAMES[split][0] for split in missing)
+        raise DataError(f"{base}: holds {', '.join(p.name for p in parts.values())} but not {names}; accepted: {FORMS}")
+    owner: dict[str, str] = {}
+    for split, classes in found.items():
+        if not classes:
+            raise DataError(f"{parts[split]}: holds no class with pictures; accepted: {FORMS}")
+        for name in classes:
+            if name in owner:
+                raise DataError(
+                    f"{base}: class {name!r} is in {owner[name]} and in {split}; accepted: no class in two splits, a"
+                    " test class must not be met in training"
+                )
+            owner[name] = split
+    whole = {name: files for classes in found.values() for name, files in classes.items()}
+    _once(whole)
+    return Layout(whole, {split: tuple(sorted(classes)) for split, classes in found.items()}, form, tuple(told))
+
+
+def _once(classes: Mapping[str, Sequence[Path]]) -> None:
+    """Refuse a file that is in two classes, by a link or in two lists: it could be tested on after training."""
+    owner: dict[str, str] = {}
+    for name, files in classes.items():
+        for file in files:
+            if owner.setdefault(os.path.realpath(file), name) != name:
+                raise DataError(
+                    f"{file}: is in class {name!r} and in {owner[os.path.realpath(file)]!r}; accepted: one class"
+                )
 
 
 def _rows(path: Path) -> Iterator[tuple[int, str, str]]:
@@ -176,19 +221,3 @@ def _place(base: Path, path: Path, number: int, file: str, name: str) -> Path:
             + ", ".join(str(place.relative_to(base)) for place in places)
         )
     return found
-
-
-def _complete(found: dict[str, str], base: Path) -> None:
-    if missing := [split for split in SPLITS if split not in found]:
-        names = ", ".join(_NAMES[split][0] for split in missing)
-        raise DataError(f"{base}: holds {', '.join(found.values())} but not {names}; accepted: {FORMS}")
-
-
-def _apart(base: Path, found: dict[str, tuple[Path, ...]] | dict[str, list[Path]], splits: dict[str, tuple[str, ...]],
-           split: str) -> None:  # fmt: skip
-    for other, names in splits.items():
-        if twice := sorted(set(names) & set(found)):
-            raise DataError(
-                f"{base}: class {twice[0]!r} is in {other} and in {split}; accepted: no class in two splits, a test"
-                " class must not be met in training"
-            )

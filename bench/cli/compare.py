@@ -24,9 +24,9 @@ from bench.runs.runner import Halted, Place, run_all
 from bench.runs.signals import INTERRUPTED
 from bench.settings.config import RunConfig
 from bench.system.console import Console
-from bench.system.load import Others
+from bench.system.load import Others, cores
 from bench.system.text import counted
-from bench.system.waiting import cores, crowded
+from bench.system.waiting import crowded
 
 FAILED = 1
 """Exit status where some run failed."""

@@ -39,6 +39,7 @@ from bench.studies.study import Request
 from bench.system.text import counted
 from bench.system.untrusted import check_inside
 from bench.tasks.data import AUTO, load_data
+from bench.tasks.images import ImageSet
 
 
 def plan(
@@ -92,12 +93,18 @@ def _unturned(config: RunConfig, source: TaskSource, given: Collection[str], tol
 
     Which these are is the data set's to say; what was ``given`` stands. A line on each is added to ``told``.
     """
-    accepted = getattr(source, "rotations", None)
+    if not isinstance(source, ImageSet):
+        return config
     changed: dict[str, Any] = {
         name: "none"
         for name in ("train_rotation", "test_rotation")
-        if accepted is not None and name not in given and getattr(config, name) not in accepted
+        if name not in given and getattr(config, name) not in (source.rotations or ("none",))
     }
+    if changed and source.rotations is None:
+        told.append(
+            f"{source.name} does not say whether a turned picture is another class, as of characters, so none is"
+            f" turned; rotations=ROTATIONS in its ImageSet says so, --{next(iter(changed)).replace('_', '-')} decides"
+        )
     presets = load_protocol(config.protocol).presets
     for name in changed:
         if any(preset.where.get("algo") in (None, config.algo) and name in preset.values for preset in presets):

@@ -118,7 +118,6 @@ class _Comparison:
         self.began = _now()
         self.failed = False
         self._next_look = 0.0
-        self._told = False  # whether a run has been given to tell how long all will take
 
     def run(self) -> int:
         """Return the exit status."""
@@ -200,10 +199,9 @@ class _Comparison:
             self.reports.started(item.number, job.told)
 
     def _to_come(self, module: str) -> int | None:
-        """Return how many runs will be begun after those that can be under way with this one; None once told."""
-        if self._told or module != WORKER:
+        """Return how many runs will be begun after those that can be under way with this one; None of a profile."""
+        if module != WORKER:
             return None
-        self._told = True
         due = [i for i in self.todo if self.fresh or finished(i.folder, self.place.data_sha256) is None]
         return max(0, len(due) - (self.place.jobs - 1))
 

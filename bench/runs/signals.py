@@ -7,6 +7,7 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -117,6 +118,9 @@ def forwarding_signals() -> Iterator[Forwarding]:
             signal.signal(number, handler)
 
 
+_ONE_S = 1.0  # within which signals are one: a batch system sends it to all processes, and the command hands it on
+
+
 class Interrupted(Exception):
     """The user or the system asked the run to stop."""
 
@@ -126,7 +130,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.asked = False
-        self._urgent = 0
+        self._first_s: float | None = None  # when the first urgent one came
         self._parent, self._runner = os.getppid(), select.poll()
         if (runner := multiprocessing.parent_process()) is not None:
             self._runner.register(runner.sentinel)
@@ -136,9 +140,11 @@ class Stop:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)  # the runner blocks them
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._urgent += number in URGENT
-        if self._urgent > 1:
-            os._exit(INTERRUPTED)
+        now = time.monotonic()
+        if number in URGENT:
+            if self._first_s is not None and now - self._first_s > _ONE_S:
+                os._exit(INTERRUPTED)
+            self._first_s = now if self._first_s is None else self._first_s
         self.asked = True
 
     def check(self) -> None:

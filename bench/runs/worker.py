@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
@@ -24,8 +25,9 @@ from bench.runs.progress import Pulse, bar, so_far
 from bench.runs.signals import INTERRUPTED, UNWRITABLE, Interrupted, Stop
 from bench.settings.code import code_of, data_code
 from bench.system.console import Console
+from bench.system.load import cores
 from bench.system.machine import device_name, environment, git_commit
-from bench.system.waiting import Waiting, cores
+from bench.system.waiting import Waiting
 from bench.tasks.data import load_data
 from bench.tasks.images import ImageSet
 from bench.tasks.stream import TaskStream
@@ -87,7 +89,11 @@ def check_code(what: str, named: str | None, now: str | None) -> None:
 
 def execute(job: Job, stop: Stop, outcome: Outcome, console: Console) -> Training:
     """Set up, train and test one run, noting in ``outcome`` whatever becomes known; return its training."""
-    waiting = Waiting(job.config.threads or cores())
+    with contextlib.closing(Waiting(job.config.threads or cores())) as waiting:
+        return _executed(job, stop, outcome, console, waiting)
+
+
+def _executed(job: Job, stop: Stop, outcome: Outcome, console: Console, waiting: Waiting) -> Training:
     training, test_stream = set_up(job, outcome, job.folder / CHECKPOINT_FILE, stop.check)
     outcome.training = training
     stop.check()

@@ -9,8 +9,14 @@ from pathlib import Path
 _STAT = Path("/proc/stat")
 _IDLE = (3, 4)  # columns of the time in which a core did nothing, or waited for a disk
 _WITHIN = 8  # columns: what comes behind is counted in them already
+_OURS = frozenset(os.sched_getaffinity(0))  # as it is first: OMP_PROC_BIND gives each thread a core of its own later
 NOTABLE = 0.25
 """Cores in use by others from which on times are said to be measured beside them: less is a machine's own life."""
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(_OURS)
 
 
 def busy_s() -> float | None:
@@ -18,7 +24,7 @@ def busy_s() -> float | None:
 
     Whoever worked: all processes, and on a virtual machine what its host took away.
     """
-    ours = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+    ours = {f"cpu{number}" for number in _OURS}
     try:
         lines = [line.split() for line in _STAT.read_text(encoding="ascii").splitlines()]
         counts = [[int(text) for text in rest[:_WITHIN]] for name, *rest in filter(None, lines) if name in ours]

@@ -15,7 +15,7 @@ import threading
 import time
 from pathlib import Path
 
-from bench.system.load import NOTABLE, Others
+from bench.system.load import NOTABLE, Others, cores
 
 _MAPS = Path("/proc/self/maps")
 _LIBRARY = "libgomp"
@@ -27,11 +27,6 @@ _MOST = 64  # idle threads: libgomp ends a process that may not have so many
 def crowded(load: float | None, threads: int) -> bool:
     """Say whether others leave fewer cores than there are ``threads``."""
     return load is not None and load + min(threads, cores()) > cores() + NOTABLE
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0))
 
 
 class Waiting:
@@ -64,7 +59,10 @@ class Waiting:
         crowd, self._others = crowded(self._others.load, self.threads), Others()
         self._due = time.monotonic() + _LOOK_S
         if crowd and self._idle is None:
-            self._idle = _IdleTeam(self._library, self._size)
+            if may_start(self._size):
+                self._idle = _IdleTeam(self._library, self._size)
+            else:
+                self._library = None
         elif not crowd:
             self.close()
 
@@ -73,6 +71,22 @@ class Waiting:
         if self._idle is not None:
             self._idle.close()
             self._idle = None
+
+
+def may_start(threads: int) -> bool:
+    """Say whether the system lets us have so many threads: libgomp would end the process where it does not."""
+    leave, begun = threading.Event(), []
+    try:
+        for _ in range(threads + 1):
+            begun.append(threading.Thread(target=leave.wait, daemon=True))
+            begun[-1].start()
+    except RuntimeError:
+        return False
+    finally:
+        leave.set()
+    for thread in begun:
+        thread.join()
+    return True
 
 
 class _IdleTeam:

@@ -94,7 +94,7 @@ def _seal(prepared: Prepared, pipeline: str) -> str:
     """Return a hash over everything that the file says."""
     kind = f"{prepared.images.dtype} {prepared.images.shape}"
     said = [pipeline, kind, *prepared.class_names, prepared.sha256]
-    return hashlib.sha256("\n".join(said).encode()).hexdigest()
+    return hashlib.sha256("\n".join(said).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def _pack(prepared: Prepared, pipeline: str, file: BinaryIO) -> None:

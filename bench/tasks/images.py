@@ -54,8 +54,10 @@ class ImageSet(TaskSource):
         pipeline: how the pixels were made.
         sha256: a hash over ``images``.
         rotations: those of ROTATIONS that make sense. A protocol turns pictures into classes only where its rotation
-            is among them: a turned character is another character, a turned photograph is the same thing.
-        reading: how a picture of the user's becomes one of these; made from the shape unless given.
+            is among them: a turned character is another character, a turned photograph is the same thing. Left out,
+            pictures are not turned, and the command says so.
+        reading: how a picture of the user's becomes one of these. Unless given, of one channel and among ``rotations``
+            more than ``none``, a drawing; else a photograph.
         notes: lines that the user should read before anything is trained.
     Raises:
         BenchError: names what is wrong and what is accepted.
@@ -67,7 +69,7 @@ class ImageSet(TaskSource):
     splits: Mapping[str, tuple[int, ...]]
     pipeline: str
     sha256: str
-    rotations: tuple[str, ...] = ("none",)
+    rotations: tuple[str, ...] | None = None
     reading: Reading | None = None
     notes: tuple[str, ...] = ()
     pixels: Tensor = field(init=False, repr=False)
@@ -89,7 +91,7 @@ class ImageSet(TaskSource):
         self._check_pictures()
         if self.reading is None:
             channels, height, width = self.shape
-            object.__setattr__(self, "reading", Reading(channels, height, width, ink=channels == 1))
+            object.__setattr__(self, "reading", Reading(channels, height, width, ink=channels == 1 and self._turned))
 
     def _flat(self) -> tuple[Tensor, tuple[int, ...]]:
         """Return all images ``[images, C, H, W]`` and how many each class has, refusing what are no images."""
@@ -147,10 +149,10 @@ class ImageSet(TaskSource):
                 owner[c] = split
 
     def _check_pictures(self) -> None:
-        if strange := [r for r in self.rotations if r not in ROTATIONS]:
+        if strange := [r for r in self.rotations or () if r not in ROTATIONS]:
             raise self._refusal(f"rotation {strange[0]!r} is unknown", ", ".join(ROTATIONS))
         _, height, width = self.shape
-        if height != width and set(self.rotations) != {"none"}:
+        if height != width and self._turned:
             raise self._refusal(f"pictures of {height} x {width} cannot be turned", 'rotations=("none",), or squares')
         for place in blank(self.pixels):
             c = max(c for c, start in enumerate(self.starts) if start <= place)
@@ -159,6 +161,10 @@ class ImageSet(TaskSource):
                 f" {int(self.pixels[place].flatten()[0])}",
                 "pictures that show something; leave it out, or draw ink 255 on 0",
             )
+
+    @property
+    def _turned(self) -> bool:
+        return bool({*(self.rotations or ())} - {"none"})
 
     def _refusal(self, found: str, accepted: str) -> BenchError:
         return BenchError(f"{self.name}: {found}; accepted: {accepted}")
@@ -171,7 +177,7 @@ class ImageSet(TaskSource):
     def split_sha256(self) -> str:
         """Return a hash over the names of the classes of each split."""
         lines = [f"{split} {self.class_names[place]}" for split in SPLITS for place in self.splits[split]]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     @property
     def shape(self) -> tuple[int, int, int]:

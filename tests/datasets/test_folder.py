@@ -120,6 +120,47 @@ def test_classes_may_lie_deeper_and_one_folder_too_deep(root):
     assert load(deep.parent).split_sha256 == load(deep).split_sha256
 
 
+def test_loose_pictures_beside_split_folders_are_left_out_and_told(root):
+    moved(root, lambda c: "training" if c < 6 else "validation" if c < 9 else "testing")
+    picture(root / "training" / "montage.bmp", 1)
+    picture(root / "testing" / "montage.bmp", 2)
+    source = load(root)
+    assert names(source, "meta_test") == {"c09", "c10", "c11"}
+    assert len(source.notes) == 2
+
+
+def test_pictures_of_kinds_that_are_not_read_are_told(root):
+    (root / "c00" / "photo.HEIC").write_bytes(b"x")
+    (root / "c01" / "notes.txt").write_bytes(b"x")
+    assert load(root).notes == (f"{root}: pictures of kinds that are not read are left out: 1 .heic",)
+
+
+def test_names_that_are_no_unicode_are_names(root):
+    (root / "c00").rename(root / os.fsdecode(b"\xff\xfe"))
+    assert len(load(root).class_names) == N
+    assert load(root).split_sha256
+
+
+def test_two_roots_with_the_same_names_sizes_and_times_are_two(root):
+    other = root.parent / "other" / "pictures"
+    shutil.copytree(root, other)
+    for c in range(N):
+        (other / f"c{c:02}" / "0.png").unlink()
+        picture(other / f"c{c:02}" / "0.bmp", 7 + c)
+        picture(root / f"c{c:02}" / "0.bmp", 900 + c)
+        (root / f"c{c:02}" / "0.png").unlink()
+    for base in (root, other):
+        for path in base.rglob("*.*"):
+            os.utime(path, (5, 5))
+    cache = root.parent / "cache"
+    first, second = (create_dataset("folder", image_size=10).load(base, cache) for base in (root, other))
+    assert first.sha256 != second.sha256
+    (root / "c00").rename(root / "x")
+    (root / "c01").rename(root / "c00")
+    (root / "x").rename(root / "c01")
+    assert torch.equal(load(root).of_class(0), first.of_class(1))
+
+
 def test_a_class_may_be_called_train(root):
     (root / "c00").rename(root / "train")
     (root / "c01").rename(root / "test")
@@ -222,6 +263,12 @@ REFUSED = {
     "half a line": (
         lambda r: [(r / f"{s}.csv").write_text("c00/0.png\n") for s in ("train", "val", "test")], DataError,
         "accepted: .file, class."),
+    "a class by two names": (
+        lambda r: (r / "alias").symlink_to(r / "c05"), DataError, "is in class 'c05' and in 'alias'"),
+    "a file in two lists": (
+        lambda r: [(r / f"{s}.csv").write_text(f"c00/0.png,{s}\n") for s in ("train", "val", "test")], DataError,
+        "0.png: is in class 'val' and in 'train'"),
+    "a link to nothing": (lambda r: (r / "c00" / "gone.png").symlink_to(r / "gone"), DataError, "gone.png"),
     "a circle": (lambda r: (r / "c00" / "loop").symlink_to(r), DataError, "a folder that it is in"),
 }  # fmt: skip
 

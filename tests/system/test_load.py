@@ -14,7 +14,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 def machine(tmp_path, monkeypatch):
     """Three cores, of which this process may use the first and the last."""
     monkeypatch.setattr(load, "_STAT", tmp_path / "stat")
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 2})
+    monkeypatch.setattr(load, "_OURS", frozenset({0, 2}))
 
     def show(first, last, between=10_000):
         rows = {"cpu": [sum(x) for x in zip(first, last)], "cpu0": first, "cpu1": [between] * 10, "cpu2": last}

@@ -11,7 +11,8 @@ import torch
 from places import REPOSITORY
 
 from bench.system import waiting
-from bench.system.waiting import Waiting, cores, crowded
+from bench.system.load import cores
+from bench.system.waiting import Waiting, crowded
 
 CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 
@@ -66,7 +67,7 @@ def test_what_the_user_has_set_stays_and_one_thread_waits_for_nobody(name, threa
 
 
 def test_a_machine_is_crowded_where_others_leave_fewer_cores_than_threads(monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(4)))
+    monkeypatch.setattr(waiting, "cores", lambda: 4)
     assert [crowded(load, 2) for load in (0.0, 2.2, 2.3)] == [False, False, True]
     assert [crowded(load, 9) for load in (0.2, 0.3)] == [False, True], "more threads than cores want all cores"
     assert not crowded(None, 4)
@@ -124,3 +125,16 @@ def test_results_have_the_same_bits_either_way(machine):
     finally:
         torch.set_num_threads(threads)
     assert all(torch.equal(x, y) for x, y in zip(before, after))
+
+
+def test_nothing_is_done_where_the_system_gives_no_more_threads(machine, monkeypatch):
+    """Libgomp would end the process."""
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    threads = Waiting(max(2, cores()))
+    monkeypatch.setattr(waiting.threading.Thread, "start", refuse)
+    machine.load, machine.now = 2.0, machine.now + 1.0
+    threads.look()
+    assert not threads.asleep

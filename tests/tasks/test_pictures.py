@@ -1,6 +1,8 @@
 """Pictures of every kind that people bring, each made so that the answer is known: a bright bar on the left."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -27,6 +29,10 @@ def saved(path, image, **options):
 
 KINDS = {
     "8 bit": lambda p: saved(p / "x.png", bar()),
+    "16 bit colour": lambda p: _deep(p / "x.png", bar(0, 4095, np.uint16), 2),
+    "16 bit colour and clear": lambda p: _deep(p / "x.png", bar(0, 4095, np.uint16), 6),
+    "16 bit grey and clear": lambda p: _deep(p / "x.png", bar(0, 4095, np.uint16), 4),
+    "bitmap": lambda p: saved(p / "x.bmp", Image.fromarray(bar()).convert("RGB")),
     "1 bit": lambda p: saved(p / "x.png", Image.fromarray(bar()).convert("1")),
     "palette": lambda p: saved(p / "x.png", Image.fromarray(bar()).convert("P")),
     "16 bit": lambda p: saved(p / "x.png", bar(0, 65535, np.uint16)),
@@ -44,6 +50,17 @@ KINDS = {
     "webp": lambda p: saved(p / "x.webp", bar(), lossless=True),
     "capital letters": lambda p: saved(p / "X.PNG", bar()),
 }
+
+
+def _deep(path, pixels, kind):
+    """Write a PNG of 16 bits a colour, which Pillow cannot; ``kind`` is PNG's: 2 RGB, 4 grey and alpha, 6 RGBA."""
+    colours = np.stack([pixels] * (1 if kind == 4 else 3) + [np.full_like(pixels, 65535)] * (kind > 2), axis=-1)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in colours)
+    header = struct.pack(">IIBBBBB", *pixels.shape[::-1], 16, kind, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = (struct.pack(">I", len(d)) + t + d + struct.pack(">I", zlib.crc32(t + d)) for t, d in parts)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    return path
 
 
 def _clear(ink):
@@ -117,13 +134,41 @@ def test_a_wide_picture_is_cut_padded_or_stretched(tmp_path):
         read_picture(path, Reading(1, 8, 8, "crop"))
 
 
-@pytest.mark.parametrize("pixels", [bar(7, 7), bar(7, 7, np.uint16), bar(0.5, 0.5, np.float32)])
+NEARLY = (bar(200, 202), bar(60000, 60003, np.uint16), bar(0.5, 0.50001, np.float32))  # no more than noise
+
+
+@pytest.mark.parametrize("pixels", [bar(7, 7), bar(7, 7, np.uint16), bar(0.5, 0.5, np.float32), *NEARLY])
 @pytest.mark.parametrize("reading", [GREY, COLOUR, INK])
 def test_a_blank_picture_is_named(tmp_path, pixels, reading):
     path = saved(tmp_path / "x.tiff", pixels)
     with pytest.raises(DataError) as caught:
         read_picture(path, reading)
-    assert str(caught.value) == f"{path}: is blank, every pixel the same; accepted: pictures that show something"
+    assert str(caught.value) == f"{path}: is blank, all of it one colour; accepted: pictures that show something"
+
+
+def test_single_broken_pixels_do_not_decide_how_dark_a_scan_is(tmp_path):
+    """One of 10,000 pixels is at the end of the range, the others from 1,000 to 1,400."""
+    scan = np.full((100, 100), 1000, np.uint16)
+    scan[:, :25] = 1400
+    scan[50, 50] = 65535
+    read = read_picture(saved(tmp_path / "x.png", scan), Reading(1, 100, 100))[0]
+    assert (read[0, 0], read[0, 99], read[50, 50]) == (255, 0, 255)
+
+
+def test_a_bold_letter_is_ink_though_it_covers_most_of_the_paper(tmp_path):
+    page = np.full((20, 20), 255, np.uint8)
+    page[2:18, 2:18] = 10
+    read = read_picture(saved(tmp_path / "x.png", page), Reading(1, 20, 20, ink=True))[0]
+    assert (read[0, 0], read[10, 10]) == (0, 255)
+
+
+@pytest.mark.parametrize("grey", [100, 125, 130, 190])
+def test_photographs_with_clear_corners_lie_on_white_however_bright(tmp_path, grey):
+    pixels = np.full((SIZE, SIZE, 4), grey, np.uint8)
+    pixels[..., 3] = 255
+    pixels[:2, :2, 3] = 0
+    read = read_picture(saved(tmp_path / "x.png", Image.fromarray(pixels)), GREY)[0]
+    assert (read[0, 0], read[4, 4]) == (255, grey)
 
 
 def test_a_broken_file_is_named_with_its_reason(tmp_path):
