@@ -77,7 +77,7 @@ def _predictors(trial: Trial, tasks: TaskBatch) -> list[Predictor]:
 def adapts(subject: Algorithm) -> str:
     """The inner loop must lower the loss that it follows."""
     if not subject.has_inner_loop:
-        raise NotAsked("no inner_lr and inner_steps: no inner loop")
+        raise NotAsked("no setting inner_steps: no inner loop")
     trial = subject.trial(inner_lr=0.01, inner_steps=2)  # fewer than are taken here, as at test
     path = list(trial.algorithm.adaptation(trial.task_loss, copied(trial.slow), trial.tasks.support, 4))
     if len(path) != 5:

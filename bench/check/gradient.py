@@ -149,7 +149,7 @@ def order(subject: Algorithm) -> str:
         )
     if claimed == "second":
         return f"second, as claimed (finite differences: to {max(errors):.0e})"
-    return f"first, as claimed (finite differences: {off} off)"
+    return f"first, as claimed ({off} off finite differences; whether it is yours, a formula tells)"
 
 
 def _first_order(trial: Trial) -> dict[str, Tensor] | None:

@@ -28,6 +28,11 @@ def settings(name: str, cls: type[Any]) -> str:
             "says nothing of where it comes from", 'add paper = "Author et al. 2020, arXiv:..."; --list shows it'
         )
     known = hyperparameter_names(cls)
+    if fixed := [name for name in known if "ClassVar" in str(_base_hints(cls).get(name, ""))]:
+        raise Broken(
+            f"{fixed[0]} is a constant of the class and no setting",
+            f"write it without a type: {fixed[0]} = {getattr(cls, fixed[0], None)!r}",
+        )
     if untyped := [n for n in vars(cls) if n in _annotated_below(cls) and n not in _annotated(cls)]:
         raise Broken(
             f"{untyped[0]} has no type, so that it is no setting",
@@ -51,6 +56,12 @@ def settings(name: str, cls: type[Any]) -> str:
         if f.default is dataclasses.MISSING:
             raise Broken(f"setting {f.name} has no default", "give it one, that of the paper if there is one")
     return f"settings: {', '.join(known) or 'none'}"
+
+
+def _base_hints(cls: type) -> dict[str, object]:
+    """Return what the contract's own class annotates."""
+    contract = next((base for base in reversed(cls.__mro__) if base.__module__ == "bench.api"), cls)
+    return inspect.get_annotations(contract)
 
 
 def _annotated_below(cls: type) -> set[str]:

@@ -128,8 +128,8 @@ class Algorithm:
 
     @property
     def has_inner_loop(self) -> bool:
-        """Whether it declares the fields of one that adapts by gradient steps."""
-        return {"inner_lr", "inner_steps"} <= set(hyperparameter_names(self.cls))
+        """Whether it declares ``inner_steps``, as one that adapts step by step."""
+        return "inner_steps" in hyperparameter_names(self.cls)
 
 
 @contextlib.contextmanager

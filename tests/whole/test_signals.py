@@ -1,9 +1,11 @@
 """What batch systems and terminals send: runs are saved, and the same command goes on to the same bits."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from commands import SMALL, run_bench, start, table, uncounted, until
@@ -48,6 +50,27 @@ def test_a_signal_to_the_command_alone_saves_its_run(number, whole, tmp_path):
     for _ in range(2):
         process.send_signal(number)
     process.send_signal(signal.SIGTERM)
+    assert continued(tmp_path, process.wait(60)) == whole
+
+
+def everybody(session):
+    """Return the processes of a session: the command, the server that forks runs, and the runs."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == session:
+                yield int(stat.parent.name)
+
+
+def test_sigterm_to_all_processes_saves_its_run(whole, tmp_path):
+    """As systemd and Slurm do: each run gets it from them and from the command."""
+    process = subprocess.Popen(
+        [*COMMAND, "--out", tmp_path], start_new_session=True, env=uncounted(OMP_NUM_THREADS="1"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until(lambda: list(tmp_path.glob("runs/*/checkpoint.pt")))
+    for pid in everybody(process.pid):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
     assert continued(tmp_path, process.wait(60)) == whole
 
 
