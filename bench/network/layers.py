@@ -16,10 +16,8 @@ def image_shape(backbone: str, input_shape: tuple[int, ...], least: int) -> tupl
         BenchError: they are not; names the backbone.
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < least:
-        raise BenchError(
-            f"backbone {backbone!r}: inputs of {' x '.join(map(str, input_shape))}; accepted: images of {least} x {least}"
-            " pixels or more"
-        )
+        found, accepted = " x ".join(map(str, input_shape)), f"images of {least} x {least} pixels or more"
+        raise BenchError(f"backbone {backbone!r}: inputs of {found}; accepted: {accepted}")
     channels, height, width = input_shape
     return channels, height, width
 
