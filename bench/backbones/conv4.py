@@ -6,7 +6,7 @@ from typing import Literal
 from torch import nn
 
 from bench.api import Backbone
-from bench.network.layers import BatchNormShift2d, Rotate180, image_shape
+from bench.network.layers import BatchNormShift2d, Rotate180
 from bench.registry import register_backbone
 
 
@@ -60,12 +60,8 @@ class Conv4(Backbone):
                 raise ValueError(f"{name} {value}; accepted: {least} or more")
 
     def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
-        """Return the network; images shrink by two, rounded up, four times.
-
-        Raises:
-            BenchError: the inputs are no images.
-        """
-        channels, height, width = image_shape("conv4", input_shape)
+        """Return the network; images shrink by two, rounded up, four times."""
+        channels, height, width = input_shape
         norm = nn.BatchNorm2d if self.norm == "affine" else BatchNormShift2d
         layers: list[nn.Module] = [Rotate180()] if self.padding == "same" else []
         for _ in range(4):
@@ -91,12 +87,8 @@ class Conv4Pool(Backbone):
     paper = "Vinyals et al. 2016, arXiv:1606.04080; the form most ports of MAML use"
 
     def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
-        """Return the network; images shrink by two, rounded down, four times.
-
-        Raises:
-            BenchError: the inputs are no images of 16 x 16 pixels or more.
-        """
-        channels, height, width = image_shape("conv4-pool", input_shape, least=16)
+        """Return the network; images shrink by two, rounded down, four times and must be 16 x 16 at least."""
+        channels, height, width = input_shape
         layers: list[nn.Module] = []
         for _ in range(4):
             layers += [nn.Conv2d(channels, 64, 3, padding=1), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2)]
@@ -114,12 +106,8 @@ class Conv4GlobalAverage(Backbone):
     paper = "the Reptile tutorial that this project started from"
 
     def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
-        """Return the network; images lose two pixels each way, four times.
-
-        Raises:
-            BenchError: the inputs are no images of 9 x 9 pixels or more.
-        """
-        channels, _, _ = image_shape("conv4-gap", input_shape, least=9)
+        """Return the network; images must be 9 x 9 at least."""
+        channels = input_shape[0]
         layers: list[nn.Module] = []
         for _ in range(4):
             layers += [nn.Conv2d(channels, 64, 3), nn.ReLU()]

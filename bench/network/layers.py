@@ -9,15 +9,15 @@ from torch import Tensor, nn
 from bench.api import BenchError
 
 
-def image_shape(backbone: str, input_shape: tuple[int, ...], least: int = 1) -> tuple[int, int, int]:
+def image_shape(backbone: str, input_shape: tuple[int, ...], least: int) -> tuple[int, int, int]:
     """Return (channels, height, width) of inputs that are images of ``least`` pixels or more each way.
 
     Raises:
         BenchError: they are not; names the backbone.
     """
     if len(input_shape) != 3 or min(input_shape[1:]) < least:
-        accepted = "images" if least == 1 else f"images of {least} x {least} pixels or more"
-        raise BenchError(f"backbone {backbone!r}: inputs of {' x '.join(map(str, input_shape))}; accepted: {accepted}")
+        found, accepted = " x ".join(map(str, input_shape)), f"images of {least} x {least} pixels or more"
+        raise BenchError(f"backbone {backbone!r}: inputs of {found}; accepted: {accepted}")
     channels, height, width = input_shape
     return channels, height, width
 

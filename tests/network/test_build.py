@@ -32,9 +32,6 @@ def test_initial_weights_depend_on_the_seed_alone():
         ("resnet12", (3, 84, 15), "images of 16 x 16 pixels or more"),
         ("resnet12", (1,), "images of 16 x 16 pixels or more"),
         ("vit", (3, 28, 6), "images of 7 x 7 pixels or more"),
-        ("conv4", (1,), "images"),
-        ("conv4-pool", (1, 15, 28), "images of 16 x 16 pixels or more"),
-        ("conv4-gap", (1, 28, 8), "images of 9 x 9 pixels or more"),
     ],
 )
 def test_inputs_that_a_network_cannot_take_are_refused_in_one_line(name, shape, accepted):
