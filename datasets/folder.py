@@ -96,8 +96,8 @@ class Folder(Dataset):
         usual = statistics.median_low(min(size) for size in sizes) if sizes else self.image_size
         if usual >= self.image_size:
             return []
-        return [f"most pictures are {usual} pixels high or wide and are enlarged to {self.image_size}, which makes"
-                f" training slower and no better; --set image_size={usual} leaves them as they are"]  # fmt: skip
+        return [f"half of the pictures are {usual} pixels high or wide, or less, and are enlarged to {self.image_size},"
+                f" which makes training slower and no better; --set image_size={usual} is faster"]  # fmt: skip
 
     def _prepare(self, layout: Layout) -> Prepared:
         """Return all pictures as one array, read by all cores."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from bench.api import SPLITS, DataError, DataMissing
+from bench.system.text import counted
 from bench.system.untrusted import read_regular
 from bench.tasks.pictures import SUFFIXES
 
@@ -129,7 +130,7 @@ def _undivided(base: Path, folders: Sequence[Path], pictures: Sequence[Path]) ->
         raise (DataError if classes or pictures else DataMissing)(
             f"{base}: holds {seen}; accepted: three classes or more, as {FORMS}"
         )
-    told = f"{base}: {len(pictures)} pictures lie beside the folders of the classes and are left out"
+    told = f"{base}: beside the folders of the classes {counted(len(pictures), 'picture')} left out"
     form = "a folder per class, split 64/16/20 by a hash of the names"
     return Layout(classes, by_hash(list(classes)), form, (told,) if pictures else ())
 
@@ -137,7 +138,7 @@ def _undivided(base: Path, folders: Sequence[Path], pictures: Sequence[Path]) ->
 def _divided(base: Path, parts: Mapping[str, Path]) -> Layout:
     found = {split: dict(_classes(path, frozenset({os.path.realpath(path)}))) for split, path in parts.items()}
     loose = {path.name: len(_entries(path)[1]) for path in parts.values()}
-    told = [f"{base / name}: {n} pictures lie beside the folders of the classes and are left out"
+    told = [f"{base / name}: beside the folders of the classes {counted(n, 'picture')} left out"
             for name, n in loose.items() if n]  # fmt: skip
     return _joined(base, parts, found, "train, val and test folders", told)
 

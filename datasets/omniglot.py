@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import itertools
 import json
 import os
 from collections.abc import Mapping
@@ -17,6 +19,7 @@ from bench.registry import register_dataset
 from bench.tasks.download import download
 from bench.tasks.imagecache import Prepared, cached, prepare
 from bench.tasks.images import ROTATIONS, ImageSet
+from bench.tasks.pictures import SUFFIXES
 from datasets.omniglot_files import HALVES, SIZE, read
 from datasets.omniglot_search import ACCEPTED, Found, find, listed, places
 
@@ -93,10 +96,26 @@ def shrink(pixels: NDArray[np.bool_]) -> NDArray[np.uint8]:
     return np.where(pixels[nearest[:, None], nearest], 0, 255).astype(np.uint8)
 
 
+def _other_pictures(root: Path) -> Path | None:
+    """Return a picture in a folder of ``root``: it is somebody's own set, where nothing is to be put."""
+    with contextlib.suppress(OSError):
+        folders = (path for path in sorted(root.iterdir()) if path.is_dir() and not path.name.startswith("."))
+        for folder in itertools.islice(folders, 20):
+            files = itertools.islice(folder.iterdir(), 50)
+            if found := next((file for file in files if file.suffix.lower() in SUFFIXES), None):
+                return found
+    return None
+
+
 def _prepare(root: Path) -> Prepared:
     """Return the prepared images of both halves, downloaded first if neither is there."""
     found = find(root, HALVES)
     if not found.halves:
+        if (other := _other_pictures(root)) is not None:
+            raise DataMissing(
+                f"Omniglot is not under {root}, which holds pictures of something else ({other}); --dataset folder"
+                " compares on them, and another --data-root lets Omniglot be put there"
+            )
         _download(root, found)
         found = find(root, HALVES)
     for half in HALVES:

@@ -12,6 +12,7 @@ from bench.analysis.naming import place
 from bench.analysis.published import Beside
 from bench.analysis.verdicts import listed, sentences
 from bench.records.columns import MODES
+from bench.settings.protocols import load_protocol, protocol_names
 from bench.system.text import plus_minus
 
 ALL_PAIRS = 12
@@ -54,6 +55,10 @@ def _outcome(arms: Sequence[Arm], pairs: Sequence[Comparison], mode: str, among:
     others = {arm.label: {other.label for other in arms} - {arm.label} for arm in arms}
     winner = next((label for label, rest in others.items() if rest and rest <= beaten.get(label, set())), "")
     settled = bool(winner) and others[winner] <= for_good.get(winner, set())
+    protocol = arms[0].setting.protocol
+    if protocol in protocol_names() and load_protocol(protocol).caution:
+        why = "No verdict: this protocol's budget is too small for one."
+        return Outcome(arms[0].setting, place(arms[0], among), mode, "", "", False, (why,))
     said = (*_sentences(arms, pairs, mode, leader), *unequal(arms))
     told = place(arms[0], among)
     return Outcome(arms[0].setting, told, mode, leader.label if leader else "", winner, settled, said)

@@ -88,7 +88,8 @@ def parser() -> Parser:
         default=AUTO,
         metavar="NAME",
         help=_default(
-            "auto, omniglot, glyphs, sine or another; auto is Omniglot, or glyphs with a warning where it is not",
+            "auto, omniglot, glyphs, folder (your own pictures), cifar-fs, sine or another; auto is Omniglot, or glyphs"
+            " with a warning where it is not",
             AUTO,
         ),
     )
@@ -97,7 +98,7 @@ def parser() -> Parser:
         default=Path(os.environ.get("BENCH_DATA") or "data"),
         type=Path,
         metavar="DIR",
-        help=_default("where Omniglot lies or is put", "data, or the variable BENCH_DATA"),
+        help=_default("where Omniglot lies or is put, or your own pictures lie", "data, or the variable BENCH_DATA"),
     )
     budget = p.add_argument_group("budget and settings of a run (defaults are the protocol's)")
     machine = p.add_argument_group("machine and results")

@@ -24,6 +24,7 @@ PULSE_S = 60.0
 FIRST_S = 5.0  # of training, after which it shows how long all will take
 BAR = "{desc} {percentage:3.0f}% |{bar}| {pace}, {remaining} left{told}"
 _REST = len(" 100% || 99.9 steps/s, 10:00:00 left")  # what stands around the name and the cells, at its longest
+_ROWS = 24  # tqdm shows nothing on a terminal that does not say how many it has
 _CELLS = 20  # that a bar has at least, for which its text makes room
 
 
@@ -115,7 +116,9 @@ tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a run that is 
 def bar(job: Job, doing: str, total: int, unit: str) -> tqdm:
     """Return the progress bar of what a run is ``doing``, so many of a ``unit``, which shows only on a terminal."""
     off = not (job.bars and sys.stderr.isatty())
-    return _Bar(job, doing, total=total, unit=unit, disable=off, leave=False, dynamic_ncols=True, bar_format=BAR)
+    return _Bar(
+        job, doing, total=total, unit=unit, disable=off, leave=False, dynamic_ncols=True, nrows=_ROWS, bar_format=BAR
+    )
 
 
 class _Bar(tqdm):

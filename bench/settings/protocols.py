@@ -160,7 +160,7 @@ def resolve(
         elif name in option_types:
             options[name] = coerce(f"{backbone}.{name}", value, option_types[name])
         elif name in data_types:
-            of_data[name] = coerce(f"{dataset}.{name}", value, data_types[name])
+            of_data[name] = coerce(name, value, data_types[name])
         elif where and not (where in presets_of_algo and name in _backbone_options()):
             raise BenchError(unknown(f"field in {where} on backbone {backbone}", name, accepted_names(cls, backbone)))
     data = create_dataset(dataset, **of_data) if dataset != AUTO else None

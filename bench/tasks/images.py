@@ -194,7 +194,7 @@ class ImageSet(TaskSource):
         more = f" and {len(few) - _NAMED} more" if len(few) > _NAMED else ""
         return [
             f"{self.name}/{split}: {len(few)} of {len(self.splits[split])} classes have fewer images than the {least}"
-            f" of a task and are left out: {', '.join(few[:_NAMED])}{more}"
+            f" of a task and are left out (a smaller k_query keeps more): {', '.join(few[:_NAMED])}{more}"
         ]
 
     def check(self, split: str, rotation: str, episode: Episode) -> None:
@@ -221,10 +221,11 @@ class ImageSet(TaskSource):
             )
         if ways == len(counts) * turns:
             raise BenchError(f"n_way {episode.n_way}: {pool} has {ways} classes; accepted: 2 to {ways}")
+        possible = (f"2 to {ways}" * (ways >= 2), f"a sum of at most {most} (--k-query)" * (most >= 2))
         raise BenchError(
             f"n_way {episode.n_way}: {pool} has {ways} classes of the {wanted} images that k_shot {episode.k_shot} +"
             f" k_query {episode.k_query} take; {len(counts) - ways // turns} have fewer; accepted: "
-            + " or ".join([f"2 to {ways}"] * (ways >= 2) + [f"a sum of at most {most}"] * (most >= 2) or ["other data"])
+            + (" or ".join(filter(None, possible)) or "other data")
         )
 
     def pool(self, split: str, rotation: str, device: torch.device) -> ImagePool:

@@ -174,7 +174,7 @@ def test_what_is_hidden_or_no_picture_does_not_count(root):
     (root / "empty").mkdir()
     assert len(load(root).class_names) == N
     picture(root / "overview.jpg", 1)
-    assert load(root).notes == (f"{root}: 1 pictures lie beside the folders of the classes and are left out",)
+    assert load(root).notes == (f"{root}: beside the folders of the classes 1 picture left out",)
 
 
 def test_grey_pictures_have_one_channel_unless_asked(root):
@@ -192,7 +192,7 @@ def test_grey_pictures_have_one_channel_unless_asked(root):
 
 def test_small_pictures_that_are_enlarged_are_told(root):
     (note,) = load(root, image_size=20).notes
-    assert "most pictures are 10 pixels high or wide and are enlarged to 20" in note
+    assert "half of the pictures are 10 pixels high or wide, or less, and are enlarged to 20" in note
     assert "--set image_size=10" in note
 
 

@@ -229,12 +229,16 @@ def test_classes_with_too_few_images_take_no_part_and_are_named():
     source = made(UNEQUAL)
     source.check("meta_train", "none", Episode(2, 1, 3))
     (line,) = source.remarks("meta_train", Episode(2, 1, 3))
-    assert line == ("odd/meta_train: 1 of 3 classes have fewer images than the 4 of a task and are left out: a (3)")
+    assert line == (
+        "odd/meta_train: 1 of 3 classes have fewer images than the 4 of a task and are left out"
+        " (a smaller k_query keeps more): a (3)"
+    )
     pool = source.pool("meta_train", "none", CPU)
     stream = TaskStream(pool, Episode(2, 1, 3), 0)
     assert set(pool.indices(stream.bits(stream.numbers(0, 50)), Episode(2, 1, 3)).classes.unique().tolist()) == {1, 2}
     for episode, accepted in (
-        (Episode(3, 1, 3), "2 to 2 or a sum of at most 3"), (Episode(2, 1, 4), "a sum of at most 4"),
+        (Episode(3, 1, 3), "2 to 2 or a sum of at most 3 (--k-query)"),
+        (Episode(2, 1, 4), "a sum of at most 4 (--k-query)"),
         (Episode(9, 1, 3), "2 to 2"),
     ):  # fmt: skip
         with pytest.raises(BenchError) as caught:

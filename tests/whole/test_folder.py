@@ -66,7 +66,8 @@ def test_all_three_algorithms_learn_colours(finished):
 
 def test_a_class_with_too_few_pictures_is_named(finished):
     said = " ".join(finished[2].stderr.split())
-    assert f"1 of 16 classes have fewer images than the 10 of a task and are left out: {FEW} (5)" in said
+    assert "1 of 16 classes have fewer images than the 10 of a task and are left out" in said
+    assert f"{FEW} (5)" in said
 
 
 def test_the_same_command_keeps_all_and_another_size_is_another_run(finished):
