@@ -112,10 +112,7 @@ def _prepare(root: Path) -> Prepared:
     found = find(root, HALVES)
     if not found.halves:
         if (other := _other_pictures(root)) is not None:
-            raise DataMissing(
-                f"Omniglot is not under {root}, which holds pictures of something else ({other}); --dataset folder"
-                " compares on them, and another --data-root lets Omniglot be put there"
-            )
+            raise _missing(root, found, f"{other} is somebody's own picture; --dataset folder compares on those")
         _download(root, found)
         found = find(root, HALVES)
     for half in HALVES:
@@ -168,7 +165,7 @@ def _missing(root: Path, found: Found, reason: str) -> DataMissing:
     above = _above(root, *(half.name for half in HALVES))
     seen = f"; seen: {found}; {ACCEPTED}" if found.seen else ""
     return DataMissing(
-        f"Omniglot is not under {root}{above} and could not be downloaded ({reason}){seen}; "
+        f"Omniglot is not under {root}{above} and was not downloaded ({reason}){seen}; "
         f"put images_background.zip and images_evaluation.zip from {SOURCE} there, or use --dataset glyphs"
     )
 

@@ -75,7 +75,7 @@ LIMIT_S = 600  # for one attempt; reached only if something hangs
 # Columns that measure this machine at this time, or say how often a run was begun; all others must be equal.
 MEASURED = {
     *("train_s", "eval_s", "setup_s", "step_ms_median", "step_ms_p95", "tasks_per_s", "peak_mem_mib", "adapt_ms"),
-    *("peak_mem_reserved_mib", "beside", "resumed", "started_at"),
+    *("peak_mem_reserved_mib", "beside", "load", "resumed", "started_at"),
 }
 
 

@@ -93,7 +93,7 @@ def older(row: SummaryRow) -> bool:
 def name_of(claim: Claim) -> None:
     """The run's name is made of its settings, so that no setting was exchanged."""
     recorded = set(claim.run.details.get("config", {}))
-    if missing := {f.name for f in dataclasses.fields(RunConfig)} - recorded:
+    if missing := {f.name for f in dataclasses.fields(RunConfig)} - recorded - {"dataset_options"}:
         if not older(claim.run.row):
             raise Broken(f"the settings lack {sorted(missing)[0]}")
         raise Unknown(f"an earlier version recorded no {sorted(missing)[0]}")

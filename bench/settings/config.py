@@ -158,7 +158,10 @@ class RunConfig:
     @property
     def run_id(self) -> str:
         """Return a name made of what a person looks for and a hash over everything."""
-        content = json.dumps(dataclasses.asdict(self), sort_keys=True, default=str)
+        fields = dataclasses.asdict(self)
+        if not self.dataset_options:  # as runs are called that were made before data sets had options
+            del fields["dataset_options"]
+        content = json.dumps(fields, sort_keys=True, default=str)
         short = hashlib.sha256(content.encode()).hexdigest()[:10]
         return f"{self.algo}-{self.dataset}-{self.n_way}w{self.k_shot}s-{self.protocol}-s{self.seed}-{short}"
 

@@ -98,7 +98,9 @@ def test_it_runs_outside_the_main_thread_where_no_signal_arrives(tmp_path, monke
 def test_only_runs_of_the_protocol_as_it_is_have_its_time():
     """Of the protocol that states one, on the CPU; kernels are the machine's to choose."""
     configs = [RunConfig(algo="maml", protocol="quick")]
-    asked = Request(None, "auto", "cpu", 2, flags={"kernels": "eager"}, grid={"seed": [0, 1]})
+    asked = Request(
+        algos=None, dataset="auto", device="cpu", threads=2, flags={"kernels": "eager"}, grid={"seed": [0, 1]}
+    )
     assert stated_s(asked, configs) == load_protocol("quick").run_s > 0
     for change in (
         {"flags": {"meta_steps": 5}},

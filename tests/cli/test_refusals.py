@@ -89,7 +89,7 @@ FAILING = [
     (ALGORITHM + "def predictors(self, *given): return iter(())", "algorithm 'odd': predictors yields nothing"),
     (ALGORITHM + "def predictors(self, *given): return len", "predictors returned builtin_function_or_method"),
     (ALGORITHM + "def predictors(self, *given): yield lambda x: x.flatten(2)", "to (2, 5, 784); it must be (2, 5, 5)"),
-    (BACKBONE + "def build(self, shape, size): raise KeyError('w')", "backbone 'odd': KeyError: 'w'"),
+    (BACKBONE + "def build(self, shape, size): raise KeyError('w')", "backbone 'odd' cannot be built"),
     (BACKBONE + "def build(self, shape, size): return None", "build returned NoneType"),
 ]  # fmt: skip
 
