@@ -43,12 +43,25 @@ def hand_back(device: torch.device) -> None:
 
 
 class LiveTensors(TorchDispatchMode):
-    """Counts the bytes of tensors that operations make and that are still there, and the most that were at once."""
+    """Counts the bytes of tensors that operations make and that are still there, and the most that were at once.
+
+    Compiled functions run as they are written meanwhile: torch.compile sees no modes, and complains of this one.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self._written = contextlib.ExitStack()
         self.held = self.peak = 0
         self._known: set[int] = set()
+
+    def __enter__(self) -> LiveTensors:
+        self._written.enter_context(torch.compiler.set_stance("force_eager"))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        super().__exit__(*error)
+        self._written.close()
 
     def __torch_dispatch__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None

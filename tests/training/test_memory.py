@@ -19,6 +19,7 @@ from bench.training.memory import (
     MIB,
     OPEN_FILES,
     Held,
+    LiveTensors,
     Memory,
     growth,
     is_out_of_memory,
@@ -230,3 +231,18 @@ def test_live_tensors_are_those_that_a_backward_pass_needs():
 
     size = 100 * 100 * 4
     assert 10 * size < peak_of_tensors(work, torch.device("cpu")) < 14 * size, "ten activations and what is in flight"
+
+
+def test_what_is_compiled_is_counted_as_written_without_a_word_and_compiled_afterwards(capfd):
+    compiled = []
+
+    @torch.compile(backend=lambda graph, inputs: compiled.append(graph) or graph.forward)
+    def doubled(x):
+        return (2 * x).relu()
+
+    with LiveTensors() as live:
+        y = doubled(torch.ones(3))
+    assert (live.held, compiled) == (y.nbytes, [])
+    assert capfd.readouterr() == ("", "")
+    doubled(torch.ones(3))
+    assert len(compiled) == 1
