@@ -13,6 +13,15 @@ FILES = dict(re.findall(r"runs this file: ([\w.]+) -->\n```\w+\n(.*?)```", "\n".
 """Contents by file name, in the order of the pages."""
 
 
+def written(folder, names):
+    """Write some of these files into ``my_plugins``, as the guides have it, and return that folder."""
+    plugins = folder / "my_plugins"
+    plugins.mkdir()
+    for name in names:
+        (plugins / name).write_text(FILES[name], encoding="utf-8")
+    return plugins
+
+
 def commands(page):
     """Return the arguments of each ``run_bench.py --plugin`` that a page prints."""
     return re.findall(r"^python run_bench\.py (--plugin .*)$", TEXT[page], re.MULTILINE)

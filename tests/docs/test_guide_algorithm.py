@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from commands import table
-from guide import FILES, TEXT, commands
+from guide import TEXT, commands, written
 from places import REPOSITORY
 from torch.func import functional_call
 
@@ -31,10 +31,8 @@ NAMES = {
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory):
     """The three files as printed, gone from this process's registry afterwards."""
-    folder = tmp_path_factory.mktemp("guide") / "my_plugins"
-    folder.mkdir()
+    folder = written(tmp_path_factory.mktemp("guide"), NAMES)
     for name in NAMES:
-        (folder / name).write_text(FILES[name], encoding="utf-8")
         load_plugin(folder / name)
     yield folder
     for name in NAMES.values():

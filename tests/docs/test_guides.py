@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from commands import table
-from guide import FILES, TEXT, commands
+from guide import FILES, TEXT, commands, written
 from made_runs import make_row
 from PIL import Image
 from places import REPOSITORY
@@ -39,11 +39,7 @@ NAMES = {
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory):
     """The guide's files in a folder named as in the guide, gone from this process's registries afterwards."""
-    folder = tmp_path_factory.mktemp("guide") / "my_plugins"
-    folder.mkdir()
-    for name in NAMES:
-        (folder / name).write_text(FILES[name], encoding="utf-8")
-    yield folder
+    yield written(tmp_path_factory.mktemp("guide"), NAMES)
     for registry in (ALGORITHMS, DATASETS, BACKBONES):
         for name in NAMES.values():
             registry._classes.pop(name, None)

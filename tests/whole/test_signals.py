@@ -53,6 +53,16 @@ def test_a_signal_to_the_command_alone_saves_its_run(number, whole, tmp_path):
     assert continued(tmp_path, process.wait(60)) == whole
 
 
+def started(out):
+    """Return a command as users start it, in a session of its own, once it has saved something."""
+    process = subprocess.Popen(
+        [*COMMAND, "--out", out], start_new_session=True, env=uncounted(OMP_NUM_THREADS="1"),
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    until(lambda: list(out.glob("runs/*/checkpoint.pt")))
+    return process
+
+
 def everybody(session):
     """Return the processes of a session: the command, the server that forks runs, and the runs."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -63,11 +73,7 @@ def everybody(session):
 
 def test_sigterm_to_all_processes_saves_its_run(whole, tmp_path):
     """As systemd and Slurm do: each run gets it from them and from the command."""
-    process = subprocess.Popen(
-        [*COMMAND, "--out", tmp_path], start_new_session=True, env=uncounted(OMP_NUM_THREADS="1"),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    until(lambda: list(tmp_path.glob("runs/*/checkpoint.pt")))
+    process = started(tmp_path)
     for pid in everybody(process.pid):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
@@ -75,12 +81,8 @@ def test_sigterm_to_all_processes_saves_its_run(whole, tmp_path):
 
 
 def test_signals_to_the_whole_group_save_its_run(whole, tmp_path):
-    """As users start it: the group holds the server that forks runs, too."""
-    process = subprocess.Popen(
-        [*COMMAND, "--out", tmp_path], start_new_session=True, env=uncounted(OMP_NUM_THREADS="1"),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    until(lambda: list(tmp_path.glob("runs/*/checkpoint.pt")))
+    """The group holds the server that forks runs, too."""
+    process = started(tmp_path)
     for number in (signal.SIGUSR1, signal.SIGHUP, signal.SIGUSR2, signal.SIGXCPU):
         os.killpg(process.pid, number)
     assert continued(tmp_path, process.wait(60)) == whole
