@@ -1,4 +1,4 @@
-"""A meta-gradient of MAML beside a plain loop over tasks: ``python tests/deep_networks.py NETWORK SIDE TASKS ROUNDS``.
+"""A meta-gradient of MAML beside a plain loop over tasks: ``python -m tests.deep_networks NETWORK SIDE TASKS ROUNDS``.
 
 Colour images, 5-way 1-shot, 9 query images a class, 5 inner steps, float32, as many tasks at once as a run would hold.
 Both take the same tasks in turn; the loop is that of tests/plain_loop.py, through the module's own forward. Told are
@@ -7,15 +7,13 @@ tested in float64 (tests/network/test_layers.py): in float32 it says little of d
 images by 1e-7 moves a second-order gradient of ResNet-12 by up to a third, of ours and of the loop alike.
 """
 
+import os
 import resource
 import statistics
 import sys
 import time
-from pathlib import Path
 
 import torch
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[1])]
 
 from bench.api import Episode, TaskBatch
 from bench.check.device import noise
@@ -60,14 +58,16 @@ def main(name: str, side: int, n_tasks: int, rounds: int) -> None:
             took[work].append(time.perf_counter() - began)
             peak.setdefault(work, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
     ratio = statistics.median(p / o for o, p in zip(took[ours], took[plain]))
-    print(f"{name} {side}: ours {statistics.median(took[ours]):.1f} s, {chunk} of {n_tasks} tasks at once, up to "
-          f"{peak[ours]:,.0f} MiB; plain {statistics.median(took[plain]):.1f} s; ratio {ratio:.2f}", flush=True)  # fmt: skip
+    ours_s, plain_s = (statistics.median(took[work]) for work in (ours, plain))
+    print(
+        f"{name} {side}: ours {ours_s:.1f} s, {chunk} of {n_tasks} tasks at once, up to {peak[ours]:,.0f} MiB; plain"
+        f" {plain_s:.1f} s; ratio {ratio:.2f}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
-    import os
-
     if "MALLOC_TRIM_THRESHOLD_" not in os.environ:  # as runs have it; the C library reads it as a process begins
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | worker_environment())
+        os.execve(sys.executable, sys.orig_argv, os.environ | worker_environment())
     torch.set_num_threads(2)
     main(sys.argv[1], *map(int, sys.argv[2:]))
