@@ -43,8 +43,8 @@ def way_of(config: RunConfig, input_shape: tuple[int, ...], output_size: int, de
     form = TasksOutside if device.type == "cuda" else TasksInside
     key = (type(backbone), str(config.backbone_options), input_shape, output_size, form)
     if key not in _WAYS:
-        shape = asked_shape(backbone, input_shape, output_size)
         with blaming(f"backbone {config.backbone!r}"):
+            shape = asked_shape(backbone, input_shape, output_size)
             try:
                 _WAYS[key] = choose_way(lambda: build_network(backbone, shape, output_size, 0), shape, form)
             except NoWay as error:
