@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -69,13 +69,15 @@ class Examples:
     Of images ``x [T, n, C, H, W]`` is in [0, 1] and ``y`` in 0..n_way-1; of a regression ``y`` are the targets and
     ``n_way`` is 1. The harness always says ``n_way``; 0 is what who makes examples by hand did not say.
     ``orders`` maps (passes, n) to that many permutations of the n examples per task, ``[T, passes, n]``. It belongs to
-    the task, not to the algorithm, so that everybody who wants minibatches gets the same ones.
+    the task, not to the algorithm, so that everybody who wants minibatches gets the same ones. ``classes [T, n_way]``
+    numbers the class behind each label among all classes of the split; None where the data has none.
     """
 
     x: Tensor
     y: Tensor
     orders: Callable[[int, int], Tensor] = _in_given_order
     n_way: int = 0
+    classes: Tensor | None = None
 
     @property
     def n_tasks(self) -> int:
@@ -102,7 +104,7 @@ class Examples:
         x, y = self.x[task, order], self.y[task, order]
         for step in range(steps):
             part = slice(step * size, (step + 1) * size)
-            yield Examples(x[:, part], y[:, part], n_way=self.n_way)
+            yield Examples(x[:, part], y[:, part], n_way=self.n_way, classes=self.classes)
 
 
 @dataclass(frozen=True)
@@ -110,16 +112,18 @@ class TaskBatch:
     """T tasks: ``support`` with N*K examples each, ``query`` with N*Q, in training no example in both.
 
     ``carry`` is what the algorithm's last ``MetaGrad.carry`` held (empty unless it uses ``initial_carry``).
+    ``progress []`` is the share of the run's meta-steps that is done, from 0 to below 1, for what is annealed.
     """
 
     support: Examples
     query: Examples
     carry: Weights = field(default_factory=dict)
+    progress: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     def together(self) -> Examples:
         """Return support and query as one set of N*(K+Q) examples, as Reptile trains on them."""
         s, q = self.support, self.query
-        return Examples(torch.cat([s.x, q.x], dim=1), torch.cat([s.y, q.y], dim=1), s.orders, s.n_way)
+        return Examples(torch.cat([s.x, q.x], dim=1), torch.cat([s.y, q.y], dim=1), s.orders, s.n_way, s.classes)
 
 
 @dataclass(frozen=True)
@@ -172,6 +176,54 @@ class Adapted:
     def alone(self, support: Tensor, queries: Tensor) -> Tensor:
         """Return the outputs ``[T, q, n_way]`` of each query input in a batch of its own with the support inputs."""
         return self.task_loss.outputs_alone(self.fast, support, queries)
+
+
+def searched(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    log: bool = False,
+    choices: Sequence[Any] | None = None,
+) -> Any:
+    """Return the default of a hyperparameter with the range that ``--tune`` searches.
+
+    ``inner_lr: float = searched(0.1, low=0.01, high=1.0, log=True)``; whether whole numbers are wanted follows from the
+    type of ``low``. ``choices`` takes the place of a range. A hyperparameter without a range keeps its value.
+
+    Raises:
+        ValueError: neither a range nor choices, or both; a range that is empty, or not above 0 for ``log``.
+    """
+    if (choices is None) == (low is None or high is None):
+        raise ValueError("searched takes low and high, or choices")
+    space = Space(low, high, log, None if choices is None else tuple(choices))
+    return field(default=default, metadata={SPACE: space})
+
+
+SPACE = "search space"
+"""Under which name the metadata of a dataclass's field holds its ``Space``."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What values a hyperparameter may take in a search: from ``low`` to ``high``, or one of ``choices``."""
+
+    low: float | None
+    high: float | None
+    log: bool
+    choices: tuple[Any, ...] | None
+
+    def __post_init__(self) -> None:
+        """Refuse a range that holds nothing.
+
+        Raises:
+            ValueError: says what is wrong.
+        """
+        if self.choices is not None:
+            if not self.choices:
+                raise ValueError("choices () of a search; give at least one")
+        elif self.low is None or self.high is None or not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"a search from {self.low} to {self.high}; low must be below high, and above 0 for log")
 
 
 class MetaAlgorithm(ABC):
@@ -230,7 +282,8 @@ class MetaAlgorithm(ABC):
         self, task_loss: TaskLoss, slow: Weights, batches: Iterable[Examples], n_tasks: int, carry: Weights | None
     ) -> Iterator[InnerState]:
         """Yield where the inner loop stands before its first step and after one on each of ``batches``."""
-        state = InnerState(self.start(slow, n_tasks), stack(carry or self.initial_carry(slow), n_tasks))
+        begun = {**self.initial_state(slow), **(carry or self.initial_carry(slow))}
+        state = InnerState(self.start(slow, n_tasks), stack(begun, n_tasks))
         tracked = any(not w.is_leaf for w in state.fast.values())
         yield state
         for step, batch in enumerate(batches):
@@ -266,6 +319,13 @@ class MetaAlgorithm(ABC):
         """
         return {n: fast[n] - self.inner_lr * g for n, g in self.inner_grads(loss, fast).items()}, carry
 
+    def initial_state(self, slow: Weights) -> Weights:
+        """Return what ``inner_step`` carries from step to step (a momentum, say), each ``[...]``, at the first one.
+
+        Every task begins with it anew; what passes from task to task is ``initial_carry``.
+        """
+        return {}
+
     def inner_grads(self, loss: Tensor, fast: Weights) -> dict[str, Tensor]:
         """Return each task's gradient of its ``loss [T]``, ``[T, ...]``, by the names of the weights that adapt.
 
@@ -300,6 +360,16 @@ class MetaAlgorithm(ABC):
         """Return further meta-learned tensors (learned inner rates, say), which join ``slow``.
 
         Their names hold a slash, as in ``"rate/conv1.weight"``.
+        """
+        return {}
+
+    def class_weights(self, network: Weights, n_classes: int) -> Weights:
+        """Return such tensors where their sizes follow from the number of classes in meta-train: a classifier of all.
+
+        ``n_classes`` is 0 where the data has no classes.
+
+        Raises:
+            BenchError: the algorithm needs classes.
         """
         return {}
 
@@ -375,6 +445,10 @@ class TaskSource(ABC):
             BenchError: names the value and what is accepted.
         """
 
+    def n_classes(self, split: str, rotation: str) -> int:
+        """Return how many classes a split has, images that are turned counted apart; 0 where it has none."""
+        return 0
+
     notes: tuple[str, ...] = ()
     """Lines on the data that the user should read before anything is trained."""
 
@@ -412,6 +486,13 @@ class TaskPool(ABC):
 
         It runs in every meta-step and may be captured in a CUDA graph, so it must not wait for the device.
         """
+
+    def classes_of(self, parts: tuple[Tensor, ...]) -> Tensor | None:
+        """Return the number of the class behind each label of T tasks, ``[T, N]``; None where there are no classes.
+
+        It runs in every meta-step, like ``examples``; numbers are below ``TaskSource.n_classes``.
+        """
+        return None
 
 
 class Dataset(ABC):

@@ -37,7 +37,7 @@ def main(name: str, side: int, n_tasks: int, rounds: int) -> None:
     source = ImageSet("noise", colour, grey.class_names, grey.splits, grey.pipeline, grey.sha256)
     cpu = torch.device("cpu")
     stream = TaskStream(source.pool("meta_train", "none", cpu), Episode(5, 1, 9), 0)
-    task_loss, slow = build(config, maml, source.shape, cpu)
+    task_loss, slow = build(config, maml, source, cpu)
     chunk = default_chunk(stream, n_tasks, task_loss, slow)
     tasks = stream.batch(0, n_tasks)
 

@@ -20,7 +20,7 @@ def make_training(images, tmp_path, name="reptile", hyper=None, device=CPU, reco
     settings = {"meta_steps": 6, "meta_batch": 5, "val_points": 2, "val_tasks": 10, "backbone": "one-layer"} | settings
     config = RunConfig(algo=name, dataset="toy", k_query=3, hyperparameters=hyper or {}, **settings)
     algorithm = create_algorithm(name, **config.hyperparameters)
-    task_loss, slow = build(config, algorithm, (1, 28, 28), device)
+    task_loss, slow = build(config, algorithm, images, device)
     train = TaskStream(ImagePool(images, "meta_train", "pooled", device), Episode(5, 1, 3), config.seed)
     val = TaskStream(ImagePool(images, "meta_val", "none", device), Episode(5, 1, 1), config.seed)
     return Training(config, algorithm, task_loss, slow, train, val, tmp_path / "checkpoint.pt", recorder)

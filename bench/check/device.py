@@ -127,7 +127,7 @@ def meta_step(name: str, algorithm: MetaAlgorithm, device: torch.device) -> Meta
         backbone_options={"filters": 16},
     )  # fmt: skip
     source = noise()
-    task_loss, slow = build(config, algorithm, source.shape, device, objective=source.objective)
+    task_loss, slow = build(config, algorithm, source, device)
     pool = source.pool("meta_train", config.train_rotation, device)
     stream = TaskStream(pool, Episode(config.n_way, config.k_shot, config.k_query), config.seed)
     return MetaStep(config, algorithm, task_loss, slow, algorithm.initial_carry(slow), stream, 4, device.type == "cuda")

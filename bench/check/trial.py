@@ -37,7 +37,7 @@ def image_tasks(
                 drawn[n].append(torch.rand(n_tasks, n, generator=rng).argsort(dim=1))
             return torch.stack(drawn[n][:passes], dim=1)
 
-        return Examples(x, y, orders, n_way)
+        return Examples(x, y, orders, n_way, torch.arange(n_tasks * n_way).view(n_tasks, n_way))
 
     return TaskBatch(examples(k_shot), examples(k_query))
 
@@ -49,7 +49,8 @@ def one_task(tasks: TaskBatch, t: int, copies: int = 1) -> TaskBatch:
         def repeated(x: Tensor) -> Tensor:
             return x[t : t + 1].expand(copies, *x.shape[1:]).clone()
 
-        return Examples(repeated(e.x), repeated(e.y), lambda passes, n: repeated(e.orders(passes, n)), e.n_way)
+        classes = None if e.classes is None else repeated(e.classes)
+        return Examples(repeated(e.x), repeated(e.y), lambda passes, n: repeated(e.orders(passes, n)), e.n_way, classes)
 
     return TaskBatch(part(tasks.support), part(tasks.query), tasks.carry)
 
@@ -121,7 +122,7 @@ class Algorithm:
         algorithm = self.cls(**{n: v for n, v in changed.items() if n in known})
         task_loss = small_classifier(rng, n_way=algorithm.output_size(n_way), size=size, dtype=dtype)
         with told():
-            extra = extra_weights(self.name, algorithm, task_loss.weights)
+            extra = extra_weights(self.name, algorithm, task_loss.weights, n_tasks * n_way)
         slow = {**task_loss.weights, **{name: w.detach().clone() for name, w in extra.items()}}
         tasks = image_tasks(rng, n_tasks, n_way, k_shot, size=size, dtype=dtype)
         return Trial(algorithm, task_loss, slow, TaskBatch(tasks.support, tasks.query, algorithm.initial_carry(slow)))
@@ -155,6 +156,7 @@ def copied_tasks(tasks: TaskBatch) -> TaskBatch:
     """Return tasks whose tensors may be written to without harm to anybody."""
 
     def part(e: Examples) -> Examples:
-        return Examples(e.x.clone(), e.y.clone(), lambda passes, n: e.orders(passes, n).clone(), e.n_way)
+        classes = None if e.classes is None else e.classes.clone()
+        return Examples(e.x.clone(), e.y.clone(), lambda passes, n: e.orders(passes, n).clone(), e.n_way, classes)
 
     return TaskBatch(part(tasks.support), part(tasks.query), copied(tasks.carry))

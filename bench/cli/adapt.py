@@ -152,14 +152,13 @@ def _images(paths: Sequence[Path], reading: Reading) -> Tensor:
 
 def _beyond_the_network(run: Path, algorithm: MetaAlgorithm, network: Weights) -> tuple[Weights, Weights]:
     """Return what an algorithm has learnt beside the network's weights, and what it carries."""
-    extra = algorithm.extra_weights(network)
-    if not extra and not algorithm.initial_carry(network):
-        return {}, {}
     path = run / STATE_FILE
     try:
         if path.exists():
             state = read_state(path)
             return state["extra"], state["carry"]
+        if not algorithm.extra_weights(network) and not algorithm.initial_carry(network):
+            return {}, {}
         path = run / CHECKPOINT_FILE  # of a run of the first version
         state = read_checkpoint(path)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -218,7 +218,7 @@ def answers_of(claim: Claim) -> str:
     if config.device != "cpu":
         config = dataclasses.replace(config, device="cpu", kernels=EAGER)
     kernels, _ = choose(config.kernels, cpu)
-    task_loss, slow = build(config, algorithm, claim.source.shape, cpu, kernels, claim.source.objective)
+    task_loss, slow = build(config, algorithm, claim.source, cpu, kernels)
     try:
         state = read_state(run.folder / WEIGHTS_FILE)
         more = read_state(run.folder / STATE_FILE) if (run.folder / STATE_FILE).exists() else {"extra": {}, "carry": {}}

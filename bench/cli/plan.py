@@ -205,7 +205,7 @@ def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunCo
                 source.check(split, rotation, episode)
                 told += source.remarks(split, episode)
         try:
-            task_loss, _ = build(config, algorithm, source.shape, torch.device("cpu"))
+            task_loss, _ = build(config, algorithm, source, torch.device("cpu"))
         except BenchError:
             raise
         except RAISED as error:  # from a plugin's or the user's values

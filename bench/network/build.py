@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from bench.api import Backbone, BenchError, MetaAlgorithm, Objective, Weights
+from bench.api import Backbone, BenchError, MetaAlgorithm, TaskSource, Weights
 from bench.network.agreement import NoWay, choose_way
 from bench.network.kernels import UNCOMPILED, Kernels
 from bench.network.model import Classifier, Way
@@ -85,40 +85,45 @@ def plain_network(config: RunConfig, algorithm: MetaAlgorithm, input_shape: tupl
 def build(
     config: RunConfig,
     algorithm: MetaAlgorithm,
-    input_shape: tuple[int, ...],
+    source: TaskSource,
     device: torch.device,
     kernels: Kernels = UNCOMPILED,
-    objective: Objective | None = None,
 ) -> tuple[Classifier, dict[str, Tensor]]:
     """Return the task loss and the initial slow weights, the algorithm's own among them, on the device.
 
     Raises:
         BenchError: the network can be run in no way, or the algorithm's extra weights are wrong.
     """
-    way = way_of(config, input_shape, algorithm.output_size(config.n_way), device)
-    network = plain_network(config, algorithm, input_shape)
+    way = way_of(config, source.shape, algorithm.output_size(config.n_way), device)
+    network = plain_network(config, algorithm, source.shape)
     strays = dict(network.named_parameters())
     product = torch.bfloat16 if config.precision == "bf16" else None
-    task_loss = Classifier(network.to(device), kernels, None, product, objective, way, strays)
+    task_loss = Classifier(network.to(device), kernels, None, product, source.objective, way, strays)
     weights = task_loss.weights
-    extra = extra_weights(config.algo, algorithm, weights)
+    n_classes = source.n_classes("meta_train", config.train_rotation)
+    extra = extra_weights(config.algo, algorithm, weights, n_classes)
     return task_loss, {name: w.detach().clone().to(device) for name, w in {**weights, **extra}.items()}
 
 
 _LIKE = "torch.full_like(w, value), torch.zeros_like(w), w.new_full(shape, value)"
 
 
-def extra_weights(algo: str, algorithm: MetaAlgorithm, network: Weights) -> Weights:
-    """Return what an algorithm learns beside the network's weights.
+def extra_weights(algo: str, algorithm: MetaAlgorithm, network: Weights, n_classes: int) -> Weights:
+    """Return what an algorithm learns beside the network's weights, in meta-training on that many classes.
 
     Raises:
         BenchError: names the algorithm, the tensor and what would be right.
     """
     with blaming(f"algorithm {algo!r}"):
-        extra = algorithm.extra_weights(network)
-    if not isinstance(extra, Mapping):
-        got = type(extra).__name__
-        raise BenchError(f"algorithm {algo!r}: extra_weights returned {got}; return a dict of tensors by name")
+        made = {
+            "extra_weights": algorithm.extra_weights(network),
+            "class_weights": algorithm.class_weights(network, n_classes),
+        }
+    for method, found in made.items():
+        if not isinstance(found, Mapping):
+            got = type(found).__name__
+            raise BenchError(f"algorithm {algo!r}: {method} returned {got}; return a dict of tensors by name")
+    extra = {**made["extra_weights"], **made["class_weights"]}
     dtype = next(iter(network.values())).dtype
     for name, w in extra.items():
         what = f"algorithm {algo!r}: extra weight {name!r}"

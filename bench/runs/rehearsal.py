@@ -55,16 +55,17 @@ def _rehearse(config: RunConfig, source: TaskSource) -> None:
     cpu = torch.device("cpu")
     algorithm = _shortened(config)
     config = dataclasses.replace(config, device="cpu", precision="float32")
-    task_loss, slow = build(config, algorithm, source.shape, cpu, objective=source.objective)
+    task_loss, slow = build(config, algorithm, source, cpu)
     shots = 2 if config.n_way == 1 else 1  # normalisation needs more than one example
     episode = Episode(config.n_way, min(config.train_shots, shots), min(config.k_query, shots))
     with blaming(f"dataset {source.name!r}"):
         stream = TaskStream(source.pool("meta_train", config.train_rotation, cpu), episode, config.seed)
         number = stream.numbers(0, _TASKS)
-        support, query = stream.pool.examples(stream.draw(number).parts, episode, stream.dtype)
-        orders = functools.partial(stream.orders, number)
-        n_way = episode.n_way
-        tasks = TaskBatch(Examples(*support, orders, n_way), Examples(*query, orders, n_way))
+        parts = stream.draw(number).parts
+        support, query = stream.pool.examples(parts, episode, stream.dtype)
+        orders, classes = functools.partial(stream.orders, number), stream.pool.classes_of(parts)
+        n_way = config.n_way
+        tasks = TaskBatch(Examples(*support, orders, n_way, classes), Examples(*query, orders, n_way, classes))
     with blaming(f"backbone {config.backbone!r}"):
         shape = tuple(task_loss.outputs(stack(slow, _TASKS), tasks.support.x).shape)
     outputs = (*tasks.support.x.shape[:2], algorithm.output_size(config.n_way))

@@ -143,7 +143,7 @@ def set_up(
     fields: dict[str, Any] = asdict(algorithm) if is_dataclass(algorithm) and not isinstance(algorithm, type) else {}
     outcome.details["hyperparameters"] = fields
     kernels, facts["kernels"] = choose(config.kernels, device)
-    task_loss, slow = build(config, algorithm, source.shape, device, kernels, source.objective)
+    task_loss, slow = build(config, algorithm, source, device, kernels)
 
     training = Training(config, algorithm, task_loss, slow, streams["meta_train"], streams["meta_val"], checkpoint)
     return training, streams["meta_test"]

@@ -60,17 +60,18 @@ class ImagePool(TaskPool):
         return TaskIndices(self.classes[row], turns, images)
 
     def draw(self, bits: Bits, episode: Episode) -> Drawn:
-        """Return the tasks, their parts being the places of their images among all of the pool's.
+        """Return the tasks, their parts being the places of their images among all of the pool's, and their classes.
 
         Support ``[T, N*K]`` and query ``[T, N*Q]`` apart, so that each is gathered in one go.
         """
         row, turns, images = self._draw(bits, episode)
+        classes = turns * len(self.classes) + row  # [T, N]
         places = (turns * (len(self.pixels) // self.turns) + self.starts[row])[..., None] + images  # [T, N, K+Q]
         support, query = places.split((episode.k_shot, episode.k_query), dim=2)
         for k in (episode.k_shot, episode.k_query):
             self._labels(episode.n_way, k)  # made here, where no step is captured
         rows = torch.cat([self.classes[row], turns, images.flatten(1)], dim=1)
-        return Drawn(rows, (support.flatten(1), query.flatten(1)))
+        return Drawn(rows, (support.flatten(1), query.flatten(1), classes))
 
     def _draw(self, bits: Bits, episode: Episode) -> tuple[Tensor, Tensor, Tensor]:
         """Return ``row [T, N]`` into the pool's classes, ``turns [T, N]`` and ``images [T, N, K+Q]``."""
@@ -97,5 +98,9 @@ class ImagePool(TaskPool):
             x = self.pixels[places].to(dtype).div_(255)
             return x, self._labels(episode.n_way, k).expand(len(places), -1)
 
-        support, query = parts
+        support, query, _ = parts
         return part(support, episode.k_shot), part(query, episode.k_query)
+
+    def classes_of(self, parts: tuple[Tensor, ...]) -> Tensor:
+        """Return the number of each label's class, ``[T, N]``, images that are turned counted apart."""
+        return parts[2]

@@ -197,6 +197,10 @@ class ImageSet(TaskSource):
             f" of a task and are left out (a smaller k_query keeps more): {', '.join(few[:_NAMED])}{more}"
         ]
 
+    def n_classes(self, split: str, rotation: str) -> int:
+        """Return how many classes a split has, images that are turned counted apart."""
+        return len(self.splits[split]) * (1 if rotation == "none" else 4)
+
     def check(self, split: str, rotation: str, episode: Episode) -> None:
         """Refuse an episode that the classes of a split cannot fill; those with too few images take no part.
 

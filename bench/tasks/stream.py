@@ -123,8 +123,8 @@ class TaskWindow:
             orders = orders or functools.partial(self._held_orders, local, self._held)
             parts = tuple(part[local] for part in self._parts)
             support, query = self.stream.pool.examples(parts, self.stream.episode, self.stream.dtype)
-            n_way = self.stream.episode.n_way
-            return TaskBatch(Examples(*support, orders, n_way), Examples(*query, orders, n_way))
+            n_way, classes = self.stream.episode.n_way, self.stream.pool.classes_of(parts)
+            return TaskBatch(Examples(*support, orders, n_way, classes), Examples(*query, orders, n_way, classes))
 
     def _held_orders(self, local: Tensor, held: int | None, passes: int, n: int) -> Tensor:
         if held is None or held != self._held:

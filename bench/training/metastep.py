@@ -91,7 +91,9 @@ class MetaStep:
         """Return the algorithm's estimate on the tasks start..end-1 of the next meta-batch, its form checked."""
         slow = {name: w.detach() for name, w in self.slow.items()}
         tasks = self.window.batch(self.done * self.config.meta_batch + self._offsets[start:end])
-        result = self.algorithm.meta_grad(self.task_loss, slow, TaskBatch(tasks.support, tasks.query, self.carry))
+        progress = (self.done / self.config.meta_steps)[0]
+        batch = TaskBatch(tasks.support, tasks.query, self.carry, progress)
+        result = self.algorithm.meta_grad(self.task_loss, slow, batch)
         check_form(self.config.algo, slow, self.carry, end - start, result)
         return result
 

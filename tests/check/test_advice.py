@@ -134,5 +134,5 @@ def test_extra_weights_that_do_not_fit_are_told_at_run_time_too(extra, words):
             return extra
 
     with pytest.raises(BenchError) as refused:
-        extra_weights("mine", Mine(), {"w/x": torch.ones(2)})
+        extra_weights("mine", Mine(), {"w/x": torch.ones(2)}, 0)
     assert words in str(refused.value)

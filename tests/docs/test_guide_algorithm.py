@@ -139,7 +139,7 @@ def test_an_example_learns_glyphs(name, prepared_glyphs):
                        meta_optimizer="adam", meta_lr=0.01, backbone_options={"filters": 8})  # fmt: skip
     source, algorithm = DATASETS.get("glyphs")().load(prepared_glyphs, prepared_glyphs), create_algorithm(name)
     cpu = torch.device("cpu")
-    task_loss, slow = build(config, algorithm, source.shape, cpu, objective=source.objective)
+    task_loss, slow = build(config, algorithm, source, cpu)
     streams = [TaskStream(source.pool(split, "none", cpu), Episode(5, 1, 3), 0) for split in ("meta_train", "meta_val")]
     others, before = streams[1].batch(0, 16), {n: w.clone() for n, w in slow.items()}
     step = MetaStep(config, algorithm, task_loss, slow, {}, streams[0], 4, captured=False)

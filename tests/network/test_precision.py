@@ -44,7 +44,7 @@ def test_rows_are_summed_in_blocks_that_hold_them_all():
 def meta_gradient(config, source, kernels, tasks, dtype):
     """All of it as one vector of float64."""
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
-    task_loss, slow = build(config, algorithm, source.shape, CPU, kernels, source.objective)
+    task_loss, slow = build(config, algorithm, source, CPU, kernels)
     task_loss.network.to(dtype)
     slow = {name: w.to(dtype) for name, w in slow.items()}
     support, query = (Examples(e.x.to(dtype), e.y, e.orders) for e in (tasks.support, tasks.query))

@@ -98,7 +98,7 @@ def test_a_second_time_out_of_memory_ends_the_run(chunk, limit, toy_images, tmp_
 def test_evaluation_out_of_memory_goes_on_with_fewer_tasks_and_counts_each_once(toy_images, caplog):
     config = RunConfig(algo="fomaml", dataset="toy", backbone="one-layer")
     algorithm = create_algorithm("fomaml")
-    task_loss, slow = build(config, algorithm, (1, 28, 28), CPU)
+    task_loss, slow = build(config, algorithm, toy_images, CPU)
     stream = TaskStream(ImagePool(toy_images, "meta_test", "none", CPU), Episode(5, 1, 1), 0)
     whole = evaluate(algorithm, task_loss, slow, {}, stream, 100, steps=2)
     done, hungry = [], Hungry(algorithm, limit=20)

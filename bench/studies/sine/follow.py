@@ -104,7 +104,7 @@ def measure(config: RunConfig, state: Mapping[str, Any]) -> tuple[list[ErrorPoin
     cpu = torch.device("cpu")
     source = load_data(config.dataset, Path(), Path())
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
-    task_loss, _ = build(config, algorithm, source.shape, cpu, objective=source.objective)
+    task_loss, _ = build(config, algorithm, source, cpu)
     rotation, episode = config.episodes["meta_test"]
     stream = TaskStream(source.pool("meta_test", rotation, cpu), episode, config.seed)
     slow, carry = state["slow"], state["carry"]
