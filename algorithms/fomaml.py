@@ -4,21 +4,19 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
+from algorithms.inner_loop import GradientBased
+from bench.api import MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.registry import register_algorithm
 
 
 @register_algorithm("fomaml")
 @dataclass(frozen=True)
-class FirstOrderMAML(MetaAlgorithm):
+class FirstOrderMAML(GradientBased):
     """MAML without its second-order term.
 
     Adapts weights w_t to every support set t and returns the mean over t of dL_query(w_t)/dw_t.
     Cost: ``inner_steps + 1`` backward passes; memory does not grow with ``inner_steps``.
     """
-
-    inner_lr: float = 0.1
-    inner_steps: int = 5
 
     paper = "Finn et al. 2017, arXiv:1703.03400, section 5.2"
     order = "first"

@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import ClassVar, Literal
 
-from bench.api import Examples, MetaAlgorithm, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights
+from algorithms.inner_loop import GradientBased
+from bench.api import Examples, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights
 from bench.registry import register_algorithm
 
 
 @register_algorithm("foml")
 @dataclass(frozen=True)
-class FirstOrderMAMLOnMinibatches(MetaAlgorithm):
+class FirstOrderMAMLOnMinibatches(GradientBased):
     """Takes ``inner_steps`` steps on minibatches of task t and returns the mean over t of the last, w_{k-1} - w_k.
 
     That is ``inner_lr`` times the gradient of the last minibatch, which an outer SGD adds times its ``meta_lr``, as the
@@ -22,12 +23,10 @@ class FirstOrderMAMLOnMinibatches(MetaAlgorithm):
     - ``shared``: drawn like the others from all images of the task, so that it repeats earlier ones as soon as the
       minibatches together are more than the task holds, or at any time with ``replacement``.
 
-    Inner steps are SGD; the official code's Adam is not here. ``query_loss`` is that of the last minibatch before its
-    step. Cost: ``inner_steps`` backward passes.
+    The official code's Adam, whose state is carried, is not here. ``query_loss`` is that of the last minibatch before
+    its step. Cost: ``inner_steps`` backward passes.
     """
 
-    inner_lr: float = 0.1
-    inner_steps: int = 5
     inner_batch: int | None = 10
     tail: Literal["separate", "shared"] = "separate"
     replacement: bool = False
@@ -44,6 +43,7 @@ class FirstOrderMAMLOnMinibatches(MetaAlgorithm):
         Raises:
             ValueError: the tail is neither separate nor shared.
         """
+        super().__post_init__()
         if self.tail not in ("separate", "shared"):
             raise ValueError(f"tail {self.tail!r}; accepted: separate, shared")
 

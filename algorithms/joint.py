@@ -4,25 +4,24 @@ from dataclasses import dataclass
 
 import torch
 
-from bench.api import MetaAlgorithm, MetaGrad, TaskBatch, TaskLoss, Weights
+from algorithms.inner_loop import GradientBased
+from bench.api import MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.registry import register_algorithm
 
 
 @register_algorithm("joint")
 @dataclass(frozen=True)
-class Joint(MetaAlgorithm):
+class Joint(GradientBased):
     """The gradient of the mean loss over all examples of all tasks, at the slow weights: no inner loop in training.
 
-    At test it adapts by ``inner_steps`` steps of SGD, like everybody. Reptile with one inner step is this times
-    ``inner_lr``; with more it is not.
+    At test it adapts by ``inner_steps`` steps of its inner rule, like everybody. Reptile with one inner step is this
+    times ``inner_lr``; with more it is not.
 
     Attributes:
         train_batch: examples of each task that a training step sees, the first minibatch that Reptile would take; none
             for all of them.
     """
 
-    inner_lr: float = 0.1
-    inner_steps: int = 5
     train_batch: int | None = None
 
     paper = "the baseline of Nichol et al. 2018, arXiv:1803.02999 (also called pretraining)"

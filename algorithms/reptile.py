@@ -7,7 +7,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from bench.api import Examples, InnerState, MetaAlgorithm, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights, last
+from algorithms.inner_loop import GradientBased, clipped
+from bench.api import Examples, InnerState, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights, last
 from bench.registry import register_algorithm
 
 BETA2, EPS = 0.999, 1e-8  # torch's and TensorFlow's defaults, which the official code leaves as they are
@@ -15,7 +16,7 @@ BETA2, EPS = 0.999, 1e-8  # torch's and TensorFlow's defaults, which the officia
 
 @register_algorithm("reptile")
 @dataclass(frozen=True)
-class Reptile(MetaAlgorithm):
+class Reptile(GradientBased):
     """Trains w_t on all images of task t and returns the mean over t of w_0 - w_t; no query gradient is needed.
 
     Minibatches cycle without replacement, or each is drawn from all images (``replacement``). Inner Adam has beta1 = 0;
@@ -27,10 +28,7 @@ class Reptile(MetaAlgorithm):
     ``query_loss`` is the loss of every task's last minibatch before its step: Reptile never evaluates on a query set.
     """
 
-    inner_lr: float = 0.1
-    inner_steps: int = 5
     inner_batch: int | None = 10
-    inner_optimizer: Literal["sgd", "adam"] = "sgd"
     inner_state: Literal["carry", "reset"] = "carry"
     eval_inner_batch: int | None = None
     replacement: bool = False
@@ -43,10 +41,9 @@ class Reptile(MetaAlgorithm):
         """Refuse settings that would silently mean something else.
 
         Raises:
-            ValueError: an unknown inner_optimizer or inner_state.
+            ValueError: an unknown inner_optimizer or inner_state, or a number out of range.
         """
-        if self.inner_optimizer not in ("sgd", "adam"):
-            raise ValueError(f"inner_optimizer {self.inner_optimizer!r}; accepted: sgd, adam")
+        super().__post_init__()
         if self.inner_state not in ("carry", "reset"):
             raise ValueError(f"inner_state {self.inner_state!r}; accepted: carry, reset")
 
@@ -55,7 +52,7 @@ class Reptile(MetaAlgorithm):
         end = last(self.adaptation(task_loss, slow, tasks.together(), self.inner_steps, tasks.carry))
         grads = {name: w.detach() - end.fast[name].detach().mean(dim=0) for name, w in slow.items()}
         assert end.loss is not None, "inner_steps is at least 1"
-        return MetaGrad(grads, end.loss, {name: c.mean(dim=0) for name, c in end.carry.items()})
+        return MetaGrad(grads, end.loss, {name: end.carry[name].mean(dim=0) for name in self.initial_carry(slow)})
 
     def adaptation(
         self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None
@@ -65,20 +62,26 @@ class Reptile(MetaAlgorithm):
 
     def initial_carry(self, slow: Weights) -> Weights:
         """Return Adam's second moment of each weight, zero, and its count of steps."""
-        if self.inner_optimizer == "sgd":
+        if self.inner_optimizer != "adam":
             return {}
         moments = {f"second_moment/{name}": torch.zeros_like(slow[name]) for name in self.adapted(slow)}
         # float64, because 1 - beta2**step loses four digits in float32
         step = torch.zeros((), dtype=torch.float64, device=next(iter(slow.values())).device)
         return {"step": step, **moments}
 
+    def initial_state(self, slow: Weights) -> Weights:
+        """Return the zeros with which momentum begins; the moments of Adam are carried."""
+        return {} if self.inner_optimizer == "adam" else super().initial_state(slow)
+
     def inner_step(self, loss: Tensor, fast: Weights, carry: Weights, step: int) -> tuple[Weights, Weights]:
-        """Return the weights and second moments one step of SGD or Adam (Kingma and Ba 2015, beta1 = 0) later."""
-        if self.inner_optimizer == "sgd":
+        """Return the weights and second moments a step later; Adam (Kingma and Ba 2015) has beta1 = 0 here."""
+        if self.inner_optimizer != "adam":
             return super().inner_step(loss, fast, carry, step)
         count = carry["step"] + 1  # [T]
         weights, moments = {}, {}
-        for name, grad in self.inner_grads(loss, fast).items():
+        for name, grad in clipped(self.inner_grads(loss, fast), self.inner_clip).items():
+            if self.inner_decay:
+                grad = grad + self.inner_decay * fast[name]
             moment = torch.lerp(grad.square(), carry[f"second_moment/{name}"], BETA2)
             correction = (1 - BETA2**count).to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))
             change = self.inner_lr * grad / ((moment / correction).sqrt_() + EPS)

@@ -51,6 +51,9 @@ class TaskLoss(Protocol):
     def __call__(self, fast: Weights, examples: Examples) -> Tensor:
         """Return one mean loss per task, ``[T]``; keys of ``fast`` that the network lacks are ignored."""
 
+    def of_outputs(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the mean loss of each task ``[T]`` of outputs ``[T, n, O]`` for ``y [T, n]``, whoever made them."""
+
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
         """Map inputs ``[T, n, ...]`` (images: ``[T, n, C, H, W]``) to the network's outputs ``[T, n, output_size]``."""
 
@@ -112,13 +115,15 @@ class TaskBatch:
     """T tasks: ``support`` with N*K examples each, ``query`` with N*Q, in training no example in both.
 
     ``carry`` is what the algorithm's last ``MetaGrad.carry`` held (empty unless it uses ``initial_carry``).
-    ``progress []`` is the share of the run's meta-steps that is done, from 0 to below 1, for what is annealed.
+    ``progress []`` is the share of the run's meta-steps that is done, from 0 to below 1, for what is annealed, and
+    ``phase`` what the algorithm's own ``phase`` says of it.
     """
 
     support: Examples
     query: Examples
     carry: Weights = field(default_factory=dict)
     progress: Tensor = field(default_factory=lambda: torch.zeros(()))
+    phase: int = 0
 
     def together(self) -> Examples:
         """Return support and query as one set of N*(K+Q) examples, as Reptile trains on them."""
@@ -243,6 +248,8 @@ class MetaAlgorithm(ABC):
     """Where the algorithm comes from, shown by ``--list``."""
     by_default: ClassVar[bool] = True
     """Whether it takes part where ``--algos`` is left out; not what only a study is about."""
+    learns: ClassVar[bool] = True
+    """Whether meta-training changes anything; not of a baseline that begins anew in every task."""
     order: ClassVar[Literal["first", "second"] | None] = None
     """What it claims of ``MetaGrad.grads``, which ``python -m bench.check`` then holds it to.
 
@@ -264,6 +271,13 @@ class MetaAlgorithm(ABC):
             Gradients named and shaped like ``slow``, averaged over T so that meta_lr does not depend on meta_batch,
             and the detached query losses ``[T]``.
         """
+
+    def phase(self, progress: float) -> int:
+        """Return which form of meta-step is due when that share of the meta-steps is done, told as ``TaskBatch.phase``.
+
+        For what is on in a part of the run alone: a step that is captured is captured anew where this changes.
+        """
+        return 0
 
     # The inner loop, shared by training and evaluation.
 

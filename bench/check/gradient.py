@@ -98,6 +98,8 @@ def slope(trial: Trial, direction: Weights, h: float = 1e-6) -> float:
 
 def descends(subject: Algorithm) -> str:
     """A step against the gradient must lower the loss, if only the inner steps are small."""
+    if not subject.cls.learns:
+        raise NotAsked("learns = False: nothing moves in meta-training")
     trial = subject.trial(inner_lr=1e-3)
     grads = trial.estimate().grads
     length = flat(grads).norm()

@@ -44,7 +44,8 @@ def _a_step(trial: Trial) -> None:
         Broken: it does not return weights of the shapes that it was given, and the carry.
     """
     algorithm, examples = trial.algorithm, trial.tasks.support
-    fast, carry = algorithm.start(copied(trial.slow), MANY), stack(copied(trial.tasks.carry), MANY)
+    fast = algorithm.start(copied(trial.slow), MANY)
+    carry = stack({**algorithm.initial_state(copied(trial.slow)), **copied(trial.tasks.carry)}, MANY)
     result: Any = algorithm.inner_step(trial.task_loss(fast, examples), fast, carry, 0)
     if not (isinstance(result, tuple) and len(result) == 2 and all(isinstance(part, Mapping) for part in result)):
         raise Broken(
@@ -87,7 +88,7 @@ def is_finite(subject: Algorithm) -> str:
 
 def _with_images(tasks: TaskBatch, make: Callable[[Tensor], Tensor]) -> TaskBatch:
     support, query = (replace(e, x=make(e.x)) for e in (tasks.support, tasks.query))
-    return TaskBatch(support, query, tasks.carry)
+    return replace(tasks, support=support, query=query)
 
 
 def unchanged(subject: Algorithm) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,7 @@ def one_task(tasks: TaskBatch, t: int, copies: int = 1) -> TaskBatch:
         classes = None if e.classes is None else repeated(e.classes)
         return Examples(repeated(e.x), repeated(e.y), lambda passes, n: repeated(e.orders(passes, n)), e.n_way, classes)
 
-    return TaskBatch(part(tasks.support), part(tasks.query), tasks.carry)
+    return replace(tasks, support=part(tasks.support), query=part(tasks.query))
 
 
 def small_classifier(
@@ -125,7 +125,13 @@ class Algorithm:
             extra = extra_weights(self.name, algorithm, task_loss.weights, n_tasks * n_way)
         slow = {**task_loss.weights, **{name: w.detach().clone() for name, w in extra.items()}}
         tasks = image_tasks(rng, n_tasks, n_way, k_shot, size=size, dtype=dtype)
-        return Trial(algorithm, task_loss, slow, TaskBatch(tasks.support, tasks.query, algorithm.initial_carry(slow)))
+        carry, half = (
+            algorithm.initial_carry(slow),
+            torch.tensor(0.5),
+        )  # of a run: what is annealed at its beginning is over
+        return Trial(
+            algorithm, task_loss, slow, TaskBatch(tasks.support, tasks.query, carry, half, algorithm.phase(0.5))
+        )
 
     @property
     def has_inner_loop(self) -> bool:
@@ -159,4 +165,4 @@ def copied_tasks(tasks: TaskBatch) -> TaskBatch:
         classes = None if e.classes is None else e.classes.clone()
         return Examples(e.x.clone(), e.y.clone(), lambda passes, n: e.orders(passes, n).clone(), e.n_way, classes)
 
-    return TaskBatch(part(tasks.support), part(tasks.query), copied(tasks.carry))
+    return replace(tasks, support=part(tasks.support), query=part(tasks.query), carry=copied(tasks.carry))

@@ -89,7 +89,11 @@ class Classifier:
 
     def __call__(self, fast: Weights, examples: Examples) -> Tensor:
         """Return the mean loss of every task, ``[T]``."""
-        return self.objective.loss(self.outputs(fast, examples.x), examples.y).mean(dim=1)
+        return self.of_outputs(self.outputs(fast, examples.x), examples.y)
+
+    def of_outputs(self, outputs: Tensor, y: Tensor) -> Tensor:
+        """Return the mean loss ``[T]`` of outputs ``[T, n, O]``, the network's or others."""
+        return self.objective.loss(outputs, y).mean(dim=1)
 
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
         """Map inputs ``[T, n, ...]`` to the network's outputs ``[T, n, output_size]``."""

@@ -106,25 +106,28 @@ class CudaRecorder:
             present.wait_stream(self.stream)
 
 
-def capture(step: MetaStep, recorder: Recorder) -> Replay:
+def capture(step: MetaStep, recorder: Recorder, at: int = 0) -> Replay:
     """Return the captured step, once it has done PROBES meta-steps as the step itself does; the state stays as it was.
+
+    Args:
+        at: after how many meta-steps, of whose phase the captured step is.
 
     Raises:
         CannotCapture: with the reason, in one line.
         RuntimeError, MemoryError: out of memory.
     """
     before = step.snapshot()
-    probes = min(PROBES, step.config.meta_steps)
+    probes = min(PROBES, step.config.meta_steps - at)
     try:
-        step.go_to(0)
-        step.hold(0, probes)
+        step.go_to(at)
+        step.hold(at, probes)
         with recorder.warming():
             for _ in range(probes):
                 step()
         expected = step.snapshot()
         replay = recorder.capture(step)
         step.restore(before)
-        step.go_to(0)
+        step.go_to(at)
         for _ in range(probes):
             replay.run()
         _compare(step, before, expected)

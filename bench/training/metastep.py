@@ -46,6 +46,7 @@ class MetaStep:
         self.slow = slow
         self.carry = {name: c.detach().clone().to(device) for name, c in carry.items()}
         self.optimizer = MetaOptimizer(config, slow, captured)
+        self.phase = self.phase_at(0)
         self.done = torch.zeros(1, dtype=torch.long, device=device)
         self.losses = torch.zeros(config.meta_steps, dtype=torch.float64, device=device)
         self._names = [name for name, w in slow.items() if w.numel()]
@@ -65,6 +66,11 @@ class MetaStep:
     def hold(self, done: int, steps: int = 1) -> None:
         """Have the tasks of the ``steps`` meta-steps after ``done`` ready."""
         self.window.hold(done * self.config.meta_batch, steps * self.config.meta_batch)
+        self.phase = self.phase_at(done)
+
+    def phase_at(self, done: int) -> int:
+        """Return the algorithm's phase after ``done`` meta-steps."""
+        return self.algorithm.phase(done / self.config.meta_steps)
 
     def estimate(self) -> MetaGrad:
         """Return the algorithm's estimate on the next meta-batch, walking the task axis in chunks and averaging."""
@@ -92,7 +98,7 @@ class MetaStep:
         slow = {name: w.detach() for name, w in self.slow.items()}
         tasks = self.window.batch(self.done * self.config.meta_batch + self._offsets[start:end])
         progress = (self.done / self.config.meta_steps)[0]
-        batch = TaskBatch(tasks.support, tasks.query, self.carry, progress)
+        batch = TaskBatch(tasks.support, tasks.query, self.carry, progress, self.phase)
         result = self.algorithm.meta_grad(self.task_loss, slow, batch)
         check_form(self.config.algo, slow, self.carry, end - start, result)
         return result

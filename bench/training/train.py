@@ -191,8 +191,12 @@ class Training:
         self._check_finite()
 
     def _meta_step(self) -> None:
-        progress = self.progress
+        progress, captured = self.progress, self.step.phase
         self.step.hold(progress.meta_step)
+        if self.step.phase != captured and self._replay is not None and self.recorder is not None:
+            self._replay = None
+            self._capture(self.recorder)
+            self.step.go_to(progress.meta_step)
         if self._replay is not None:
             self._replay.run()
         else:
@@ -202,7 +206,7 @@ class Training:
     def _capture(self, recorder: Recorder) -> None:
         """Have the step captured, or say why it is not."""
         try:
-            self._replay = self._sparing(lambda: capture(self.step, recorder))
+            self._replay = self._sparing(lambda: capture(self.step, recorder, self.progress.meta_step))
             self.reason = ""
         except CannotCapture as error:
             self.reason = str(error)

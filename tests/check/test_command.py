@@ -62,7 +62,7 @@ def test_learned_rates_that_nothing_leads_to_are_warned_of():
     still = ask(learns, algorithm.Algorithm("wrong", wrong.RatesWithoutAGraph))
     assert (still.status, still.check) == (Status.WARNING, "learns")
     assert still.found.startswith("all extra weights get a gradient of zero, rate/all among them")
-    moved = ask(learns, algorithm.Algorithm("meta-sgd", ALGORITHMS.get("meta-sgd")))
+    moved = ask(learns, algorithm.Algorithm("toy-meta-sgd", ALGORITHMS.get("toy-meta-sgd")))
     assert moved.status == Status.OK
     assert ask(learns, algorithm.Algorithm("maml", ALGORITHMS.get("maml"))).status == Status.SKIPPED
 

@@ -12,6 +12,7 @@ from bench.api import BenchError, MetaGrad, TaskBatch
 from bench.check import backbone, dataset
 from bench.check.algorithm import CHECKS, Algorithm
 from bench.check.verdicts import Status, ask, ask_all
+from bench.network.build import extra_weights
 from bench.network.model import Classifier
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, algorithm_names, create_algorithm, load_plugin
 from bench.training.contract import Diverged, check_contract
@@ -25,13 +26,13 @@ def setting(name, rng, n_tasks=3):
     algorithm = create_algorithm(name)
     task_loss = small_classifier(rng, n_way=algorithm.output_size(5))
     weights = task_loss.weights
-    slow = {**weights, **algorithm.extra_weights(weights)}
+    slow = {**weights, **extra_weights(name, algorithm, weights, n_tasks * 5)}
     tasks = image_tasks(rng, n_tasks, size=8)
     return algorithm, task_loss, slow, TaskBatch(tasks.support, tasks.query, algorithm.initial_carry(slow))
 
 
 def test_built_in_and_plugin_algorithms_are_all_asked():
-    assert {"reptile", "fomaml", "maml", "meta-sgd", "anil", "protonet"} <= set(NAMES)
+    assert {"reptile", "fomaml", "maml", "toy-meta-sgd", "toy-anil", "toy-protonet"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("check", [c for c in CHECKS if c.name != "outpaces"], ids=lambda check: check.name)
@@ -42,10 +43,15 @@ def test_every_algorithm_passes_the_checks_of_plugins(name, check):
     assert verdict.status in (Status.OK, Status.SKIPPED), verdict
 
 
-@pytest.mark.parametrize("name", ["reptile", "maml", "fomaml", "foml"])
-def test_built_in_algorithms_claim_an_order_and_get_it(name):
+CLAIMED = {
+    "first": ("reptile", "fomaml", "foml"),
+    "second": ("maml", "anil", "boil", "meta-sgd", "maml++", "cavia", "protonet", "r2d2"),
+}
+
+
+@pytest.mark.parametrize(("claimed", "name"), [(claimed, name) for claimed in CLAIMED for name in CLAIMED[claimed]])
+def test_built_in_algorithms_claim_an_order_and_get_it(claimed, name):
     (order,) = (check for check in CHECKS if check.name == "order")
-    claimed = "second" if name == "maml" else "first"
     assert ask(order, Algorithm(name, ALGORITHMS.get(name))).found.startswith(f"{claimed}, as claimed")
 
 
@@ -79,7 +85,7 @@ def passes(data):
 
 
 def test_learned_rates_get_the_gradient_that_finite_differences_give(rng):
-    algorithm, task_loss, slow, tasks = setting("meta-sgd", rng)
+    algorithm, task_loss, slow, tasks = setting("toy-meta-sgd", rng)
     name = "rate/7.weight"
     grad = algorithm.meta_grad(task_loss, slow, tasks).grads[name]
     values = []
@@ -90,7 +96,7 @@ def test_learned_rates_get_the_gradient_that_finite_differences_give(rng):
 
 
 def test_adapting_the_head_leaves_the_body_alone_but_trains_it(rng):
-    algorithm, task_loss, slow, tasks = setting("anil", rng)
+    algorithm, task_loss, slow, tasks = setting("toy-anil", rng)
     fast = algorithm.adapt(task_loss, slow, tasks.support)
     changed = {n for n in slow if not torch.equal(fast[n], slow[n].expand_as(fast[n]))}
     assert changed == {"7.weight", "7.bias"}
@@ -99,7 +105,7 @@ def test_adapting_the_head_leaves_the_body_alone_but_trains_it(rng):
 
 def test_nearest_prototype_is_what_it_says(rng):
     """One task by hand: distances to the class means of the support embeddings."""
-    algorithm, task_loss, slow, tasks = setting("protonet", rng, n_tasks=1)
+    algorithm, task_loss, slow, tasks = setting("toy-protonet", rng, n_tasks=1)
     (predictor,) = algorithm.predictors(task_loss, slow, tasks.support, None, {})
     both = torch.cat([tasks.support.x, tasks.query.x], dim=1)
     outputs = task_loss.outputs({n: w[None] for n, w in slow.items()}, both)[0]

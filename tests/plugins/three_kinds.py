@@ -21,7 +21,7 @@ class SecondOrder(MetaAlgorithm):
         return MetaGrad(dict(zip(slow, grads)), query_loss.detach())
 
 
-@register_algorithm("meta-sgd")
+@register_algorithm("toy-meta-sgd")
 @dataclass(frozen=True)
 class MetaSGD(SecondOrder):
     """Learns an inner rate for every parameter beside its initial value (Li et al. 2017, arXiv:1707.09835)."""
@@ -38,7 +38,7 @@ class MetaSGD(SecondOrder):
         return {n: fast[n] - fast[f"rate/{n}"] * g for n, g in self.inner_grads(loss, fast).items()}, carry
 
 
-@register_algorithm("anil")
+@register_algorithm("toy-anil")
 @dataclass(frozen=True)
 class ANIL(SecondOrder):
     """Adapts the last layer only (Raghu et al. 2020, arXiv:1909.09157)."""
@@ -52,7 +52,7 @@ class ANIL(SecondOrder):
         return list(slow)[-2:]
 
 
-@register_algorithm("protonet")
+@register_algorithm("toy-protonet")
 @dataclass(frozen=True)
 class PrototypicalNetwork(MetaAlgorithm):
     """Assigns queries to the nearest class mean of an embedding, without an inner loop (Snell et al. 2017)."""

@@ -163,10 +163,10 @@ def test_a_request_that_the_study_cannot_use_is_refused_in_one_line(changes, wor
 
 def test_an_algorithm_without_inner_steps_is_left_out_or_refused(tmp_path, capsys):
     flags = ["--study", "cost", "--plugin", str(PLUGINS / "three_kinds.py"), "--out", str(tmp_path)]
-    assert main([*flags, "--algos", "protonet"]) == 2
-    assert "algorithm 'protonet' has no inner_steps to vary" in capsys.readouterr().err
+    assert main([*flags, "--algos", "toy-protonet"]) == 2
+    assert "algorithm 'toy-protonet' has no inner_steps to vary" in capsys.readouterr().err
     assert {c.algo for c in Cost().configs(asked(algos=None))} >= set(THREE)
-    assert "protonet" not in {c.algo for c in Cost().configs(asked(algos=None))}
+    assert "toy-protonet" not in {c.algo for c in Cost().configs(asked(algos=None))}
 
 
 def test_a_small_study_from_end_to_end(tmp_path, capsys):

@@ -1,0 +1,25 @@
+"""ANIL: MAML whose inner loop adapts the last layer alone, while the outer loop learns all layers."""
+
+from dataclasses import dataclass
+
+from algorithms.inner_loop import head
+from algorithms.maml import MAML
+from bench.api import Weights
+from bench.registry import register_algorithm
+
+
+@register_algorithm("anil")
+@dataclass(frozen=True)
+class ANIL(MAML):
+    """Almost no inner loop: the head of the network adapts, its body is reused as it is.
+
+    The exact gradient through the steps of the head, second order. Cost: the body is run again in every inner step, as
+    in MAML, but no gradient of the support loss goes further than the head.
+    """
+
+    paper = "Raghu et al. 2020, arXiv:1909.09157"
+    by_default = False
+
+    def adapted(self, slow: Weights) -> list[str]:
+        """Name the last layer."""
+        return head(slow)
