@@ -31,7 +31,7 @@ def test_unknown_names_get_the_accepted_ones_and_the_nearest():
         create_algorithm("reptil")
     with pytest.raises(BenchError, match=r"hyperparameter of maml 'inner_step'.*Did you mean 'inner_steps'"):
         create_algorithm("maml", inner_step=3)
-    with pytest.raises(BenchError, match="'reptile': inner_optimizer 'x'; accepted: sgd, adam"):
+    with pytest.raises(BenchError, match="'reptile': unknown inner_optimizer 'x'; accepted: sgd, momentum, adam"):
         create_algorithm("reptile", inner_optimizer="x")
 
 

@@ -155,7 +155,7 @@ def test_a_file_that_is_right_gives_0_and_one_that_is_wrong_1(tmp_path, capsys):
         path.write_text(text.replace("NAME", name).replace("ORDER", order))
         assert check.main([str(path)]) == status
         out = capsys.readouterr().out
-        assert out.startswith(f"algorithm checked-{name}\n  ok       declared       settings: inner_lr, inner_steps\n")
+        assert out.startswith(f"algorithm checked-{name}\n  ok       declared       settings: inner_lr, inner_steps, ")
         assert all(len(line) <= 80 for line in out.splitlines())
         assert out.splitlines()[-1].startswith(f"{len(algorithm.CHECKS)} checks: ")
     assert "1 FAILED" in out

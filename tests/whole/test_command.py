@@ -410,7 +410,12 @@ def test_plugins_of_all_three_kinds_run_in_the_comparison(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     rows = {r["algo"]: r for r in table(tmp_path / "summary.csv")}
     assert len({r["stream_sha256"] for r in rows.values()}) == 1
-    assert rows["toy-protonet"]["inner_steps"] == rows["toy-protonet"]["inner_lr"] == rows["toy-protonet"]["eval_inner_steps"] == ""
+    assert (
+        rows["toy-protonet"]["inner_steps"]
+        == rows["toy-protonet"]["inner_lr"]
+        == rows["toy-protonet"]["eval_inner_steps"]
+        == ""
+    )
     assert all(float(r["test_acc"]) > 0.25 for r in rows.values())
     assert np.isfinite([float(r["peak_mem_mib"]) for r in rows.values()]).all()
 
