@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -56,11 +57,14 @@ def sentences(pairs: Iterable[tuple[str, str, float, Verdict]]) -> list[str]:
     """
     shown: dict[Verdict, list[str]] = {}
     open_: dict[str, list[str]] = {}
+    pairs = list(pairs)
+    often = Counter(label for a, b, _, found in pairs if not found.shown for label in (a, b))
     for a, b, diff, found in pairs:
         if found.shown:
             shown.setdefault(replace(found, worse=""), []).append(f"{found.worse} by {abs(diff):.4f}")
         else:
-            open_.setdefault(a, []).append(b)
+            one, other = (a, b) if often[a] >= often[b] else (b, a)
+            open_.setdefault(one, []).append(other)
     told = [found.over(beaten) for found, beaten in shown.items()]
     return told + [f"No difference shown between {a} and {listed(others, 'or')}." for a, others in open_.items()]
 

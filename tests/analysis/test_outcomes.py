@@ -3,6 +3,7 @@
 from made_runs import make_row, make_run
 
 from bench.analysis.results import results_of
+from bench.analysis.verdicts import Verdict, sentences
 from bench.records.run import load_runs, write_run
 
 
@@ -98,3 +99,8 @@ def test_of_thirteen_algorithms_the_pairs_of_the_leader_are_told_and_a_sentence_
     told = told_of(compared(tmp_path))["plain"]
     assert told[-1] == "Only pairs with a12 are told here; the table of differences has all."
     assert [s for s in told if s.startswith("a12 scores higher than a00 by ")]
+
+
+def test_open_pairs_with_one_label_are_one_sentence_wherever_it_stands_in_the_alphabet():
+    pairs = [("a", "m", -0.1, Verdict("", "")), ("b", "m", -0.2, Verdict("", "")), ("m", "z", 0.1, Verdict("", ""))]
+    assert sentences(pairs) == ["No difference shown between m and a, b or z."]
