@@ -1,6 +1,7 @@
 """Captured steps: refused with a reason where a replay would not do what the step does, and no trace of the attempt."""
 
 import logging
+from typing import ClassVar
 
 import pytest
 import torch
@@ -77,6 +78,35 @@ def test_capture_leaves_the_state_as_it_was(toy_images, tmp_path):
     assert step.done.item() == 4
     with pytest.raises(CannotCapture):
         capture(step, Forgetful())
+
+
+class Frozen(FakeRecorder):
+    """Replays the phase in which the step was captured, whatever is due, as a graph does."""
+
+    captured: ClassVar[list[int]] = []
+
+    def capture(self, step):
+        self.captured.append(phase := step.phase)
+
+        def run():
+            step.phase = phase
+            step()
+
+        return Replay(run)
+
+
+def test_a_step_is_captured_anew_where_its_phase_changes(toy_images, tmp_path):
+    """MAML++ goes from several losses in first order to the last loss in first order to second order."""
+    hyper = {"multi_step": 0.2, "first_order": 0.6, "inner_steps": 2}
+    eager, replayed = (
+        make_training(toy_images, tmp_path / name, "maml++", hyper, recorder=recorder)
+        for name, recorder in (("eager", None), ("replayed", Frozen()))
+    )
+    eager.run()
+    replayed.run()
+    assert same(eager, replayed)
+    assert Frozen.captured == [3, 2, 0]
+    assert replayed.mode == "graph"
 
 
 class Asking:
