@@ -125,17 +125,18 @@ def read_search(path: Path) -> Search:
         search = Search(**content, trials=trials)
     except (KeyError, TypeError) as error:
         raise ValueError(f"is no record of a search ({error})") from None
-    for row in (search, *trials):
-        for f in fields(row):
+    for kind, row in ((Search, search), *((Trial, trial) for trial in trials)):
+        for f in fields(kind):
             _check(f.name, getattr(row, f.name), str(f.type))
     return search
 
 
+_KINDS: Mapping[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+
+
 def _check(name: str, value: Any, annotation: str) -> None:
-    kinds: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
-    kind, bar, _ = annotation.partition(" | ")
-    accepted = kinds.get(kind, (Mapping, tuple))
-    if not (isinstance(value, accepted) or (bar and value is None)):
+    kind, optional, _ = annotation.partition(" | ")
+    if not (isinstance(value, _KINDS.get(kind, (Mapping, tuple))) or (optional and value is None)):
         raise ValueError(f"{name} is {str(value)[:60]!r}, which is no {kind}")
 
 

@@ -114,7 +114,7 @@ def _executed(job: Job, stop: Stop, outcome: Outcome, console: Console, waiting:
 def ready(
     job: Job, stop: Stop, outcome: Outcome, waiting: Waiting, splits: Collection[str] = SPLITS
 ) -> tuple[Training, dict[str, TaskStream]]:
-    """Return the training of a run, warmed up, before its first step or where it goes on; and the tasks of ``splits``."""
+    """Return the training of a run, warmed up before its first or next step, and the tasks of ``splits``."""
     training, streams = set_up(job, outcome, job.folder / CHECKPOINT_FILE, stop.check, splits)
     outcome.training = training
     stop.check()
