@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from bench.analysis.tuning import gain, settings_of
+from bench.api import Space
 from bench.records.tuning import Search, Trial
 from bench.system.text import escape, fraction, markdown_table, number, plus_minus
 
@@ -80,12 +81,5 @@ def _values(searches: Sequence[Search]) -> str:
             own = [trial.values.get(name) if trial else None for trial in (search.default, search.best)]
             values = ["-" if value is None else shown(value) for value in own]
             share = search.importance.get(name)
-            rows.append([search.algo, name, searched(space), *values, "-" if share is None else f"{share:.2f}"])
+            rows.append([search.algo, name, Space(**space), *values, "-" if share is None else f"{share:.2f}"])
     return markdown_table(headers, rows)
-
-
-def searched(space: Mapping[str, Any]) -> str:
-    """Return a range as one says it."""
-    if space["choices"] is not None:
-        return " or ".join(map(shown, space["choices"]))
-    return f"{shown(space['low'])} to {shown(space['high'])}{', log' if space['log'] else ''}"
