@@ -76,7 +76,13 @@ def pieces(work: str, root: Path, threads: int):
     config = resolve(load_protocol("quick"), {"algo": algo, **same}, {}, [])
     training, streams = set_up(Job(config, root, root, (), "", "", 0.0), Outcome(), root / "no checkpoint")
     if work == "evaluation":
-        args = (training.algorithm, training.task_loss, training.progress.slow, training.progress.carry, streams["meta_test"])
+        args = (
+            training.algorithm,
+            training.task_loss,
+            training.progress.slow,
+            training.progress.carry,
+            streams["meta_test"],
+        )
         return lambda: evaluate(*args, TASKS, config.eval_inner_steps)
 
     def step() -> None:

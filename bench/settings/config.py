@@ -47,7 +47,10 @@ def _option(
 CODE = ("code", "data_code", "results")
 """Fields that nobody sets: which code a run belongs to."""
 TUNING = ("tuning_trials", "tuning_steps", "tuning_s")
-"""Fields that say what search its settings come from; a search sets them, or the protocol that holds what one found."""
+"""Fields that say what search its settings come from; a search sets them, or the protocol that holds what one found.
+
+The first is part of a run's name, the others are what the search cost.
+"""
 LARGEST_SEED = 2**32 - 1
 
 
@@ -170,7 +173,7 @@ class RunConfig:
         fields = dataclasses.asdict(self)
         if not self.dataset_options:  # as runs are called that were made before data sets had options
             del fields["dataset_options"]
-        for name in TUNING if not self.tuning_trials else ("tuning_s",):  # so that untuned runs keep their names
+        for name in TUNING[1:] if self.tuning_trials else TUNING:  # so that untuned runs keep their names
             del fields[name]
         content = json.dumps(fields, sort_keys=True, default=str)
         short = hashlib.sha256(content.encode()).hexdigest()[:10]

@@ -192,7 +192,7 @@ def gaps(protocol: Protocol, identity: Mapping[str, Any]) -> dict[str, list[str]
     for preset in own:
         shape = ", ".join(f"{key}={preset.where[key]}" for key in ("n_way", "k_shot") if key in preset.where)
         for name in preset.values if shape else ():
-            if name not in settled:
+            if name not in (*settled, *TUNING):
                 found.setdefault(name, []).append(shape)
     return found
 
