@@ -40,7 +40,7 @@ def question(run, fixed=(), steps=None, sha="x"):
 def test_an_algorithm_is_searched_over_what_it_declares_and_its_meta_lr(ranged):
     assert list(search_spaces(ranged)) == ["inner_lr", "inner_steps", "fuse"]
     assert question(config()).values == {"meta_lr": 0.004, "inner_lr": 0.1, "inner_steps": 2, "fuse": "whole"}
-    assert list(question(config("reptile")).spaces) == ["meta_lr"]
+    assert list(question(config("protonet")).spaces) == ["meta_lr"]
     assert list(question(config(), ["meta_lr", "fuse"]).spaces) == ["inner_lr", "inner_steps"]
 
 

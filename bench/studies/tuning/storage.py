@@ -31,7 +31,7 @@ FEWEST = 8
 BEST_SHARE = 0.25
 """Of the trials, which importance takes for the good ones."""
 
-_STOPPED = "stopped"
+_STOPPED, _ENDED = "stopped", "ended"  # what a trial is said to be in the file
 _TOLD = ("state", "meta_steps", "seconds", "score", "score_ci95", "error", "stream_sha256")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -105,9 +105,8 @@ class Study:
         """Note how a trial ended; nothing happens where that is known."""
         if number not in self.running:
             return
-        trial = self._trial(number)
-        for name in _TOLD:
-            trial.set_user_attr(name, getattr(ended, name))
+        known = {name: getattr(ended, name) for name in _TOLD}
+        self._trial(number).set_user_attr(_ENDED, known)  # at once: every attribute waits for the disk
         if ended.state == "complete":
             self._study.tell(number, ended.score)
         else:
@@ -116,11 +115,7 @@ class Study:
     def ended(self, first: int) -> list[Ended]:
         """Return those of the ``first`` so many trials that have ended."""
         trials = self._study.get_trials(deepcopy=False)[:first]
-        return [
-            Ended(t.number, values=dict(t.params), **{name: t.user_attrs[name] for name in _TOLD})
-            for t in trials
-            if t.state.is_finished()
-        ]
+        return [Ended(t.number, values=dict(t.params), **t.user_attrs[_ENDED]) for t in trials if t.state.is_finished()]
 
     def importance(self, first: int) -> dict[str, float]:
         """Return each hyperparameter's share in what sets the good trials apart (PED-ANOVA), empty for too few trials.
