@@ -6,6 +6,7 @@ on the trials that have ended before it, so that a search that was stopped goes 
 
 from __future__ import annotations
 
+import time
 import warnings
 import zlib
 from collections.abc import Mapping, Sequence
@@ -15,11 +16,12 @@ from typing import Any
 import optuna
 from optuna.pruners import SuccessiveHalvingPruner
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
 from bench.api import Space
 from bench.records.tuning import Trial as Ended
+from bench.system.locks import Lock
 
 STUDY_FILE = "optuna.log"
 HALVING = 3
@@ -31,6 +33,7 @@ FEWEST = 8
 BEST_SHARE = 0.25
 """Of the trials, which importance takes for the good ones."""
 
+_LOOK_S = 0.005  # a write takes no longer
 _STOPPED, _ENDED = "stopped", "ended"  # what a trial is said to be in the file
 _TOLD = ("state", "meta_steps", "seconds", "score", "score_ci95", "error", "stream_sha256")
 
@@ -49,7 +52,7 @@ class Study:
 
     def __init__(self, folder: Path, name: str, kind: str, val_points: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self._storage = JournalStorage(JournalFileBackend(str(folder / STUDY_FILE)))
+        self._storage = JournalStorage(JournalFileBackend(str(folder / STUDY_FILE), _Turn(folder)))
         self._study = optuna.create_study(
             study_name=name,
             storage=self._storage,
@@ -143,6 +146,24 @@ class Study:
 
     def _trial(self, number: int) -> optuna.Trial:
         return optuna.Trial(self._study, self._id(number))
+
+
+class _Turn(JournalFileOpenLock):
+    """The kernel's lock for Optuna's file: its own would stay for half a minute when a process is killed with it."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder / STUDY_FILE))
+        self._kernels = Lock(folder / f"{STUDY_FILE}.lock")
+
+    def acquire(self) -> bool:
+        """Take the lock, waiting for it."""
+        while not self._kernels.take():
+            time.sleep(_LOOK_S)
+        return True
+
+    def release(self) -> None:
+        """Let go of the lock."""
+        self._kernels.release()
 
 
 def _suggested(trial: optuna.Trial, name: str, space: Space) -> Any:
