@@ -116,7 +116,8 @@ def test_no_verdict_compares_what_was_tuned_with_what_was_not_without_saying_so(
     assert told[-1] == "Tuning differs: a untuned, b and c tuned with 20 trials."
     pairs = {(c.algo_a, c.algo_b): c for c in results.comparisons if c.mode == "plain"}
     assert pairs["a", "b"].verdict.endswith(" (a untuned, b tuned with 20 trials)")
-    assert not pairs["a", "b"].judged.settled
+    assert Verdict("b", "a").settled
+    assert not Verdict("b", "a", tuning=pairs["a", "b"].tuning).settled
     assert "tuned" not in pairs["b", "c"].verdict
 
 

@@ -41,6 +41,7 @@ def test_an_algorithm_is_searched_over_what_it_declares_and_its_meta_lr(ranged):
     assert list(search_spaces(ranged)) == ["inner_lr", "inner_steps", "fuse"]
     assert question(config()).values == {"meta_lr": 0.004, "inner_lr": 0.1, "inner_steps": 2, "fuse": "whole"}
     assert list(question(config("protonet")).spaces) == ["meta_lr"]
+    assert "meta_lr" not in question(config("scratch")).spaces  # which has no use for one
     assert list(question(config(), ["meta_lr", "fuse"]).spaces) == ["inner_lr", "inner_steps"]
 
 
@@ -99,16 +100,16 @@ def test_what_a_trial_tries_follows_from_its_number_and_the_trials_before(tmp_pa
 
 @pytest.mark.parametrize(("kind", "sign"), [("acc", 1), ("error", -1)])
 def test_the_best_third_goes_on_at_each_rung_and_the_first_trial_always(tmp_path, kind, sign):
-    """Rungs of 9 validations are 1, 3 and 9; of values 1 to 6 in turn, each is the best, and then none."""
+    """Rungs of 9 validations are 1, 3 and 9; a trial that is not the best of so few at one stops there."""
     study = Study(tmp_path, "s", kind, 9)
     study.begin({"meta_lr": 0.01})
     for _ in range(4):
         study.ask()
-    assert study.goes_on(0, [0.0, sign * 5.0])
     assert study.goes_on(1, [0.0, sign * 6.0, sign * 6.0])  # the best so far
+    assert study.goes_on(0, [0.0, sign * 5.0])  # the last so far
     assert not study.goes_on(2, [0.0, sign * 1.0])
     assert not study.goes_on(2, [0.0, sign * 1.0])  # asked again after a kill
-    assert study.goes_on(0, [0.0, sign * 5.0, 0.0, sign * -9.0, 0.0])  # the last of all at its second rung
+    assert study.goes_on(0, [0.0, sign * 5.0, 0.0, sign * -9.0, 0.0])
     assert study.goes_on(1, [0.0, sign * 6.0, sign * 6.0, sign * 6.0])
     assert not study.goes_on(3, [0.0, sign * 6.5, 0.0, sign * 5.0])
 

@@ -74,7 +74,9 @@ def questions_of(
                 f"--tune with --protocol {config.protocol}: its settings of {config.algo} are those that a search has"
                 " found; accepted: another protocol"
             )
-        declared = {**search_spaces(RunConfig), **search_spaces(ALGORITHMS.get(config.algo))}
+        cls = ALGORITHMS.get(config.algo)
+        own = search_spaces(cls)
+        declared = {**(search_spaces(RunConfig) if cls.learns or not own else {}), **own}
         names = [name for name in declared if name not in fixed[config.algo]]
         if not names:
             raise BenchError(
