@@ -230,6 +230,12 @@ class Space:
         elif self.low is None or self.high is None or not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(f"a search from {self.low} to {self.high}; low must be below high, and above 0 for log")
 
+    def __str__(self) -> str:
+        """Return the range in words."""
+        if self.choices is not None:
+            return " or ".join(map(str, self.choices))
+        return f"{self.low:g} to {self.high:g}{', log' if self.log else ''}"
+
 
 class MetaAlgorithm(ABC):
     """A frozen set of hyperparameters that estimates meta-gradients; subclasses are frozen dataclasses.

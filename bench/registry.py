@@ -15,13 +15,13 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from bench.api import Backbone, BenchError, Dataset, MetaAlgorithm
+from bench.api import SPACE, Backbone, BenchError, Dataset, MetaAlgorithm, Space
 from bench.system.start import requirement
 
 T = TypeVar("T")
@@ -207,6 +207,11 @@ def hyperparameter_types(cls: type) -> dict[str, Any]:
     with blaming(f"annotations of {cls.__name__} in {_where(cls)}"):
         hints = typing.get_type_hints(cls)
     return {name: hints[name] for name in hyperparameter_names(cls)}
+
+
+def search_spaces(cls: type) -> dict[str, Space]:
+    """Return what ``--tune`` searches of a dataclass's fields, by name: those made by ``bench.api.searched``."""
+    return {f.name: f.metadata[SPACE] for f in fields(cls) if SPACE in f.metadata} if is_dataclass(cls) else {}
 
 
 @functools.cache

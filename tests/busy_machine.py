@@ -74,9 +74,15 @@ def pieces(work: str, root: Path, threads: int):
     algo = "fomaml" if work == "evaluation" else work
     same = {"dataset": "glyphs", "n_way": 5, "k_shot": 1, "seed": 0, "device": "cpu", "threads": threads}
     config = resolve(load_protocol("quick"), {"algo": algo, **same}, {}, [])
-    training, stream = set_up(Job(config, root, root, (), "", "", 0.0), Outcome(), root / "no checkpoint")
+    training, streams = set_up(Job(config, root, root, (), "", "", 0.0), Outcome(), root / "no checkpoint")
     if work == "evaluation":
-        args = (training.algorithm, training.task_loss, training.progress.slow, training.progress.carry, stream)
+        args = (
+            training.algorithm,
+            training.task_loss,
+            training.progress.slow,
+            training.progress.carry,
+            streams["meta_test"],
+        )
         return lambda: evaluate(*args, TASKS, config.eval_inner_steps)
 
     def step() -> None:

@@ -13,7 +13,9 @@ import numpy as np
 
 from bench.records.columns import MODES
 from bench.records.run import Run
+from bench.settings.config import TUNING
 from bench.system.load import NOTABLE
+from bench.system.text import counted
 
 _MACHINE = ("device", "device_name", "threads")
 
@@ -103,6 +105,12 @@ class Arm:
         return math.hypot(*values) / len(values) if values else math.nan
 
     @property
+    def tuning(self) -> str:
+        """What search its settings come from, in words."""
+        trials = self.runs[-1].row.tuning_trials or 0
+        return f"tuned with {counted(trials, 'trial')}" if trials else "untuned"
+
+    @property
     def beside(self) -> int:
         """The most other runs of this harness that were under way beside one of its runs, 0 if none is known."""
         return round(max(self.values("beside"), default=0.0))
@@ -161,9 +169,11 @@ def _identity(run: Run) -> dict[str, Any]:
     config = run.details.get("config")
     further = config if isinstance(config, dict) else {}
     apart = {*Setting.__dataclass_fields__, "algo", "seed", "hyperparameters", "backbone_options", "dataset_options"}
+    apart |= {*TUNING}
     return {
         **{name: value for name, value in further.items() if name not in apart},
         **{name: getattr(run.row, name) for name in _IDENTITY},
+        "tuning_trials": run.row.tuning_trials or 0,  # rows of earlier versions do not say
         **chosen,
     }
 

@@ -17,7 +17,7 @@ from bench.records.columns import MODES
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two arms on identical test tasks: a line of comparisons.csv, except for ``setting`` and ``seed_diffs``.
+    """Two arms on identical test tasks: a line of comparisons.csv, except for what follows ``setting``.
 
     ``diff`` is accuracy of a minus accuracy of b; ``test_tasks`` counts the pairs over all ``seeds``. ``ci95_*`` and
     ``p_value`` count tasks and take the trained models as given; ``p_method`` says how the latter was found. ``seed_*``
@@ -48,6 +48,7 @@ class Comparison:
     seed_p_value_holm: float | None
     setting: Setting
     seed_diffs: tuple[float, ...]
+    tuning: str = ""
 
     COLUMNS: ClassVar = (
         *("algo_a", "algo_b", "n_way", "k_shot", "mode", "diff", "ci95_low", "ci95_high", "p_value", "test_tasks"),
@@ -63,10 +64,11 @@ class Comparison:
     @property
     def judged(self) -> Verdict:
         """What is shown."""
-        return verdict(
+        found = verdict(
             self.algo_a, self.algo_b, self.diff, self.p_value_holm, self.seed_diffs,
             self.seed_p_value, self.seed_p_value_holm,
         )  # fmt: skip
+        return replace(found, tuning=self.tuning)
 
 
 def compare(arms: Iterable[Arm]) -> list[Comparison]:
@@ -105,7 +107,10 @@ def _compare(a: Arm, b: Arm, mode: str) -> Comparison | None:
         accuracies = x[column].to_numpy(), y[column].to_numpy()
         if len(x) and x.task.equals(y.task) and np.isfinite(accuracies).all():
             mine[seed], theirs[seed] = accuracies
-    return compared(a.label, b.label, a.setting, mode, mine, theirs) if mine else None
+    if not mine:
+        return None
+    tuning = "" if a.tuning == b.tuning else f" ({a.label} {a.tuning}, {b.label} {b.tuning})"
+    return replace(compared(a.label, b.label, a.setting, mode, mine, theirs), tuning=tuning)
 
 
 def compared(

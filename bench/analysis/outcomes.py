@@ -101,6 +101,11 @@ def unequal(arms: Sequence[Arm]) -> list[str]:
         if by_count := unequal_steps(arms, column):
             told = (f"{count} ({listed(labels)})" for count, labels in by_count.items())
             said.append(f"{where} differ: {', '.join(told)}.")
+    if len({arm.tuning for arm in arms}) > 1:
+        by_tuning: dict[str, list[str]] = {}
+        for arm in arms:
+            by_tuning.setdefault(arm.tuning, []).append(arm.label)
+        said.append(f"Tuning differs: {', '.join(f'{listed(names)} {how}' for how, names in by_tuning.items())}.")
     return said
 
 

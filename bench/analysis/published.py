@@ -18,7 +18,7 @@ from bench.api import BenchError
 from bench.records.columns import MODES
 from bench.records.run import Run
 from bench.registry import create_algorithm
-from bench.settings.config import CODE
+from bench.settings.config import CODE, TUNING
 from bench.settings.protocols import IDENTITY, load_protocol, resolve
 
 FILE = Path(__file__).with_name("published.toml")
@@ -30,7 +30,7 @@ FAIR_SEEDS = 3
 
 # What changes no accuracy beyond rounding, and the budget, which verdicts name by itself.
 _BESIDE = frozenset(
-    {*IDENTITY, *CODE, "meta_steps", "val_tasks", "val_points", "adaptation_tasks"}
+    {*IDENTITY, *CODE, *TUNING, "meta_steps", "val_tasks", "val_points", "adaptation_tasks"}
     | {"task_chunk", "cuda_graph", "kernels"}
 )
 

@@ -17,6 +17,7 @@ from bench.analysis.time_to_accuracy import Reached, time_to_accuracy
 from bench.records.columns import CurvePoint
 from bench.records.frame import frame_of
 from bench.records.run import Run, load_runs, log
+from bench.records.tuning import Search, load_searches
 from bench.system.csvfile import used_columns
 from bench.system.text import number, plus_minus
 
@@ -36,6 +37,7 @@ class Results:
         reached: when each run first reached each accuracy in validation.
         outcomes: what may be said of each setting in each test mode; words and marks of every output are from here.
         problems: a line on each file that was left out because it is damaged.
+        searches: every search of ``--tune`` with its trials.
 
     As pandas frames, with the columns of the CSV files: ``summary``, ``curves``, ``differences``, ``anchors``,
     ``time_to_accuracy``; ``table`` is the short one that a notebook shows.
@@ -48,6 +50,7 @@ class Results:
     reached: tuple[Reached, ...]
     outcomes: tuple[Outcome, ...]
     problems: tuple[str, ...] = ()
+    searches: tuple[Search, ...] = ()
 
     @property
     def compared(self) -> list[Arm]:
@@ -126,7 +129,7 @@ class Results:
         return str(self.table.to_html(index=False, border=0)) if self.arms else "<p>no finished run</p>"
 
 
-def results_of(runs: Iterable[Run], problems: Sequence[str] | None = None) -> Results:
+def results_of(runs: Iterable[Run], problems: Sequence[str] | None = None, searches: Iterable[Search] = ()) -> Results:
     """Return what follows from ``runs``; lines that are added to ``problems`` while they are read are in it."""
     runs = tuple(runs)
     grouped = arms(runs)
@@ -142,6 +145,7 @@ def results_of(runs: Iterable[Run], problems: Sequence[str] | None = None) -> Re
         tuple(reached),
         tuple(outcomes(grouped, comparisons)),
         tuple(problems or ()),
+        tuple(searches),
     )
 
 
@@ -153,7 +157,7 @@ def load(out: Path) -> Results:
         log.warning(line)
         problems.append(line)
 
-    return results_of(load_runs(out, warn), problems)
+    return results_of(load_runs(out, warn), problems, load_searches(out, warn))
 
 
 def _read_tables(runs: Sequence[Run], grouped: Sequence[Arm]) -> None:

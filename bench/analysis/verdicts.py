@@ -17,13 +17,14 @@ class Verdict:
     """What a comparison shows: which label is better, empty where no difference is shown, and what restricts that.
 
     Without a restriction it holds of the algorithms, else only of the models trained here. ``few`` says that they are
-    too few to speak of the algorithms at all.
+    too few to speak of the algorithms at all. ``tuning`` tells, in brackets, what tuning each had, where that differs.
     """
 
     better: str
     worse: str
     restriction: str = ""
     few: bool = False
+    tuning: str = ""
 
     @property
     def shown(self) -> bool:
@@ -33,20 +34,21 @@ class Verdict:
     @property
     def settled(self) -> bool:
         """Whether the verdict is that one of the two is better, and nothing more."""
-        return self.shown and not self.restriction
+        return self.shown and not self.restriction and not self.tuning
 
     def __str__(self) -> str:
         """Return the verdict in words."""
         if not self.shown:
-            return "no difference shown"
-        return f"{self.better} {'scores higher' if self.few else 'better'}{self.restriction}"
+            return f"no difference shown{self.tuning}"
+        return f"{self.better} {'scores higher' if self.few else 'better'}{self.restriction}{self.tuning}"
 
     def over(self, beaten: Sequence[str]) -> str:
         """Return the verdict as a sentence on several that the better one beats in the same way."""
         restriction = (
             f",{self.restriction}" if self.restriction.startswith((" with", " on average")) else self.restriction
         )
-        return f"{self.better} {'scores higher' if self.few else 'is better'} than {listed(beaten)}{restriction}."
+        how = "scores higher" if self.few else "is better"
+        return f"{self.better} {how} than {listed(beaten)}{restriction}{self.tuning}."
 
 
 def sentences(pairs: Iterable[tuple[str, str, float, Verdict]]) -> list[str]:
@@ -64,7 +66,7 @@ def sentences(pairs: Iterable[tuple[str, str, float, Verdict]]) -> list[str]:
             shown.setdefault(replace(found, worse=""), []).append(f"{found.worse} by {abs(diff):.4f}")
         else:
             one, other = (a, b) if often[a] >= often[b] else (b, a)
-            open_.setdefault(one, []).append(other)
+            open_.setdefault(one, []).append(other + found.tuning)
     told = [found.over(beaten) for found, beaten in shown.items()]
     return told + [f"No difference shown between {a} and {listed(others, 'or')}." for a, others in open_.items()]
 

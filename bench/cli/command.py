@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from bench.api import BenchError
 from bench.cli.arguments import arguments, place_of
-from bench.cli.compare import FAILED, comparison
+from bench.cli.compare import FAILED, check_tune, comparison
 from bench.cli.flags import USAGE
 from bench.cli.listing import listing
 from bench.cli.plan import read
@@ -67,6 +67,7 @@ def _main(argv: Sequence[str], console: Console) -> int:
         print(listing())
         return 0
     console.open(args.quiet, place.log_file)
+    check_tune(args)
     if args.study is not None:
         return study(args, place, console)
     status, results = comparison(args, place, console)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import importlib.util
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from bench.analysis.results import Results
 from bench.api import BenchError
 from bench.cli import configfile
 from bench.cli.arguments import arguments, place_of
-from bench.cli.flags import parser
+from bench.cli.flags import given, parser
 from bench.cli.plan import plan, stated_s, unfinished
 from bench.records.run import Run
 from bench.registry import unknown
@@ -23,6 +24,8 @@ from bench.runs import launch
 from bench.runs.runner import Halted, Place, run_all
 from bench.runs.signals import INTERRUPTED
 from bench.settings.config import RunConfig
+from bench.studies.study import Request
+from bench.studies.tuning.question import questions_of, told
 from bench.system.console import Console
 from bench.system.load import Others, cores
 from bench.system.text import counted
@@ -41,7 +44,7 @@ def comparison(args: argparse.Namespace, place: Place, console: Console) -> tupl
         BenchError: wrong usage or data; before anything is trained.
         Halted: results cannot be written.
     """
-    after_run = tensorboard.writer(place.out) if args.tensorboard else None
+    after_run, status = tensorboard.writer(place.out) if args.tensorboard else None, 0
     if args.report:
         results = write_report(place.out, needs_runs=True)
         if after_run is not None:
@@ -51,12 +54,74 @@ def comparison(args: argparse.Namespace, place: Place, console: Console) -> tupl
     others = Others()
     asked, configs = plan(args, place, console.warn, console.doing)
     place = dataclasses.replace(place, data_sha256=asked.data_sha256, stated_s=stated_s(asked, configs))
-    configfile.save(args, place, configfile.resolved(args, asked, configs))
-    get_ready([c for c in configs if unfinished(args, place.out, asked.data_sha256)(c)], place, console, others)
-    status = run_all(configs, place, args.fresh, console.say, None, begun(console, place), after_run)
+    if args.tune is None:
+        configfile.save(args, place, configfile.resolved(args, asked, configs))
+        get_ready([c for c in configs if unfinished(args, place.out, asked.data_sha256)(c)], place, console, others)
+    else:
+        configfile.save(args, place, configfile.as_given(args, asked))
+        get_ready(configs, place, console, others)
+        status, configs = tuned(args, asked, configs, place, console)
+    if status != INTERRUPTED:
+        made = run_all(configs, place, args.fresh, console.say, None, begun(console, place), after_run)
+        status = made or status
     with tables(after_runs=True):
         results = write_report(place.out)
     return with_lost(status, configs, results.runs, console), results
+
+
+def check_tune(args: argparse.Namespace) -> None:
+    """Refuse ``--tune`` beside what makes no runs of a comparison, or without what it needs.
+
+    Raises:
+        BenchError: names the flag, or how to get what is missing.
+    """
+    if args.tune is None and args.tune_steps is not None:
+        raise BenchError(f"--tune-steps {args.tune_steps}: says how long a trial of --tune is; add --tune N")
+    if args.tune is None:
+        return
+    given("--tune", args.tune, int)
+    given("--tune-steps", args.tune_steps, int)
+    for flag, beside in (("--study", args.study), ("--report", args.report)):
+        if beside:
+            raise BenchError(f"--tune {args.tune} with {flag}: a search belongs to a comparison; leave one of them out")
+    if importlib.util.find_spec("optuna") is None:
+        raise BenchError("--tune needs Optuna; `pip install -r requirements-tune.txt` installs it")
+
+
+def tuned(
+    args: argparse.Namespace, asked: Request, configs: Sequence[RunConfig], place: Place, console: Console
+) -> tuple[int, list[RunConfig]]:
+    """Search for the settings of every algorithm and return the exit status and the runs that have them.
+
+    Raises:
+        BenchError: what ``questions_of`` refuses.
+        Halted: results cannot be written.
+    """
+    from bench.studies.tuning.search import chosen, search  # Optuna is needed for nothing else
+
+    trials = given("--tune", args.tune, int)
+    steps = given("--tune-steps", args.tune_steps, int)
+    algos = {
+        config.algo: {*asked.given} | {o.name for o in asked.sets if o.algo in (None, config.algo)}
+        for config in configs
+    }
+    questions = questions_of(configs, algos, steps, asked.data_sha256)
+    for line in dict.fromkeys(told(question) for question in questions.values()):
+        console.say(line)
+    found = search(questions.values(), trials, asked.measured, place, args.fresh, console.say, begun(console, place))
+    if found is None:
+        return INTERRUPTED, []
+    runs, status = [], 0
+    for config in configs:
+        one = found[questions[config.run_id].name]
+        if (run := chosen(config, one)) is not None:
+            runs.append(run)
+            continue
+        status = FAILED
+        console.complain(
+            f"{config.run_id}: not made: none of {counted(len(one.trials), 'trial')} ended well; {one.why}"
+        )
+    return status, runs
 
 
 def with_lost(status: int, configs: Iterable[RunConfig], runs: Iterable[Run], console: Console) -> int:
@@ -134,14 +199,14 @@ def compare(algos: Sequence[str] | str | None = None, **flags: Any) -> Results:
         KeyboardInterrupt: interrupted; the same call goes on from there.
     """
     known = configfile.keys(parser(), but=_NOT_COMPARED)
-    given = {"algos": algos, **flags}
     words: list[str] = []
-    for name, value in given.items():
+    for name, value in {"algos": algos, **flags}.items():
         if name not in known:
             raise BenchError(unknown("flag of compare", name, known))
         if value is not None:
             words += configfile.words(name, known[name], _plain(value), Path())
     args = arguments(words)
+    check_tune(args)
     console = Console()
     place = place_of(args, words)
     try:

@@ -175,8 +175,9 @@ def resolved(args: argparse.Namespace, asked: Request, configs: Sequence[RunConf
 
 
 def as_given(args: argparse.Namespace, asked: Request) -> dict[str, Any]:
-    """Return what a configuration file must hold to ask a study for the same runs: what was given, and the machine."""
-    found: dict[str, Any] = {"study": args.study, "dataset": asked.dataset}
+    """Return what a configuration file must hold to ask for the same study or search: what was given, and where."""
+    found: dict[str, Any] = {"study": args.study, "protocol": args.protocol, "dataset": asked.dataset}
+    found |= {"tune": args.tune, "tune_steps": args.tune_steps}
     if asked.algos is not None:
         found["algos"] = list(asked.algos)
     for name in flag_names():
@@ -190,7 +191,7 @@ def save(args: argparse.Namespace, place: Place, settings: Mapping[str, Any]) ->
     """Write ``config.toml`` beside the results: the settings, where things are, and how runs are made."""
     table = {
         _FORMAT: VERSION,
-        _RESOLVED: args.study is None,
+        _RESOLVED: args.study is None and args.tune is None,
         **{key: value for key, value in settings.items() if value not in ([], None)},
         "plugin": [str(path) for path in place.plugins],
         "data_root": str(place.data_root),

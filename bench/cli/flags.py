@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 
 from bench.api import BenchError
 from bench.registry import ALGORITHMS, BACKBONES, unknown
-from bench.settings.config import CODE, RunConfig, check_range, coerce
+from bench.settings.config import CODE, TUNING, RunConfig, check_range, coerce
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.tasks.data import AUTO
 
@@ -23,7 +23,7 @@ USAGE = 2
 """Exit status of wrong usage."""
 GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
 DEFAULT_PROTOCOL = protocol_names()[0]
-NOT_FLAGS = ("algo", "hyperparameters", "backbone_options", "dataset_options", *CODE)
+NOT_FLAGS = ("algo", "hyperparameters", "backbone_options", "dataset_options", *CODE, *TUNING)
 _SWITCH = argparse.BooleanOptionalAction  # so that a flag can undo what a configuration file says
 _TYPES = typing.get_type_hints(RunConfig)
 
@@ -81,6 +81,14 @@ def parser() -> Parser:
         type=Path,
         metavar="FILE.py",
         help="import a file that registers algorithms, data sets or backbones; repeatable",
+    )
+    what.add_argument(
+        "--tune",
+        metavar="N",
+        help="search N times for the settings of each algorithm, on meta-validation, then make the runs with the best",
+    )
+    what.add_argument(
+        "--tune-steps", metavar="N", help=_default("meta-steps of each trial of --tune", "those of a run")
     )
     data = p.add_argument_group("data and tasks")
     data.add_argument(

@@ -12,7 +12,9 @@ from bench.registry import (
     create_backbone,
     create_dataset,
     hyperparameter_names,
+    search_spaces,
 )
+from bench.settings.config import RunConfig
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.studies.study import STUDIES
 
@@ -47,7 +49,8 @@ def listing() -> str:
         )
     parts.append(
         "Settings of algorithms and backbones are the defaults of the class. Protocols,\nflags and --set override them,"
-        " the last named winning; the sources of a\nprotocol's values stand in bench/settings/protocols/."
+        " the last named winning; the sources of a\nprotocol's values stand in bench/settings/protocols/. --tune"
+        f" searches the\nranges in brackets, and meta_lr of every algorithm ({search_spaces(RunConfig)['meta_lr']})."
     )
     return "\n\n".join(parts)
 
@@ -67,4 +70,6 @@ def _protocol(name: str) -> str:
 
 
 def _settings(plugin: object) -> str:
-    return ", ".join(f"{field}={getattr(plugin, field)}" for field in hyperparameter_names(type(plugin)))
+    spaces = {name: f" ({space})" for name, space in search_spaces(type(plugin)).items()}
+    names = hyperparameter_names(type(plugin))
+    return ", ".join(f"{name}={getattr(plugin, name)}{spaces.get(name, '')}" for name in names)

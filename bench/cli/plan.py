@@ -84,7 +84,8 @@ def plan(
         told += check(configs, source, unfinished(args, place.out, source.sha256))
     for line in dict.fromkeys(told):  # now: what is wrong is told alone
         warn(line)
-    asked = dataclasses.replace(asked, data_sha256=source.sha256)
+    objective = source.objective
+    asked = dataclasses.replace(asked, data_sha256=source.sha256, measured=(objective.measure, objective.kind))
     return asked, list({config.run_id: config for config in configs}.values())
 
 

@@ -89,6 +89,9 @@ class SummaryRow(Columns):
     data_code: str | None = later_column()
     results: int | None = later_column()
     load: float | None = later_column()
+    tuning_trials: int | None = later_column()
+    tuning_steps: int | None = later_column()
+    tuning_s: float | None = later_column()
 
     def __post_init__(self) -> None:
         if self.status not in STATUS:

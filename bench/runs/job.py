@@ -42,11 +42,15 @@ class Job:
     """How many runs are under way at once."""
     stated_s: float | None = None
     """How long the protocol says that a run takes (``Protocol.run_s``)."""
+    within: str = ""
+    """The folder under ``out`` that holds the run with others of its kind; empty for ``out`` itself."""
+    trial: int | None = None
+    """Which trial of a search it is; None of a run."""
 
     @property
     def folder(self) -> Path:
         """Return where the run leaves its files."""
-        return self.out / "runs" / self.config.run_id
+        return self.out / self.within / "runs" / self.config.run_id
 
     @property
     def told(self) -> str:

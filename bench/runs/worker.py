@@ -7,14 +7,14 @@ import functools
 import logging
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.api import BenchError
+from bench.api import SPLITS, BenchError
 from bench.network.build import build
 from bench.network.kernels import choose
 from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, load_plugin
@@ -45,6 +45,11 @@ log = logging.getLogger("bench")
 
 def main(text: str) -> int:
     """Run the job and record it, whatever happens; returns the exit status."""
+    return recorded(text, execute)
+
+
+def recorded(text: str, work: Callable[[Job, Stop, Outcome, Console], Training]) -> int:
+    """Do the ``work`` of a job and record how it went, whatever happens; returns the exit status."""
     job, stop, outcome, console = Job.from_json(text), Stop(), Outcome(), Console()
     console.open(job.quiet, job.log_file)
     try:
@@ -53,7 +58,7 @@ def main(text: str) -> int:
         code = code_of(ALGORITHMS.get(job.config.algo), BACKBONES.get(job.config.backbone))
         check_code(f"algorithm {job.config.algo!r} or backbone {job.config.backbone!r}", job.config.code, code)
         outcome.facts["git_commit"] = git_commit()  # now: files may be edited while the run is under way
-        error = execute(job, stop, outcome, console).leak()
+        error = work(job, stop, outcome, console).leak()
         status = "leaking" if error else "ok"
     except Interrupted:
         status, error = "interrupted", "stopped by a signal; the same command continues it"
@@ -94,14 +99,7 @@ def execute(job: Job, stop: Stop, outcome: Outcome, console: Console) -> Trainin
 
 
 def _executed(job: Job, stop: Stop, outcome: Outcome, console: Console, waiting: Waiting) -> Training:
-    training, test_stream = set_up(job, outcome, job.folder / CHECKPOINT_FILE, stop.check)
-    outcome.training = training
-    stop.check()
-    waiting.look()
-    training.warm_up()
-    outcome.details["meta_step"] = {"mode": training.mode, "reason": training.reason}
-    now(training.device)  # set-up ends once the device has done all it was given
-    training.progress.setup_s += time.monotonic() - job.launched
+    training, streams = ready(job, stop, outcome, waiting)
     train(job, training, stop, console, waiting)
     shape = training.stream.pool.source.shape
     progress = training.progress
@@ -109,14 +107,36 @@ def _executed(job: Job, stop: Stop, outcome: Outcome, console: Console, waiting:
     write_inner_state(job.folder / STATE_FILE, training.task_loss.weights, progress.slow, progress.carry)
     outcome.details["weights"] = digests(job.folder)
     outcome.facts["stream_sha256"] = training.stream_sha256()
-    test(job, training, test_stream, stop, outcome, waiting)
+    test(job, training, streams["meta_test"], stop, outcome, waiting)
     return training
 
 
+def ready(
+    job: Job, stop: Stop, outcome: Outcome, waiting: Waiting, splits: Collection[str] = SPLITS
+) -> tuple[Training, dict[str, TaskStream]]:
+    """Return the training of a run, warmed up before its first or next step, and the tasks of ``splits``."""
+    training, streams = set_up(job, outcome, job.folder / CHECKPOINT_FILE, stop.check, splits)
+    outcome.training = training
+    stop.check()
+    waiting.look()
+    training.warm_up()
+    outcome.details["meta_step"] = {"mode": training.mode, "reason": training.reason}
+    now(training.device)  # set-up ends once the device has done all it was given
+    training.progress.setup_s += time.monotonic() - job.launched
+    return training, streams
+
+
 def set_up(
-    job: Job, outcome: Outcome, checkpoint: Path, check: Callable[[], object] = lambda: None
-) -> tuple[Training, TaskStream]:
-    """Return the training of a run before its first step, and the tasks to test it on; ``check`` may raise to stop."""
+    job: Job,
+    outcome: Outcome,
+    checkpoint: Path,
+    check: Callable[[], object] = lambda: None,
+    splits: Collection[str] = SPLITS,
+) -> tuple[Training, dict[str, TaskStream]]:
+    """Return the training of a run before its first step, and the tasks of ``splits``, those to train on among them.
+
+    ``check`` may raise to stop.
+    """
     config, facts = job.config, outcome.facts
     device = torch.device(config.device)
     torch.set_num_threads(config.threads or cores())
@@ -136,6 +156,7 @@ def set_up(
     streams = {
         split: TaskStream(source.pool(split, rotation, device), episode, config.seed)
         for split, (rotation, episode) in config.episodes.items()
+        if split in splits
     }
 
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
@@ -146,11 +167,21 @@ def set_up(
     task_loss, slow = build(config, algorithm, source, device, kernels)
 
     training = Training(config, algorithm, task_loss, slow, streams["meta_train"], streams["meta_val"], checkpoint)
-    return training, streams["meta_test"]
+    return training, streams
 
 
-def train(job: Job, training: Training, stop: Stop, console: Console, waiting: Waiting) -> None:
-    """Train to the end of the budget, telling how far it is and looking for other runs on the way."""
+def train(
+    job: Job,
+    training: Training,
+    stop: Stop,
+    console: Console,
+    waiting: Waiting,
+    look: Callable[[], object] = lambda: None,
+) -> None:
+    """Train to the end of the budget, telling how far it is and looking for other runs on the way.
+
+    ``look`` is called beside, whenever the state is whole, and may raise to stop.
+    """
     progress, total = training.progress, job.config.meta_steps
     if progress.meta_step:
         console.say(f"{job.told}: goes on after meta-step {progress.meta_step:,} of {total:,}, where it was stopped")
@@ -165,6 +196,7 @@ def train(job: Job, training: Training, stop: Stop, console: Console, waiting: W
             progress.beside = company.look()
             waiting.look()
             stop.check()
+            look()
 
         training.run(advance)
 

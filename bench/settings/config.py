@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench.api import BenchError, Episode
+from bench.api import SPACE, BenchError, Episode, Space
 from bench.registry import create_backbone
 from bench.system.version import RESULTS
 from bench.tasks.data import AUTO
@@ -38,19 +38,25 @@ def _option(
     most: float | None = None,
     choices: tuple[str, ...] | None = None,
     none: str = "none",
+    space: Space | None = None,
 ) -> Any:
-    return field(
-        default=default, metadata={"help": text, "least": least, "most": most, "choices": choices, "none": none}
-    )
+    known = {"help": text, "least": least, "most": most, "choices": choices, "none": none}
+    return field(default=default, metadata=known if space is None else {**known, SPACE: space})
 
 
 CODE = ("code", "data_code", "results")
 """Fields that nobody sets: which code a run belongs to."""
+TUNING = ("tuning_trials", "tuning_steps", "tuning_s")
+"""Fields that say what search its settings come from; a search sets them, or the protocol that holds what one found.
+
+The first is part of a run's name, the others are what the search cost.
+"""
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """One run: an algorithm on one setting with one seed. Every field decides its outcome.
+    """One run: an algorithm on one setting with one seed. Every field but those of TUNING decides its outcome.
 
     Raises:
         BenchError: a value out of range, in one line that names it and what is accepted.
@@ -66,7 +72,7 @@ class RunConfig:
     train_k_shot: int | None = _option(
         None, "support images per class in training; k_shot counts at test alone then", least=1, none="k_shot"
     )
-    seed: int = _option(0, "decides initial weights and tasks", least=0, most=2**32 - 1)
+    seed: int = _option(0, "decides initial weights and tasks", least=0, most=LARGEST_SEED)
     backbone: str = _option("conv4", "network")
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
     dataset_options: Mapping[str, Any] = field(default_factory=dict)
@@ -81,7 +87,7 @@ class RunConfig:
         200, "meta-test tasks on which accuracy is followed up to 50 steps; 0: none", least=0
     )
     meta_optimizer: str = _option("adam", "rule of the meta-step", choices=META_OPTIMIZERS)
-    meta_lr: float = _option(1e-3, "its learning rate", least=0)
+    meta_lr: float = _option(1e-3, "its learning rate", least=0, space=Space(1e-4, 1e-1, log=True, choices=None))
     meta_lr_schedule: str = _option("constant", "its course over the run, down to 0", choices=tuple(SCHEDULES))
     train_rotation: str = _option(
         "pooled",
@@ -118,6 +124,12 @@ class RunConfig:
     """The same of the data set, and of which classes are in which split."""
     results: int = RESULTS
     """Version of what the harness's own code makes of all this."""
+    tuning_trials: int = 0
+    """By how many trials of a search its settings were chosen; 0 where nothing searched."""
+    tuning_steps: int = 0
+    """Meta-steps of all these trials."""
+    tuning_s: float = 0.0
+    """Seconds of training and validation in them: what the search took and not which one it was."""
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
@@ -161,6 +173,8 @@ class RunConfig:
         fields = dataclasses.asdict(self)
         if not self.dataset_options:  # as runs are called that were made before data sets had options
             del fields["dataset_options"]
+        for name in TUNING[1:] if self.tuning_trials else TUNING:  # so that untuned runs keep their names
+            del fields[name]
         content = json.dumps(fields, sort_keys=True, default=str)
         short = hashlib.sha256(content.encode()).hexdigest()[:10]
         return f"{self.algo}-{self.dataset}-{self.n_way}w{self.k_shot}s-{self.protocol}-s{self.seed}-{short}"

@@ -23,7 +23,7 @@ from bench.registry import (
     unknown,
 )
 from bench.settings.code import code_of
-from bench.settings.config import CODE, RunConfig, coerce
+from bench.settings.config import CODE, TUNING, RunConfig, coerce
 from bench.tasks.data import AUTO
 
 FOLDER = Path(__file__).parent / "protocols"
@@ -91,7 +91,7 @@ def protocol_names() -> list[str]:
 
 
 def load_protocol(name: str) -> Protocol:
-    """Return the protocol ``name``.
+    """Return the protocol ``name``; its presets come after those of the one that it ``extends``, if it does.
 
     Raises:
         BenchError: no such protocol; the message holds the accepted ones and the nearest.
@@ -100,8 +100,9 @@ def load_protocol(name: str) -> Protocol:
         raise BenchError(unknown("protocol", name, protocol_names()))
     content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     minutes = content.get("run_minutes")
+    below = load_protocol(content["extends"]).presets if "extends" in content else ()
     return Protocol(
-        name, content["summary"], read_presets(content), tuple(content.get("deviations", ())),
+        name, content["summary"], (*below, *read_presets(content)), tuple(content.get("deviations", ())),
         content.get("caution", ""), None if minutes is None else 60 * minutes,
     )  # fmt: skip
 
@@ -125,7 +126,7 @@ def resolve(
     Raises:
         BenchError: an unknown name or a value out of range.
     """
-    algo = identity["algo"]
+    algo, tuned = identity["algo"], dict[str, Any]()
     cls = ALGORITHMS.get(algo)
     if not isinstance(cls.run_defaults, Mapping):
         raise BenchError(f"algorithm {algo!r}: run_defaults is {cls.run_defaults!r}; it must map fields to values")
@@ -134,6 +135,7 @@ def resolve(
     for preset in protocol.presets:
         if all(identity.get(key) == value for key, value in preset.where.items()):
             named = presets_of_algo if "algo" in preset.where else ""
+            tuned |= preset.values if "tuning_trials" in preset.values else {}
             settings += [(named, name, value) for name, value in preset.values.items()]
     settings += [("", name, value) for name, value in flags.items()]
     for override in sets:
@@ -156,13 +158,15 @@ def resolve(
         if name in hyper_types:
             hyper[name] = coerce(f"{algo}.{name}", value, hyper_types[name])
         elif name in _FIELDS and name not in IDENTITY:
-            run[name] = coerce(name, value, _TYPES[name], _FIELDS[name].metadata["none"])
+            run[name] = coerce(name, value, _TYPES[name], _FIELDS[name].metadata.get("none", "none"))
         elif name in option_types:
             options[name] = coerce(f"{backbone}.{name}", value, option_types[name])
         elif name in data_types:
             of_data[name] = coerce(name, value, data_types[name])
         elif where and not (where in presets_of_algo and name in _backbone_options()):
             raise BenchError(unknown(f"field in {where} on backbone {backbone}", name, accepted_names(cls, backbone)))
+    if any(name not in TUNING and {**run, **hyper}.get(name) != value for name, value in tuned.items()):
+        run = {name: value for name, value in run.items() if name not in TUNING}  # no longer what a search found
     data = create_dataset(dataset, **of_data) if dataset != AUTO else None
     algorithm, network = create_algorithm(algo, **hyper), create_backbone(backbone, **options)
     return RunConfig(
@@ -188,7 +192,7 @@ def gaps(protocol: Protocol, identity: Mapping[str, Any]) -> dict[str, list[str]
     for preset in own:
         shape = ", ".join(f"{key}={preset.where[key]}" for key in ("n_way", "k_shot") if key in preset.where)
         for name in preset.values if shape else ():
-            if name not in settled:
+            if name not in (*settled, *TUNING):
                 found.setdefault(name, []).append(shape)
     return found
 
@@ -253,5 +257,5 @@ def check_taken(sets: Sequence[Override], configs: Sequence[RunConfig]) -> None:
 
 def accepted_names(cls: type[MetaAlgorithm], backbone: str) -> list[str]:
     """Return what ``--set`` takes: the algorithm's hyperparameters, the fields of RunConfig, the backbone's options."""
-    fields = [name for name in _FIELDS if name not in IDENTITY]
+    fields = [name for name in _FIELDS if name not in (*IDENTITY, *TUNING)]
     return [*hyperparameter_names(cls), *fields, *hyperparameter_names(BACKBONES.get(backbone))]

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from bench.api import BenchError
 from bench.records.run import Run
 from bench.registry import Registry, create_algorithm, create_backbone, load_package, unknown
-from bench.settings.config import CODE, RunConfig
+from bench.settings.config import CODE, TUNING, RunConfig
 from bench.settings.protocols import Override, Preset, Protocol, resolve
 from bench.system.console import one_line
 from bench.system.files import plain
@@ -36,6 +36,8 @@ class Request:
     """Of the data set that was loaded; empty where none was."""
     data_code: str | None = None
     """Hash over its code and splits."""
+    measured: tuple[str, str] = ("", "")
+    """What its objective measures, and the kind of that; empty where no data was loaded."""
 
     @property
     def given(self) -> dict[str, Any]:
@@ -152,7 +154,7 @@ def _same(config: RunConfig, run: Run, apart: Collection[str]) -> bool:
         if name in nested
         else then.get(name, defaults[name]) == value
         for name, value in now.items()
-        if name not in (*apart, *CODE, "adaptation_tasks")
+        if name not in (*apart, *CODE, *TUNING, "adaptation_tasks")
     )
 
 

@@ -121,17 +121,30 @@ def tables_turn(out: Path) -> Iterator[None]:
     """Hold the lock on what is derived from all runs, from loading them until the last file is written.
 
     Without it, a process that loaded the runs before another's last one had ended could write its tables after that
-    other one had. It is not to be taken twice by one process, which would wait for itself.
+    other one had.
 
     Raises:
         OSError: the file of the lock cannot be opened for writing.
     """
-    lock = Lock(out / "locks" / "tables.lock")
+    with turn(out / "locks" / "tables.lock", "the tables, which are being written"):
+        yield
+
+
+@contextlib.contextmanager
+def turn(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock on ``path``, waiting until it is free; it is not to be taken twice by one process.
+
+    ``what`` ends the line that says, after a while, what is being waited for.
+
+    Raises:
+        OSError: the file of the lock cannot be opened for writing.
+    """
+    lock = Lock(path)
     patience = time.monotonic() + PATIENCE_S
     while not lock.take():
         if time.monotonic() > patience:
             patience = float("inf")
-            log.warning("waiting for the tables, which are being written by %s", lock.owner() or "another process")
+            log.warning("waiting for %s by %s", what, lock.owner() or "another process")
         time.sleep(LOOK_S)
     try:
         yield

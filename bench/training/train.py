@@ -147,6 +147,7 @@ class Training:
             if point not in {seen.meta_step for seen in progress.curve}:
                 self._validate(advance)
                 self.save()
+                advance(0)
         self._replay = None  # whose memory the test may need
         hand_back(self.device)
 

@@ -14,7 +14,7 @@ from reference import REPOSITORY, kind
 
 import bench
 from bench.api import MetaAlgorithm
-from bench.registry import ALGORITHMS, hyperparameter_names, hyperparameter_types
+from bench.registry import ALGORITHMS, hyperparameter_names, hyperparameter_types, search_spaces
 from bench.settings.protocols import Preset, load_protocol, protocol_names, resolve
 
 RESULTS = REPOSITORY / "results" / "reference"
@@ -87,11 +87,14 @@ def _docstring(cls: type) -> tuple[str, dict[str, str]]:
 def settings(cls: type[MetaAlgorithm]) -> str:
     """Return a table of an algorithm's settings with types and defaults."""
     types, defaults, meanings = hyperparameter_types(cls), cls(), _docstring(cls)[1]
-    rows = [
-        (code(name), kind(types[name]), code(getattr(defaults, name)), *([meanings.get(name)] if meanings else []))
-        for name in hyperparameter_names(cls)
-    ]
-    return table(("setting", "type", "default", *(["meaning"] if meanings else [])), rows)
+    headers, spaces = ["setting", "type", "default"], search_spaces(cls)
+    headers += [*(["searched by `--tune`"] if spaces else []), *(["meaning"] if meanings else [])]
+    rows = []
+    for name in hyperparameter_names(cls):
+        row = [code(name), kind(types[name]), code(getattr(defaults, name))]
+        row += [str(spaces.get(name, "-"))] if spaces else []
+        rows.append((*row, *([meanings.get(name)] if meanings else [])))
+    return table(headers, rows)
 
 
 def decided(name: str) -> str:

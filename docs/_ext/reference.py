@@ -15,6 +15,7 @@ from markup import code, linked, prose, stacked, table
 from bench.analysis.comparison import Comparison
 from bench.analysis.published import ANCHOR_COLUMNS, Anchor, Beside
 from bench.analysis.time_to_accuracy import Reached
+from bench.analysis.tuning import TrialRow
 from bench.cli.flags import parser
 from bench.records.columns import AdaptationPoint, CurvePoint, SummaryRow, TestTask
 from bench.registry import BACKBONES, DATASETS, hyperparameter_names
@@ -30,6 +31,7 @@ TABLES: Mapping[str, tuple[Sequence[str], Sequence[type]]] = {
     "comparisons.csv": (Comparison.COLUMNS, (Comparison,)),
     "time_to_accuracy.csv": (Reached.columns(), (Reached,)),
     "anchors.csv": (ANCHOR_COLUMNS, (Anchor, Beside)),
+    "tuning.csv": (TrialRow.columns(), (TrialRow,)),
     "test_tasks.csv": (TestTask.columns(), (TestTask,)),
     "adaptation.csv": (AdaptationPoint.columns(), (AdaptationPoint,)),
 }

@@ -104,3 +104,34 @@ def test_of_thirteen_algorithms_the_pairs_of_the_leader_are_told_and_a_sentence_
 def test_open_pairs_with_one_label_are_one_sentence_wherever_it_stands_in_the_alphabet():
     pairs = [("a", "m", -0.1, Verdict("", "")), ("b", "m", -0.2, Verdict("", "")), ("m", "z", 0.1, Verdict("", ""))]
     assert sentences(pairs) == ["No difference shown between m and a, b or z."]
+
+
+def test_no_verdict_compares_what_was_tuned_with_what_was_not_without_saying_so(tmp_path):
+    make_run(tmp_path, "a", level=0.7)
+    make_run(tmp_path, "b", level=0.9, tuning_trials=20, tuning_steps=900, tuning_s=1.5)
+    make_run(tmp_path, "c", level=0.9, tuning_trials=20, tuning_steps=800, tuning_s=2.5)
+    results = compared(tmp_path)
+    told = told_of(results)["plain"]
+    assert any(s.startswith("b ") and s.endswith("(a untuned, b tuned with 20 trials).") for s in told)
+    assert told[-1] == "Tuning differs: a untuned, b and c tuned with 20 trials."
+    pairs = {(c.algo_a, c.algo_b): c for c in results.comparisons if c.mode == "plain"}
+    assert pairs["a", "b"].verdict.endswith(" (a untuned, b tuned with 20 trials)")
+    assert Verdict("b", "a").settled
+    assert not Verdict("b", "a", tuning=pairs["a", "b"].tuning).settled
+    assert "tuned" not in pairs["b", "c"].verdict
+
+
+def test_no_difference_between_tuned_and_untuned_says_so_too_and_equal_tuning_says_nothing(tmp_path):
+    make_run(tmp_path, "a", level=0.9)
+    make_run(tmp_path, "b", level=0.9, tuning_trials=5)
+    told = told_of(compared(tmp_path))["plain"]
+    assert "No difference shown between a and b (a untuned, b tuned with 5 trials)." in told
+    make_run(tmp_path, "a", level=0.9, run_id="again", seed=1, tuning_trials=0)
+    arms = compared(tmp_path).arms
+    assert [(arm.label, len(arm.runs)) for arm in arms] == [("a", 2), ("b", 1)], "untuned, whoever says so"
+
+
+def test_the_same_algorithm_tuned_and_untuned_is_two_arms(tmp_path):
+    make_run(tmp_path, "a", level=0.8)
+    make_run(tmp_path, "a", level=0.9, tuning_trials=5, run_id="tuned")
+    assert [arm.label for arm in compared(tmp_path).arms] == ["a (tuning_trials=0)", "a (tuning_trials=5)"]

@@ -18,7 +18,7 @@ from bench.cli.flags import flag_names, parser
 from bench.cli.plan import plan
 from bench.registry import load_plugin
 from bench.runs.runner import Place
-from bench.settings.config import CODE, RunConfig
+from bench.settings.config import CODE, TUNING, RunConfig
 
 BASE = ["--plugin", str(TOY), "--dataset", "toy", "--device", "cpu"]
 FUZZ = settings(
@@ -64,6 +64,8 @@ VALUES = {
     **{name: st.sampled_from(["a", "b/c", "/d", "~/e"]) for name in ("out", "data_root", "log_file")},
     "jobs": WHOLE,
     "run_timeout": NUMBER,
+    "tune": WHOLE,
+    "tune_steps": WHOLE,
     "study": st.sampled_from(["cost", "sine"]),
     "vary": st.lists(st.sampled_from(["inner_steps=1,5", "n_way=5"]), max_size=2),
     "plugin": st.lists(st.just(str(TOY)), max_size=1),
@@ -135,7 +137,7 @@ def test_saved_settings_hold_what_the_protocol_had_decided(tmp_path):
     args = arguments([*BASE, "--protocol", "paper", "--algos", "maml,reptile"])
     asked, configs = plan(args, Place(tmp_path, tmp_path, (TOY,)))
     found = configfile.resolved(args, asked, configs)
-    grouped = {"algo", "hyperparameters", "backbone_options", "dataset_options", *CODE}
+    grouped = {"algo", "hyperparameters", "backbone_options", "dataset_options", *CODE, *TUNING}
     fields = {f.name for f in dataclasses.fields(RunConfig)} - grouped
     decided = {text.split("=")[0] for text in found["set"]}
     for config in configs:

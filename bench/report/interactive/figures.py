@@ -19,9 +19,8 @@ from bench.report.interactive.curves import accuracy_vs_tasks, accuracy_vs_wallc
 from bench.report.interactive.differences import differences
 from bench.report.interactive.published import published
 from bench.report.interactive.spec import FigureSpec
-from bench.report.interactive.traces import (
-    faint,
-)
+from bench.report.interactive.traces import faint
+from bench.report.interactive.tuning import tuning
 
 
 def on_dark(labels: Labels) -> dict[str, str]:
@@ -38,7 +37,8 @@ def figures(results: Results, look: dict[str, str]) -> list[FigureSpec]:
         pairs = [c for c in results.comparisons if c.setting == setting]
         for draw in PER_SETTING:
             found.append(draw(place, members, pairs, look))
-    return [spec for spec in [*found, published(results.published, look)] if spec is not None]
+    found.append(published(results.published, look))
+    return [*(spec for spec in found if spec is not None), *tuning(results.searches)]
 
 
 PER_SETTING: tuple[Callable[[int, list[Arm], list[Comparison], dict[str, str]], FigureSpec | None], ...] = (

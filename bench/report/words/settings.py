@@ -35,15 +35,12 @@ def episodes(arms: Sequence[Arm]) -> list[str]:
 
 def _settings(arms: Sequence[Arm]) -> str:
     """Return the table of what each algorithm ran with."""
-    columns = (
-        "inner_steps",
-        "inner_lr",
-        "inner_optimizer",
-        "eval_inner_steps",
-        "meta_optimizer",
-        "meta_lr",
-        "meta_batch",
+    columns: tuple[str, ...] = (
+        *("inner_steps", "inner_lr", "inner_optimizer", "eval_inner_steps"),
+        *("meta_optimizer", "meta_lr", "meta_batch"),
     )
+    if any(arm.runs[-1].row.tuning_trials for arm in arms):
+        columns = (*columns, "tuning_trials", "tuning_steps", "tuning_s")
     rows = []
     for arm in arms:
         row = arm.runs[-1].row

@@ -6,7 +6,7 @@ from bench.analysis.naming import heading
 from bench.analysis.results import Results
 from bench.report.drawing.pictures import FOLDER as PLOTS
 from bench.report.outputs import Files, output, outputs
-from bench.report.words import costs, published, runs, scores, settings
+from bench.report.words import costs, published, runs, scores, settings, tuning
 from bench.report.words.parts import measures, modes_told
 from bench.system.files import utf8
 from bench.system.text import escape
@@ -18,7 +18,7 @@ def summary_md(results: Results) -> Files:
     title, *blocks = sections(results)
     first = next((i for i, block in enumerate(blocks) if block.startswith("## ")), len(blocks))
     blocks[first:first] = _verdicts(results)
-    if results.compared:
+    if results.compared or results.searches:
         blocks += ["## Plots", *(f"![{escape(path)}]({path})" for path in _pictures(results))]
     return {"summary.md": utf8("\n\n".join([title, *blocks]) + "\n")}
 
@@ -47,6 +47,7 @@ def sections(results: Results) -> list[str]:
         blocks += [f"## {measures(finished)} on meta-test", *scores.accuracies(finished)]
         blocks += ["## Paired differences", *scores.differences(results.comparisons, finished)]
     blocks += published.published(results.published)
+    blocks += tuning.tuning(results.searches)
     if finished:
         blocks += ["## Cost", *costs.costs(finished)]
         blocks += costs.times(finished)
