@@ -105,10 +105,14 @@ class Arm:
         return math.hypot(*values) / len(values) if values else math.nan
 
     @property
+    def trials(self) -> int:
+        """How many trials of a search its settings come from; 0 for none."""
+        return self.runs[-1].row.tuning_trials or 0
+
+    @property
     def tuning(self) -> str:
-        """What search its settings come from, in words."""
-        trials = self.runs[-1].row.tuning_trials or 0
-        return f"tuned with {counted(trials, 'trial')}" if trials else "untuned"
+        """The same in words."""
+        return f"tuned with {counted(self.trials, 'trial')}" if self.trials else "untuned"
 
     @property
     def beside(self) -> int:

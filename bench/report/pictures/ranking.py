@@ -1,0 +1,132 @@
+"""Every algorithm in the order of its test accuracy, untuned and tuned, with what a meta-step costs."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from bench.analysis.arms import Arm
+from bench.report.drawing.axes import finish, fraction_axis, thousands
+from bench.report.drawing.legends import grow_for_titles, put_legend
+from bench.report.drawing.marks import footnote, marked, unmarked
+from bench.report.drawing.panels import COLUMN, Page, in_panels, make_panels
+from bench.report.drawing.pictures import picture
+from bench.report.drawing.styles import GREY, SMALL, Style, literal, styles, wrapped
+from bench.system.text import number
+
+ROW = 0.26  # inches
+_MODES = (
+    ("test_acc", "o", -0.13),
+    ("test_acc_transductive", "^", 0.17),
+)  # column, marker, place below the row's middle
+Rows = dict[str, dict[bool, Arm]]
+"""Arms by the name of their row, and whether a search has tuned them."""
+
+
+@picture(
+    "every algorithm in the order of its plain test accuracy, untuned and tuned, with the cost of a meta-step", rank=0
+)
+def ranking(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
+    """Draw accuracies with their intervals and the step time beside, the best on top, protocols of one task together.
+
+    Test tasks follow from the shape of a task and the seed, so those of several protocols are the same.
+    """
+    look = styles(arms)
+    protocols = ", ".join(sorted({arm.setting.protocol for arm in arms if arm.ok}))
+    joined = [replace(arm, setting=replace(arm.setting, protocol=protocols)) for arm in marked(arms)]
+    figure, panels = make_panels(
+        joined, "Ranking by plain test accuracy", lambda members: ROW * len(rows_of(members)), ("accuracy", "cost"),
+        page, around=0.6,
+    )  # fmt: skip
+    for i, (axes, members) in enumerate(panels):
+        rows = rows_of(members)
+        (_cost if i % 2 else _accuracy)(axes, rows, look)
+        axes.set_yticks(range(len(rows)), [literal(wrapped(name, 18)) for name in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        if i % 2:
+            axes.tick_params(axis="y", labelleft=False)
+    shown = in_panels(panels)
+    tuned = {bool(arm.trials) for arm in shown}
+    marks = [
+        Line2D([], [], ls="none", marker="o", color=GREY, markersize=4.5, label="plain"),
+        Line2D([], [], ls="none", marker="^", color=GREY, markersize=4.5, label="transductive"),
+    ]
+    if True in tuned:
+        marks += [
+            Line2D([], [], ls="none", marker="s", color=GREY, markersize=4.5, label=f"filled: {_trials(shown)}"),
+            Line2D([], [], ls="none", marker="s", color=GREY, mfc="none", markersize=4.5, label="hollow: untuned"),
+        ]
+    marks.append(Line2D([], [], ls="none", marker="_", markersize=8, color=GREY, label="95% interval over tasks"))
+    grow_for_titles(figure)
+    put_legend(figure, [], [*marks, *footnote(shown)])
+    return figure
+
+
+def rows_of(members: Sequence[Arm]) -> Rows:
+    """Return the rows from top to bottom: an algorithm each, or an arm where one has several that are tuned alike."""
+    often = Counter((arm.algo, bool(arm.trials)) for arm in members)
+    rows: Rows = {}
+    for arm in members:
+        alone = max(often[arm.algo, tuned] for tuned in (False, True)) == 1
+        rows.setdefault(arm.algo if alone else arm.label, {})[bool(arm.trials)] = arm
+    return dict(sorted(rows.items(), key=lambda row: -_best(row[1])))
+
+
+def _best(row: Mapping[bool, Arm]) -> float:
+    value = row[max(row)].mean("test_acc")  # the tuned one where there is one
+    return value if math.isfinite(value) else -1.0
+
+
+def _trials(arms: Sequence[Arm]) -> str:
+    counts = sorted({arm.trials for arm in arms if arm.trials})
+    return f"tuned with {' or '.join(map(str, counts))} trials"
+
+
+def _accuracy(axes: Axes, rows: Rows, look: Mapping[str, Style]) -> None:
+    heights: list[float] = []
+    for place, row in enumerate(rows.values()):
+        for column, marker, below in _MODES:
+            values = {tuned: arm.mean(column) for tuned, arm in row.items()}
+            if len(values) == 2:
+                axes.plot(
+                    [*values.values()], [place + below] * 2, color=look[unmarked(row[True])].colour, lw=0.8, alpha=0.6
+                )
+            for tuned, arm in row.items():
+                half = arm.ci95(column)
+                bar = half if math.isfinite(half) else None
+                colour = look[unmarked(arm)].colour
+                filled = colour if tuned or True not in {t for r in rows.values() for t in r} else "white"
+                axes.errorbar(
+                    values[tuned], place + below, xerr=bar, color=colour, marker=marker, mfc=filled, markersize=4,
+                    mew=0.9, capsize=1.5, lw=0.9, ls="none",
+                )  # fmt: skip
+                heights += [values[tuned] - (bar or 0), values[tuned] + (bar or 0)]
+    fraction_axis(axes, heights, "test accuracy", "x")
+    finish(axes, "", "", bool(heights))
+
+
+def _cost(axes: Axes, rows: Rows, look: Mapping[str, Style]) -> None:
+    longest = 0.0
+    for place, row in enumerate(rows.values()):
+        arm = row[max(row)]
+        value, mib = arm.mean("step_ms_median"), arm.mean("peak_tensor_mib")
+        if math.isfinite(value):
+            axes.barh(place, value, 0.6, color=look[unmarked(arm)].colour, alpha=0.8, lw=0)
+            longest = max(longest, value)
+        text = number(value) if math.isfinite(value) else "-"
+        text += f" | {number(mib)}" if math.isfinite(mib) else ""
+        starred = " *" if arm.label != unmarked(arm) else ""
+        axes.annotate(
+            text + starred, (value if math.isfinite(value) else 0, place), (3, 0), textcoords="offset points",
+            va="center", fontsize=SMALL,
+        )  # fmt: skip
+    axes.set_xlim(0, longest * 2.1 or 1.0)
+    axes.xaxis.set_major_formatter(thousands)
+    finish(axes, "ms a meta-step |\nMiB of tensors", "", bool(longest))
