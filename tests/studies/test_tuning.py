@@ -3,17 +3,21 @@
 import dataclasses
 
 import pytest
+from made_runs import make_row
 from places import PLUGINS, TOY
 
 from bench.api import BenchError, Space
+from bench.records.columns import CurvePoint
+from bench.records.run import write_run
 from bench.records.tuning import Search, Trial, load_searches, write_search
 from bench.registry import ALGORITHMS, load_plugin, search_spaces
+from bench.runs.runner import Place
 from bench.settings import protocols
 from bench.settings.config import RunConfig
 from bench.settings.protocols import Override, load_protocol, resolve
 from bench.studies.tuning import preset
 from bench.studies.tuning.question import TUNING_SEED, questions_of, with_values
-from bench.studies.tuning.search import chosen
+from bench.studies.tuning.search import Trials, chosen
 from bench.studies.tuning.storage import Study
 
 LR = Space(1e-4, 1e-1, log=True, choices=None)
@@ -240,3 +244,17 @@ def test_a_record_reads_back_and_a_damaged_one_is_left_out_with_a_line(tmp_path)
 
 def test_no_seed_of_a_trial_can_be_a_default():
     assert TUNING_SEED not in range(RunConfig.seed, 10_000)
+
+
+def test_a_trial_that_was_recorded_before_its_command_was_killed_is_told_and_not_made_again(tmp_path):
+    asked = question(config())
+    trials = Trials(asked, Place(tmp_path, tmp_path), ("accuracy", "acc"), 1, fresh=False)
+    number = trials.study.ask()
+    run = asked.trial(number, trials.study.suggest(number, asked.spaces))
+    row = make_row("ranged", run_id=run.run_id, status="ok", tasks_seen=40, train_s=1.0, eval_s=0.5)
+    curve = [CurvePoint(10, 40, 1.0, 0.75, 0.1, None)]
+    write_run(tmp_path / trials.within / "runs" / run.run_id, row, {}, curve, [], [])
+    assert trials.claim() is None
+    assert trials.done
+    (ended,) = trials.finished().trials
+    assert (ended.state, ended.score, ended.meta_steps, ended.seconds) == ("complete", 0.75, 10, 1.5)
