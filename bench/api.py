@@ -521,6 +521,13 @@ class Dataset(ABC):
     auto_rank: ClassVar[int | None] = None
     """Place in the queue of ``--dataset auto``, lowest first; None never takes part."""
 
+    def around(self, backbone: Backbone) -> Backbone:
+        """Return what builds the networks for this data: ``backbone`` itself, unless they must act in a world of its own.
+
+        Control puts the dynamics around the policy here (``datasets/navigation.py``), which any network can then be.
+        """
+        return backbone
+
     @abstractmethod
     def load(self, root: Path, cache: Path) -> TaskSource:
         """Find, verify and prepare the data; images come back as a ``bench.tasks.ImageSet``.
