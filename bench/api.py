@@ -522,7 +522,7 @@ class Dataset(ABC):
     """Place in the queue of ``--dataset auto``, lowest first; None never takes part."""
 
     def around(self, backbone: Backbone) -> Backbone:
-        """Return what builds the networks for this data: ``backbone`` itself, unless they must act in a world of its own.
+        """Return what builds the networks for this data: ``backbone`` itself, unless they act in a world of its own.
 
         Control puts the dynamics around the policy here (``datasets/navigation.py``), which any network can then be.
         """

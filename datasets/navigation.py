@@ -16,7 +16,7 @@ from bench.registry import register_dataset
 SIDE = 1.0
 """Of the square that goals lie in, around the start."""
 SPEED = 0.1
-"""The most that an action moves the point along either axis."""
+"""What an action stays below, along either axis: as clipped in the paper, but smoothly."""
 PUSH = 0.02
 """The most that a disturbance moves it along either axis."""
 TRIES = 1_000
@@ -47,7 +47,7 @@ class Walk(nn.Module):
     """A policy in its world: maps tries ``[n, 1 + horizon, 2]`` to their negative returns ``[n, 1]``.
 
     Row 0 of a try is the goal, which the reward knows and the policy does not; the others are the disturbances of each
-    step. The policy maps positions ``[n, 2]`` to actions ``[n, 2]``.
+    step. The policy maps positions ``[n, 2]`` to actions ``[n, 2]``, which tanh bounds.
     """
 
     def __init__(self, policy: nn.Module) -> None:
@@ -59,7 +59,7 @@ class Walk(nn.Module):
         position = torch.zeros_like(x[:, 0])
         visited = []
         for push in x[:, 1:].unbind(dim=1):
-            position = position + self.policy(position).clamp(-SPEED, SPEED) + push
+            position = position + SPEED * self.policy(position).tanh() + push
             visited.append(position)
         return torch.stack(visited, dim=1)
 
@@ -153,12 +153,13 @@ class Navigation(Dataset):
     """The 2D navigation of the MAML paper, made differentiable: any network is a policy, unrolled in its world.
 
     As there, the point starts in the middle of the unit square, its goal is drawn from that square, the policy sees the
-    position alone, an action is clipped to 0.1 along each axis, and the reward is the negative squared distance.
+    position alone, an action moves it by at most 0.1 along each axis, and the reward is the negative squared distance.
 
-    Deviations: the gradient of the return goes through the dynamics, which the paper's policy gradient (REINFORCE, TRPO)
-    does not know, so policies need no noise of their own. A try is disturbed by up to 0.02 a step, or all tries of a
-    task would be one. It has ``horizon`` steps, 20 where the paper has 100: 5 to 6 reach any goal, the rest must stay
-    there. It does not end within 0.01 of the goal. The return is the mean over steps, not their sum.
+    Deviations: the gradient of the return goes through the dynamics, which the paper's policy gradient (REINFORCE,
+    TRPO) does not know, so policies need no noise of their own. Actions are bounded by tanh and not clipped: a clipped
+    action has no gradient, and joint training never left such a place. A try is disturbed by up to 0.02 a step, or all
+    tries of a task would be one. It has ``horizon`` steps, 20 where the paper has 100: five reach any goal, the others
+    must stay there. It does not end within 0.01 of the goal. The return is the mean over steps, not their sum.
 
     Attributes:
         horizon: steps of a try.
