@@ -463,6 +463,18 @@ class TaskSource(ABC):
         """Return how many classes a split has, images that are turned counted apart; 0 where it has none."""
         return 0
 
+    def trained_on(self, classes: int | None) -> TaskSource:
+        """Return the same data with so many of the classes of meta-train, or this where that is None.
+
+        Which ones is a matter of their names alone, and fewer are always among more.
+
+        Raises:
+            BenchError: there are no classes, or not so many.
+        """
+        if classes is None:
+            return self
+        raise BenchError(f"train_classes {classes}: {self.name} has no classes to leave out; accepted: all")
+
     notes: tuple[str, ...] = ()
     """Lines on the data that the user should read before anything is trained."""
 

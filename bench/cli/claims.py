@@ -79,10 +79,15 @@ class Claim:
         except BenchError as error:
             raise Unknown(f"the data is not here ({error})") from error
 
+    @cached_property
+    def trained_on(self) -> TaskSource:
+        """The data with the classes that the run was trained on."""
+        return self.source.trained_on(self.config.train_classes)
+
     def stream(self, split: str) -> TaskStream:
         """Return the tasks of a split, on the CPU."""
         rotation, episode = self.config.episodes[split]
-        return TaskStream(self.source.pool(split, rotation, torch.device("cpu")), episode, self.config.seed)
+        return TaskStream(self.trained_on.pool(split, rotation, torch.device("cpu")), episode, self.config.seed)
 
 
 def older(row: SummaryRow) -> bool:
@@ -218,7 +223,7 @@ def answers_of(claim: Claim) -> str:
     if config.device != "cpu":
         config = dataclasses.replace(config, device="cpu", kernels=EAGER)
     kernels, _ = choose(config.kernels, cpu)
-    task_loss, slow = build(config, algorithm, claim.source, cpu, kernels)
+    task_loss, slow = build(config, algorithm, claim.trained_on, cpu, kernels)
     try:
         state = read_state(run.folder / WEIGHTS_FILE)
         more = read_state(run.folder / STATE_FILE) if (run.folder / STATE_FILE).exists() else {"extra": {}, "carry": {}}

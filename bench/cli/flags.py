@@ -103,7 +103,17 @@ def parser() -> Parser:
     budget = p.add_argument_group("budget and settings of a run (defaults are the protocol's)")
     machine = p.add_argument_group("machine and results")
     groups: dict[str, Callable[..., Any]] = dict.fromkeys(
-        ("n_way", "k_shot", "k_query", "train_k_shot", "seed", "eval_k_query", "train_rotation", "test_rotation"),
+        (
+            "n_way",
+            "k_shot",
+            "k_query",
+            "train_k_shot",
+            "train_classes",
+            "seed",
+            "eval_k_query",
+            "train_rotation",
+            "test_rotation",
+        ),
         data.add_argument,
     )
     groups |= dict.fromkeys(

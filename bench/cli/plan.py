@@ -208,6 +208,14 @@ def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunCo
     if source.name not in DATASETS.names():  # by which every run looks for it
         raise BenchError(unknown("name of what a dataset has loaded", source.name, DATASETS.names()))
     told = list(source.notes)
+    for classes in dict.fromkeys(config.train_classes for config in configs):
+        here = [config for config in configs if config.train_classes == classes]
+        told += _checked(here, source.trained_on(classes), due)
+    return list(dict.fromkeys(told))
+
+
+def _checked(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> list[str]:
+    told: list[str] = []
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         for split, (rotation, episode) in config.episodes.items():
@@ -233,7 +241,7 @@ def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunCo
                 f" against the module's own: {task_loss.way.once}"
             )
     rehearse(configs, source, due)
-    return list(dict.fromkeys(told))
+    return told
 
 
 def unfinished(args: argparse.Namespace, out: Path, data: Mapping[str, str]) -> Callable[[RunConfig], bool]:

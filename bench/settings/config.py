@@ -66,6 +66,9 @@ class RunConfig:
     train_k_shot: int | None = _option(
         None, "support images per class in training; k_shot counts at test alone then", least=1, none="k_shot"
     )
+    train_classes: int | None = _option(
+        None, "classes that training sees, drawn by a hash so that few are among more", least=1, none="all"
+    )
     seed: int = _option(0, "decides initial weights and tasks", least=0, most=2**32 - 1)
     backbone: str = _option("conv4", "network")
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
@@ -161,6 +164,8 @@ class RunConfig:
         fields = dataclasses.asdict(self)
         if not self.dataset_options:  # as runs are called that were made before data sets had options
             del fields["dataset_options"]
+        if self.train_classes is None:  # and before they could have fewer classes
+            del fields["train_classes"]
         content = json.dumps(fields, sort_keys=True, default=str)
         short = hashlib.sha256(content.encode()).hexdigest()[:10]
         return f"{self.algo}-{self.dataset}-{self.n_way}w{self.k_shot}s-{self.protocol}-s{self.seed}-{short}"
