@@ -10,10 +10,11 @@ from bench.api import BenchError, TaskSource
 from bench.cli import configfile
 from bench.cli.compare import begun, get_ready, tables, with_lost
 from bench.cli.plan import check, request, unfinished
-from bench.records.run import load_runs
+from bench.records.run import Run, load_runs
 from bench.report.tables import tensorboard
 from bench.report.write import write_study_page
 from bench.runs.runner import Place, run_all
+from bench.runs.signals import INTERRUPTED
 from bench.settings.code import data_code
 from bench.settings.config import RunConfig
 from bench.studies.study import STUDIES, Study
@@ -49,6 +50,8 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     loaded = list(sources.values())
     named = sources[asked.dataset].name if asked.dataset in sources else asked.dataset
     asked = dataclasses.replace(asked, dataset=named, data_codes={source.name: data_code(source) for source in loaded})
+    classes = {source.name: source.n_classes("meta_train", "none") for source in loaded}
+    asked = dataclasses.replace(asked, classes=classes)
     place = dataclasses.replace(place, data_sha256={source.name: source.sha256 for source in loaded})
     due = unfinished(args, place.out, place.data_sha256)
     configs = able(chosen, chosen.configs(asked), loaded, due, console)
@@ -57,8 +60,13 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
         configfile.save(args, place, configfile.as_given(args, asked))
         get_ready([c for c in configs if due(c)], place, console, others)
         status = run_all(configs, place, args.fresh, console.say, chosen.line, begun(console, place), after_run)
+        more = [] if status == INTERRUPTED else chosen.further(asked, by_id(place))
+        if more := able(chosen, more, loaded, due, console):
+            configs += more
+            left = run_all(more, place, args.fresh, console.say, chosen.line, begun(console, place), after_run)
+            status = max(status, left)
     with tables(after_runs=not args.report), tables_turn(place.out):
-        runs = {run.row.run_id: run for run in load_runs(place.out)}
+        runs = by_id(place)
         if not args.report:
             status = with_lost(status, configs, runs.values(), console)
         text = chosen.report(asked, runs, place.out)
@@ -66,6 +74,11 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     page = f"\nThe page of it: {place.out / 'report.html'}" if shown else ""
     console.say(f"\n{text}{page}")
     return status
+
+
+def by_id(place: Place) -> dict[str, Run]:
+    """Return the runs of the study that have ended, by run_id."""
+    return {run.row.run_id: run for run in load_runs(place.out)}
 
 
 def able(

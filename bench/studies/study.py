@@ -37,6 +37,9 @@ class Request:
     data_codes: Mapping[str, str | None] = field(default_factory=dict)
     """Hash over code and splits of every data set that was loaded, by its name."""
 
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """How many classes meta-train has in every data set that was loaded, by its name; turned ones are not counted."""
+
     @property
     def given(self) -> dict[str, Any]:
         """The fields of RunConfig that were given, each with its value, of a comma list the first."""
@@ -109,6 +112,14 @@ class Study(ABC):
         Raises:
             BenchError: the request holds something that this study cannot use.
         """
+
+    def further(self, request: Request, runs: Mapping[str, Run]) -> list[RunConfig]:
+        """Return runs that follow from what those of ``configs`` have measured, to be made after them.
+
+        Args:
+            runs: the finished runs by run_id; some of those wanted may be missing.
+        """
+        return []
 
     @abstractmethod
     def report(self, request: Request, runs: Mapping[str, Run], out: Path) -> str:

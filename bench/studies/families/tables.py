@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.arms import Arm, Setting
+from bench.analysis.arms import Arm
 from bench.analysis.statistics import Floats
 from bench.records.run import Run
 from bench.settings.config import RunConfig
+from bench.studies.arms.cells import Cell, StudyArm, arm_of
 from bench.studies.arms.tables import difference_table, held_fixed
 from bench.studies.families.members import NAME, Family
 from bench.studies.families.ranks import Rank, Ranking, mean_rank, rank
@@ -68,7 +69,9 @@ class Ranked:
 
 def ranked(family: Family, configs: Mapping[str, Sequence[RunConfig]], runs: Mapping[str, Run]) -> Ranked:
     """Return a family's results from the runs that are there; ``configs`` are those wanted, by algorithm."""
-    found = {algo: _arm(algo, [run_of(config, runs) for config in wanted]) for algo, wanted in configs.items()}
+    found = {
+        algo: arm_of(Cell(StudyArm(algo, algo, algo, {}), tuple(wanted)), runs) for algo, wanted in configs.items()
+    }
     arms = {algo: arm for algo, arm in found.items() if arm is not None and _measures(arm)}
     seeds = Counter(seed for arm in arms.values() for seed in _measures(arm))
     if seeds:  # those that lack the seed that most have cannot be compared with them
@@ -110,15 +113,6 @@ def _row(
         run_ids=" ".join(run.row.run_id for run in here if run is not None),
     )
     return replace(row, **known)
-
-
-def _arm(algo: str, runs: Sequence[Run | None]) -> Arm | None:
-    there = tuple(run for run in runs if run is not None)
-    if not there:
-        return None
-    row = there[0].row
-    setting = Setting(**{name: getattr(row, name) for name in Setting.__dataclass_fields__})
-    return Arm(algo, algo, setting, setting.name, there)
 
 
 def _measures(arm: Arm) -> dict[int, Floats]:
