@@ -89,6 +89,15 @@ def test_every_setting_changes_the_run_id():
     assert RunConfig(algo="maml").run_id == base.run_id
 
 
+def test_a_setting_of_later_days_leaves_the_names_of_runs_without_it_alone():
+    base = RunConfig(algo="maml")
+    then = {name: value for name, value in dataclasses.asdict(base).items() if name != "train_classes"}
+    del then["dataset_options"]
+    content = json.dumps(then, sort_keys=True)
+    assert base.run_id.endswith(hashlib.sha256(content.encode()).hexdigest()[:10])
+    assert RunConfig(algo="maml", train_classes=50).run_id != base.run_id
+
+
 def test_later_sources_override_earlier_ones():
     """Defaults < the algorithm's own < presets in order < flags < --set."""
     general = Preset({}, {"meta_lr": 0.5, "inner_steps": 7})

@@ -139,7 +139,7 @@ def markdown(
         f"{config.dataset}, {config.n_way}-way {config.k_shot}-shot, meta-batch {config.meta_batch}, seeds "
         f"{', '.join(str(c.seed) for c in first)}. What an axis does not vary is in {NAME}.csv: all training classes, "
         "the network of the protocol, unless flags say otherwise.",
-        f"Every run trains {seconds:g} seconds, as near as a timing tells: a run of {TIMED_STEPS} meta-steps gives the "
+        f"Every run trains {seconds:g} s, as near as a timing tells: a run of {TIMED_STEPS} meta-steps gives the "
         "median step, and as many steps as fit into the seconds are the budget. The learning rate's schedule ends with "
         "them. The costs below show both: the step as timed, and the seconds that training took.",
         f"Rates are those of protocol {PROTOCOL}, chosen for conv4 with 64 filters and all classes; nothing is tuned "
