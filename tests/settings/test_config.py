@@ -1,6 +1,9 @@
 """Configurations: ranges, types, protocols and the order in which settings override each other."""
 
+import dataclasses
+import hashlib
 import itertools
+import json
 import tomllib
 
 import pytest
