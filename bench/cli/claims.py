@@ -23,7 +23,7 @@ from bench.records.run import Run
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, create_algorithm, said
 from bench.runs.outcome import inner_facts
 from bench.settings.code import code_of, data_code
-from bench.settings.config import RunConfig
+from bench.settings.config import LATER, RunConfig
 from bench.system.machine import device_name
 from bench.system.version import RESULTS
 from bench.tasks.data import load_data
@@ -98,7 +98,7 @@ def older(row: SummaryRow) -> bool:
 def name_of(claim: Claim) -> None:
     """The run's name is made of its settings, so that no setting was exchanged."""
     recorded = set(claim.run.details.get("config", {}))
-    if missing := {f.name for f in dataclasses.fields(RunConfig)} - recorded - {"dataset_options"}:
+    if missing := {f.name for f in dataclasses.fields(RunConfig)} - recorded - {*LATER}:
         if not older(claim.run.row):
             raise Broken(f"the settings lack {sorted(missing)[0]}")
         raise Unknown(f"an earlier version recorded no {sorted(missing)[0]}")

@@ -44,6 +44,8 @@ def _option(
     )
 
 
+LATER = ("dataset_options", "train_classes")
+"""Fields that runs of earlier days do not have; without a value they are no part of a run's name."""
 CODE = ("code", "data_code", "results")
 """Fields that nobody sets: which code a run belongs to."""
 
@@ -161,11 +163,7 @@ class RunConfig:
     @property
     def run_id(self) -> str:
         """Return a name made of what a person looks for and a hash over everything."""
-        fields = dataclasses.asdict(self)
-        if not self.dataset_options:  # as runs are called that were made before data sets had options
-            del fields["dataset_options"]
-        if self.train_classes is None:  # and before they could have fewer classes
-            del fields["train_classes"]
+        fields = {n: value for n, value in dataclasses.asdict(self).items() if value or n not in LATER}
         content = json.dumps(fields, sort_keys=True, default=str)
         short = hashlib.sha256(content.encode()).hexdigest()[:10]
         return f"{self.algo}-{self.dataset}-{self.n_way}w{self.k_shot}s-{self.protocol}-s{self.seed}-{short}"
