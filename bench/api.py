@@ -469,6 +469,18 @@ class TaskSource(ABC):
         """Return how many classes a split has, images that are turned counted apart; 0 where it has none."""
         return 0
 
+    def trained_on(self, classes: int | None) -> TaskSource:
+        """Return the same data with so many of the classes of meta-train, or this where that is None.
+
+        Which ones is a matter of their names alone, and fewer are always among more.
+
+        Raises:
+            BenchError: there are no classes, or not so many.
+        """
+        if classes is None:
+            return self
+        raise BenchError(f"train_classes {classes}: {self.name} has no classes to leave out; accepted: all")
+
     notes: tuple[str, ...] = ()
     """Lines on the data that the user should read before anything is trained."""
 
@@ -526,6 +538,13 @@ class Dataset(ABC):
     """Under which its data may be used, shown by ``--list``."""
     auto_rank: ClassVar[int | None] = None
     """Place in the queue of ``--dataset auto``, lowest first; None never takes part."""
+
+    def around(self, backbone: Backbone) -> Backbone:
+        """Return what builds the networks for this data: ``backbone`` itself, unless they act in a world of its own.
+
+        Control puts the dynamics around the policy here (``datasets/navigation.py``), which any network can then be.
+        """
+        return backbone
 
     @abstractmethod
     def load(self, root: Path, cache: Path) -> TaskSource:

@@ -171,6 +171,11 @@ def create_backbone(name: str, **options: object) -> Backbone:
     return _create(BACKBONES, "option", name, options)
 
 
+def default_algorithms() -> list[str]:
+    """Return the registered algorithms that take part where the user leaves the choice."""
+    return [name for name in ALGORITHMS.names() if ALGORITHMS.get(name).by_default]
+
+
 def create_dataset(name: str, **options: object) -> Dataset:
     """Return the data set ``name`` with its defaults overridden.
 

@@ -23,7 +23,7 @@ from bench.records.run import Run
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, create_algorithm, said
 from bench.runs.outcome import inner_facts
 from bench.settings.code import code_of, data_code
-from bench.settings.config import TUNING, RunConfig
+from bench.settings.config import LATER, TUNING, RunConfig
 from bench.system.machine import device_name
 from bench.system.version import RESULTS
 from bench.tasks.data import load_data
@@ -79,10 +79,15 @@ class Claim:
         except BenchError as error:
             raise Unknown(f"the data is not here ({error})") from error
 
+    @cached_property
+    def trained_on(self) -> TaskSource:
+        """The data with the classes that the run was trained on."""
+        return self.source.trained_on(self.config.train_classes)
+
     def stream(self, split: str) -> TaskStream:
         """Return the tasks of a split, on the CPU."""
         rotation, episode = self.config.episodes[split]
-        return TaskStream(self.source.pool(split, rotation, torch.device("cpu")), episode, self.config.seed)
+        return TaskStream(self.trained_on.pool(split, rotation, torch.device("cpu")), episode, self.config.seed)
 
 
 def older(row: SummaryRow) -> bool:
@@ -93,7 +98,7 @@ def older(row: SummaryRow) -> bool:
 def name_of(claim: Claim) -> None:
     """The run's name is made of its settings, so that no setting was exchanged."""
     recorded = set(claim.run.details.get("config", {}))
-    if missing := {f.name for f in dataclasses.fields(RunConfig)} - recorded - {"dataset_options", *TUNING}:
+    if missing := {f.name for f in dataclasses.fields(RunConfig)} - recorded - {*LATER, *TUNING}:
         if not older(claim.run.row):
             raise Broken(f"the settings lack {sorted(missing)[0]}")
         raise Unknown(f"an earlier version recorded no {sorted(missing)[0]}")
@@ -218,7 +223,7 @@ def answers_of(claim: Claim) -> str:
     if config.device != "cpu":
         config = dataclasses.replace(config, device="cpu", kernels=EAGER)
     kernels, _ = choose(config.kernels, cpu)
-    task_loss, slow = build(config, algorithm, claim.source, cpu, kernels)
+    task_loss, slow = build(config, algorithm, claim.trained_on, cpu, kernels)
     try:
         state = read_state(run.folder / WEIGHTS_FILE)
         more = read_state(run.folder / STATE_FILE) if (run.folder / STATE_FILE).exists() else {"extra": {}, "carry": {}}

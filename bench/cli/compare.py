@@ -53,10 +53,11 @@ def comparison(args: argparse.Namespace, place: Place, console: Console) -> tupl
         return 0, results
     others = Others()
     asked, configs = plan(args, place, console.warn, console.doing)
-    place = dataclasses.replace(place, data_sha256=asked.data_sha256, stated_s=stated_s(asked, configs))
+    data = {config.dataset: asked.data_sha256 for config in configs}
+    place = dataclasses.replace(place, data_sha256=data, stated_s=stated_s(asked, configs))
     if args.tune is None:
         configfile.save(args, place, configfile.resolved(args, asked, configs))
-        get_ready([c for c in configs if unfinished(args, place.out, asked.data_sha256)(c)], place, console, others)
+        get_ready([c for c in configs if unfinished(args, place.out, data)(c)], place, console, others)
     else:
         configfile.save(args, place, configfile.as_given(args, asked))
         get_ready(configs, place, console, others)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from bench.api import BenchError
-from bench.registry import ALGORITHMS, BACKBONES, unknown
+from bench.registry import BACKBONES, default_algorithms, unknown
 from bench.settings.config import CODE, TUNING, RunConfig, check_range, coerce
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.tasks.data import AUTO
@@ -111,7 +111,17 @@ def parser() -> Parser:
     budget = p.add_argument_group("budget and settings of a run (defaults are the protocol's)")
     machine = p.add_argument_group("machine and results")
     groups: dict[str, Callable[..., Any]] = dict.fromkeys(
-        ("n_way", "k_shot", "k_query", "train_k_shot", "seed", "eval_k_query", "train_rotation", "test_rotation"),
+        (
+            "n_way",
+            "k_shot",
+            "k_query",
+            "train_k_shot",
+            "train_classes",
+            "seed",
+            "eval_k_query",
+            "train_rotation",
+            "test_rotation",
+        ),
         data.add_argument,
     )
     groups |= dict.fromkeys(
@@ -203,11 +213,6 @@ def _effective(f: dataclasses.Field[Any]) -> str:
     if len(set(values.values())) == 1:
         return str(f.default if f.default is not None else f.metadata["none"])
     return ", ".join(f"{f.metadata['none'] if value is None else value} in {name}" for name, value in values.items())
-
-
-def default_algorithms() -> list[str]:
-    """Return the registered algorithms that take part where ``--algos`` is left out."""
-    return [name for name in ALGORITHMS.names() if ALGORITHMS.get(name).by_default]
 
 
 def flag_names() -> list[str]:

@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,20 @@ from typing import Any
 import torch
 
 from bench.api import BenchError, TaskSource
-from bench.cli.flags import DEFAULT_PROTOCOL, GRID, default_algorithms, flag_names, names_in, values_of, varied
+from bench.cli.flags import DEFAULT_PROTOCOL, GRID, flag_names, names_in, values_of, varied
 from bench.network.build import build
 from bench.network.kernels import available
-from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, blaming, create_algorithm, said, unknown
+from bench.registry import (
+    ALGORITHMS,
+    BACKBONES,
+    DATASETS,
+    RAISED,
+    blaming,
+    create_algorithm,
+    default_algorithms,
+    said,
+    unknown,
+)
 from bench.runs.kept import finished
 from bench.runs.rehearsal import rehearse
 from bench.runs.runner import Place
@@ -81,7 +91,7 @@ def plan(
     given = {*asked.flags, *(override.name for override in asked.sets)}
     configs = [_unturned(config, source, given, told) for config in configs]
     with doing(f"trying {counted(len(algos), 'algorithm')} on two small tasks of {source.name}"):
-        told += check(configs, source, unfinished(args, place.out, source.sha256))
+        told += check(configs, source, unfinished(args, place.out, {source.name: source.sha256}))
     for line in dict.fromkeys(told):  # now: what is wrong is told alone
         warn(line)
     objective = source.objective
@@ -199,6 +209,14 @@ def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunCo
     if source.name not in DATASETS.names():  # by which every run looks for it
         raise BenchError(unknown("name of what a dataset has loaded", source.name, DATASETS.names()))
     told = list(source.notes)
+    for classes in dict.fromkeys(config.train_classes for config in configs):
+        here = [config for config in configs if config.train_classes == classes]
+        told += _checked(here, source.trained_on(classes), due)
+    return list(dict.fromkeys(told))
+
+
+def _checked(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> list[str]:
+    told: list[str] = []
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         for split, (rotation, episode) in config.episodes.items():
@@ -224,12 +242,20 @@ def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunCo
                 f" against the module's own: {task_loss.way.once}"
             )
     rehearse(configs, source, due)
-    return list(dict.fromkeys(told))
+    return told
 
 
-def unfinished(args: argparse.Namespace, out: Path, data_sha256: str) -> Callable[[RunConfig], bool]:
-    """Return what says whether the command will make a run under ``out``, and not only keep or read it."""
-    return lambda c: not args.report and (args.fresh or finished(out / "runs" / c.run_id, data_sha256) is None)
+def unfinished(args: argparse.Namespace, out: Path, data: Mapping[str, str]) -> Callable[[RunConfig], bool]:
+    """Return what says whether the command will make a run under ``out``, and not only keep or read it.
+
+    Args:
+        data: the sha256 of the data by the name of the data set.
+    """
+
+    def there(config: RunConfig) -> bool:
+        return finished(out / "runs" / config.run_id, data.get(config.dataset, "")) is not None
+
+    return lambda config: not args.report and (args.fresh or not there(config))
 
 
 def _default_threads() -> int:

@@ -12,7 +12,7 @@ from bench.network.agreement import NoWay, choose_way
 from bench.network.kernels import UNCOMPILED, Kernels
 from bench.network.model import Classifier, Way
 from bench.network.stacked import TasksInside, TasksOutside
-from bench.registry import blaming, create_backbone
+from bench.registry import DATASETS, blaming, create_backbone, create_dataset
 from bench.settings.config import RunConfig
 
 
@@ -39,9 +39,9 @@ def way_of(config: RunConfig, input_shape: tuple[int, ...], output_size: int, de
     Raises:
         BenchError: by none, or it cannot be built; says why.
     """
-    backbone = create_backbone(config.backbone, **config.backbone_options)
+    backbone = backbone_of(config)
     form = TasksOutside if device.type == "cuda" else TasksInside
-    key = (type(backbone), str(config.backbone_options), input_shape, output_size, form)
+    key = (type(backbone), config.backbone, str(config.backbone_options), input_shape, output_size, form)
     if key not in _WAYS:
         with blaming(f"backbone {config.backbone!r}"):
             shape = asked_shape(backbone, input_shape, output_size)
@@ -76,10 +76,20 @@ def _layout(network: nn.Module) -> tuple[str, dict[str, torch.Size]]:
     return repr(network), {name: value.shape for name, value in network.state_dict().items()}
 
 
+def backbone_of(config: RunConfig) -> Backbone:
+    """Return what builds a run's network, the data set's own world around it where that has one.
+
+    Weights that came from elsewhere may be of a data set that is not registered here.
+    """
+    backbone = create_backbone(config.backbone, **config.backbone_options)
+    if config.dataset not in DATASETS.names():
+        return backbone
+    return create_dataset(config.dataset, **config.dataset_options).around(backbone)
+
+
 def plain_network(config: RunConfig, algorithm: MetaAlgorithm, input_shape: tuple[int, ...]) -> nn.Module:
     """Return a run's network as its backbone builds it, an ordinary module with its initial weights."""
-    backbone = create_backbone(config.backbone, **config.backbone_options)
-    return build_network(backbone, input_shape, algorithm.output_size(config.n_way), config.seed)
+    return build_network(backbone_of(config), input_shape, algorithm.output_size(config.n_way), config.seed)
 
 
 def build(

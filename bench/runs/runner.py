@@ -6,8 +6,8 @@ import datetime
 import signal
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench.records.run import Run
@@ -55,8 +55,8 @@ class Place:
     """Whether a run may show its progress, where there is a terminal."""
     log_file: Path | None = None
     """What gets the warnings of runs, besides stderr."""
-    data_sha256: str = ""
-    """Of the data that the runs are made on: finished runs on other data of that name are not theirs."""
+    data_sha256: Mapping[str, str] = field(default_factory=dict)
+    """Of each data set that the runs are made on, by its name: finished runs on other data of it are not theirs."""
     stated_s: float | None = None
     """How long the protocol says that each run takes; None where it does not, or where settings are others."""
 
@@ -140,6 +140,9 @@ class _Comparison:
     def _room(self) -> bool:
         return len(self.active) < self.place.jobs and not self.signals.stopped
 
+    def _data(self, item: _Item) -> str:
+        return self.place.data_sha256.get(item.config.dataset, "")
+
     def _begin_some(self) -> None:
         while self.todo and self._room:
             item = self.todo.popleft()
@@ -154,7 +157,7 @@ class _Comparison:
 
     def _begin(self, item: _Item) -> bool:
         """Begin a run, or say that it has ended; False if another process is at work on it."""
-        kept = None if self.fresh else finished(item.folder, self.place.data_sha256)
+        kept = None if self.fresh else finished(item.folder, self._data(item))
         if kept is not None and not self._wants_profile(item, kept):
             self._ended(item, kept, kept=True)
             return True
@@ -165,11 +168,11 @@ class _Comparison:
             return False
         launched = False
         try:
-            kept = usable(item.folder, self.place.data_sha256, self.began, self.fresh, item.before)
+            kept = usable(item.folder, self._data(item), self.began, self.fresh, item.before)
             if kept is not None:
                 self._ended(item, kept, kept=True)
             elif item.folder.exists():
-                clear(item.folder, self.place.out / "set-aside", self.fresh, self.place.data_sha256)
+                clear(item.folder, self.place.out / "set-aside", self.fresh, self._data(item))
             if kept is None or self._wants_profile(item, kept):
                 self._launch(item, lock, WORKER if kept is None else PROFILER)
                 launched = True
@@ -202,7 +205,7 @@ class _Comparison:
         """Return how many runs will be begun after those that can be under way with this one; None of a profile."""
         if module != WORKER:
             return None
-        due = [i for i in self.todo if self.fresh or finished(i.folder, self.place.data_sha256) is None]
+        due = [i for i in self.todo if self.fresh or finished(i.folder, self._data(i)) is None]
         return max(0, len(due) - (self.place.jobs - 1))
 
     def _after(self, item: _Item, launch: Launch, code: int) -> None:

@@ -147,6 +147,7 @@ def set_up(
 
     source = load_data(config.dataset, job.data_root, job.cache, options=config.dataset_options)
     check_code(f"dataset {config.dataset!r}", config.data_code, data_code(source))
+    source = source.trained_on(config.train_classes)
     facts.update(data_sha256=source.sha256, data_pipeline=source.pipeline, measure=source.objective.measure)
     outcome.details["data"] = {"name": source.name, "pipeline": source.pipeline, "sha256": source.sha256}
     outcome.details["data"]["shape"] = list(source.shape)

@@ -44,6 +44,8 @@ def _option(
     return field(default=default, metadata=known if space is None else {**known, SPACE: space})
 
 
+LATER = ("dataset_options", "train_classes", "tuning_trials")
+"""Fields that runs of earlier days do not have; without a value they are no part of a run's name."""
 CODE = ("code", "data_code", "results")
 """Fields that nobody sets: which code a run belongs to."""
 TUNING = ("tuning_trials", "tuning_steps", "tuning_s")
@@ -71,6 +73,9 @@ class RunConfig:
     k_query: int = _option(9, "query images per class in training", least=1)
     train_k_shot: int | None = _option(
         None, "support images per class in training; k_shot counts at test alone then", least=1, none="k_shot"
+    )
+    train_classes: int | None = _option(
+        None, "classes that training sees, drawn by a hash so that few are among more", least=1, none="all"
     )
     seed: int = _option(0, "decides initial weights and tasks", least=0, most=LARGEST_SEED)
     backbone: str = _option("conv4", "network")
@@ -171,11 +176,8 @@ class RunConfig:
     def run_id(self) -> str:
         """Return a name made of what a person looks for and a hash over everything."""
         fields = dataclasses.asdict(self)
-        if not self.dataset_options:  # as runs are called that were made before data sets had options
-            del fields["dataset_options"]
-        for name in TUNING[1:] if self.tuning_trials else TUNING:  # so that untuned runs keep their names
-            del fields[name]
-        content = json.dumps(fields, sort_keys=True, default=str)
+        named = {n: v for n, v in fields.items() if (v or n not in LATER) and n not in TUNING[1:]}
+        content = json.dumps(named, sort_keys=True, default=str)
         short = hashlib.sha256(content.encode()).hexdigest()[:10]
         return f"{self.algo}-{self.dataset}-{self.n_way}w{self.k_shot}s-{self.protocol}-s{self.seed}-{short}"
 

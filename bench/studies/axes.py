@@ -10,11 +10,11 @@ from bench.studies.study import Request
 
 @dataclass(frozen=True)
 class Axis:
-    """One setting that is varied while all others stay as they are; its values are of ``kind``, int or float."""
+    """One setting that is varied while all others stay as they are; its values are of ``kind``: int, float or str."""
 
     name: str
     label: str
-    values: tuple[float, ...]
+    values: tuple[Any, ...]
     per: str | None = None
     """What one more of it is called, where cost is expected to grow by the same amount with each."""
     kind: type = int

@@ -33,9 +33,11 @@ class Request:
     vary: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """As given by ``--vary``: what a study varies, and over which values."""
     data_sha256: str = ""
-    """Of the data set that was loaded; empty where none was."""
-    data_code: str | None = None
-    """Hash over its code and splits."""
+    """Of the data set that was loaded for a comparison; empty where none was."""
+    data_codes: Mapping[str, str | None] = field(default_factory=dict)
+    """Hash over code and splits of every data set that was loaded, by its name."""
+    classes: Mapping[str, int] = field(default_factory=dict)
+    """How many classes meta-train has in every data set that was loaded, by its name; turned ones are not counted."""
     measured: tuple[str, str] = ("", "")
     """What its objective measures, and the kind of that; empty where no data was loaded."""
 
@@ -64,17 +66,20 @@ class Request:
 
     def config(
         self, study: str, algo: str, seed: int, base: Mapping[str, Any],
-        varied: Mapping[str, Any] = {}, presets: Sequence[Preset] = (),
+        varied: Mapping[str, Any] = {}, presets: Sequence[Preset] = (), dataset: str | None = None,
     ) -> RunConfig:  # fmt: skip
         """Return one run; later settings win, in the order ``base``, ``presets``, flags, ``--set``, ``varied``.
 
         Args:
             base: fields of RunConfig, hyperparameters and options of backbones, n_way and k_shot among them.
+            dataset: where it is not the one of the request.
         Raises:
             BenchError: an unknown name or a value out of range.
         """
         shape = {name: {**base, **self.given, **varied}[name] for name in ("n_way", "k_shot")}
-        machine = {name: getattr(self, name) for name in ("dataset", "device", "threads", "data_code")}
+        dataset = dataset or self.dataset
+        machine: dict[str, Any] = {"dataset": dataset, "data_code": self.data_codes.get(dataset)}
+        machine |= {"device": self.device, "threads": self.threads}
         fixed = Preset({}, {name: value for name, value in base.items() if name not in shape})
         flags = {name: value for name, value in self.given.items() if name not in (*shape, "seed")}
         own = [Override(None, name, str(value)) for name, value in varied.items() if name not in shape]
@@ -94,6 +99,12 @@ class Study(ABC):
     """The one data set that the study is about; None where ``--dataset`` chooses."""
     measures_time: ClassVar[bool] = False
     """Whether its runs must be made one at a time."""
+    leaves_out: ClassVar[bool] = False
+    """Whether an algorithm that cannot do one of the data sets is left out there, or ends the command."""
+
+    def datasets(self, request: Request) -> tuple[str, ...]:
+        """Return the data sets that the runs are made on, ``request.dataset`` unless the study chooses."""
+        return (self.dataset or request.dataset,)
 
     @abstractmethod
     def configs(self, request: Request) -> list[RunConfig]:
@@ -102,6 +113,14 @@ class Study(ABC):
         Raises:
             BenchError: the request holds something that this study cannot use.
         """
+
+    def further(self, request: Request, runs: Mapping[str, Run]) -> list[RunConfig]:
+        """Return runs that follow from what those of ``configs`` have measured, to be made after them.
+
+        Args:
+            runs: the finished runs by run_id; some of those wanted may be missing.
+        """
+        return []
 
     @abstractmethod
     def report(self, request: Request, runs: Mapping[str, Run], out: Path) -> str:

@@ -6,7 +6,7 @@ import hashlib
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import torch
@@ -201,6 +201,22 @@ class ImageSet(TaskSource):
         """Return how many classes a split has, images that are turned counted apart."""
         return len(self.splits[split]) * (1 if rotation == "none" else 4)
 
+    def trained_on(self, classes: int | None) -> ImageSet:
+        """Return the same images with so many classes in meta-train, the first by a hash of their names.
+
+        Raises:
+            BenchError: there are not so many.
+        """
+        if classes is None:
+            return self
+        owned = self.splits["meta_train"]
+        if not 1 <= classes <= len(owned):
+            raise BenchError(
+                f"train_classes {classes}: {self.name}/meta_train has {len(owned)} classes; accepted: 1 to {len(owned)}"
+            )
+        kept = sorted(owned, key=lambda c: _hashed(self.class_names[c]))[:classes]
+        return replace(self, splits={**self.splits, "meta_train": tuple(sorted(kept))})
+
     def check(self, split: str, rotation: str, episode: Episode) -> None:
         """Refuse an episode that the classes of a split cannot fill; those with too few images take no part.
 
@@ -235,6 +251,10 @@ class ImageSet(TaskSource):
     def pool(self, split: str, rotation: str, device: torch.device) -> ImagePool:
         """Return the images of one of SPLITS on the device."""
         return ImagePool(self, split, rotation, device)
+
+
+def _hashed(name: str) -> bytes:
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
 
 
 def blank(pixels: Tensor, at_once: int = 4096) -> Iterator[int]:

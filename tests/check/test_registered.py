@@ -70,7 +70,7 @@ def test_every_backbone_passes_the_checks_of_plugins(name):
         assert verdict.status == Status.OK, verdict
 
 
-@pytest.mark.parametrize("name", ["glyphs", "sine"])
+@pytest.mark.parametrize("name", ["glyphs", "sine", "navigation"])
 def test_every_data_set_passes_the_checks_of_plugins(name, tmp_path, prepared_glyphs):
     passes(dataset.Data(name, DATASETS.get(name), prepared_glyphs if name == "glyphs" else tmp_path))
 

@@ -63,15 +63,15 @@ def test_a_worker_that_is_stopped_by_itself_stops_the_comparison(compare):
 
 
 def test_a_finished_run_on_other_data_of_that_name_is_set_aside(compare, caplog):
-    assert compare("quick", data_sha256="ours") == 0
+    assert compare("quick", data_sha256={"auto": "ours"}) == 0
     folder = compare.out / "runs" / compare.config("quick").run_id
     run = load_run(folder)
     assert run.row.data_sha256 not in (None, "ours")
     assert compare("quick") == 0
     assert "(kept" in compare.said[0], "nothing is known of the data"
-    assert compare("quick", data_sha256=run.row.data_sha256) == 0
+    assert compare("quick", data_sha256={"auto": run.row.data_sha256}) == 0
     assert "(kept" in compare.said[0]
-    assert compare("quick", data_sha256="other") == 0
+    assert compare("quick", data_sha256={"auto": "other"}) == 0
     assert "(kept" not in compare.said[0]
     assert "it was made on other data of that name" in caplog.text
     assert len(list((compare.out / "set-aside").iterdir())) == 1

@@ -1,6 +1,9 @@
 """Configurations: ranges, types, protocols and the order in which settings override each other."""
 
+import dataclasses
+import hashlib
 import itertools
+import json
 import tomllib
 
 import pytest
@@ -87,6 +90,15 @@ def test_every_setting_changes_the_run_id():
     ]
     assert len({base.run_id, *(o.run_id for o in others)}) == 5
     assert RunConfig(algo="maml").run_id == base.run_id
+
+
+def test_a_setting_of_later_days_leaves_the_names_of_runs_without_it_alone():
+    base = RunConfig(algo="maml")
+    then = {name: value for name, value in dataclasses.asdict(base).items() if name != "train_classes"}
+    del then["dataset_options"]
+    content = json.dumps(then, sort_keys=True)
+    assert base.run_id.endswith(hashlib.sha256(content.encode()).hexdigest()[:10])
+    assert RunConfig(algo="maml", train_classes=50).run_id != base.run_id
 
 
 def test_later_sources_override_earlier_ones():

@@ -1,11 +1,13 @@
 """Images and windows on streams: scores on paper, the bounds of an episode, when a window draws and what it refuses."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
 from bench.api import BenchError, Episode
+from bench.registry import DATASETS
 from bench.tasks.drawing import ImagePool
 from bench.tasks.images import ROTATIONS, Classification, ImageSet
 from bench.tasks.stream import TaskStream, TaskWindow
@@ -289,3 +291,27 @@ def test_what_is_no_set_of_images_is_refused_when_it_is_made(case):
     assert str(caught.value).startswith("odd: ")
     assert words in str(caught.value)
     assert "; accepted: " in str(caught.value)
+
+
+def test_fewer_training_classes_are_always_among_more_whatever_their_order(toy_images):
+    owned = toy_images.splits["meta_train"]
+    kept = [set(toy_images.trained_on(n).splits["meta_train"]) for n in (1, 5, 10, len(owned))]
+    assert [len(classes) for classes in kept] == [1, 5, 10, len(owned)]
+    assert all(few < more for few, more in itertools.pairwise(kept))
+    assert kept[-1] == set(owned)
+    assert kept[1] != set(owned[:5]), "a hash decides, not the place in the file"
+    few = toy_images.trained_on(5)
+    assert [few.splits[split] for split in ("meta_val", "meta_test")] == [
+        toy_images.splits[split] for split in ("meta_val", "meta_test")
+    ]
+    assert few.n_classes("meta_train", "pooled") == 20
+    assert toy_images.trained_on(None) is toy_images
+
+
+def test_training_classes_that_are_not_there_are_refused_in_words(toy_images):
+    with pytest.raises(BenchError, match="train_classes 31: toy/meta_train has 30 classes; accepted: 1 to 30"):
+        toy_images.trained_on(31)
+    sine = DATASETS.get("sine")().load(None, None)
+    assert sine.trained_on(None) is sine
+    with pytest.raises(BenchError, match="train_classes 5: sine has no classes to leave out; accepted: all"):
+        sine.trained_on(5)

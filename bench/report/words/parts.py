@@ -10,7 +10,7 @@ from bench.analysis.naming import place
 from bench.records.columns import MODES
 from bench.system.text import escape
 
-_TITLES = {"accuracy": "Accuracy", "mse": "Mean squared error (mse)"}
+_TITLES = {"accuracy": "Accuracy", "mse": "Mean squared error (mse)", "negative return": "Negative return"}
 
 
 def per_setting(arms: Sequence[Arm], table_of: Any) -> list[str]:

@@ -33,7 +33,7 @@ class Cell:
     arm: StudyArm
     configs: tuple[RunConfig, ...]
     axis: str = ""
-    value: float | None = None
+    value: Any = None
 
 
 class ArmStudy(Study):

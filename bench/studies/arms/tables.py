@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from bench.analysis.arms import Arm
 from bench.analysis.comparison import Comparison, compare, corrected
@@ -101,7 +101,15 @@ def missing(rows: Sequence[CellRow]) -> str:
     return f"{lost} of {len(rows)} results are missing; the status column says why." if lost else ""
 
 
-def held_fixed(facts: Iterable[str], rows: Sequence[CellRow], runs: Mapping[str, Run]) -> str:
+class Result(Protocol):
+    """A row that names the runs that it was made of."""
+
+    @property
+    def run_ids(self) -> str:
+        """Return their names, with spaces between them."""
+
+
+def held_fixed(facts: Iterable[str], rows: Sequence[Result], runs: Mapping[str, Run]) -> str:
     """Return a list of what was the same for all cells, which ends with machines, thread counts and commits."""
     used = [runs[run_id].row for row in rows for run_id in row.run_ids.split() if run_id in runs]
     places = dict.fromkeys(f"{r.device_name or r.device}, threads: {r.threads}" for r in used if r.status == "ok")
