@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from bench.api import BenchError
+from bench.api import BenchError, DataMissing
 from bench.cli import configfile
 from bench.cli.compare import begun, get_ready, tables, with_lost
-from bench.cli.plan import check, request, unfinished
+from bench.cli.plan import check, named, request, unfinished
 from bench.records.run import load_runs
 from bench.report.tables import tensorboard
 from bench.report.write import write_study_page
 from bench.runs.runner import Place, run_all
 from bench.settings.code import data_code
+from bench.settings.config import RunConfig
+from bench.settings.sources import load_sources
 from bench.studies.study import STUDIES
 from bench.system.console import Console
 from bench.system.load import Others
 from bench.system.locks import tables_turn
 from bench.system.untrusted import check_inside
-from bench.tasks.data import AUTO, load_data
+from bench.tasks.data import AUTO
 
 
 def study(args: argparse.Namespace, place: Place, console: Console) -> int:
@@ -36,14 +40,20 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     after_run = tensorboard.writer(place.out) if args.tensorboard else None
     others = Others()
     asked = request(args, place)
-    options = chosen.configs(asked)[0].dataset_options  # so what is wrong with the request comes before the data
-    with console.doing(f"reading the data set {chosen.dataset or args.dataset}"):
-        source = load_data(chosen.dataset or args.dataset, place.data_root, place.out / "cache", console.warn, options)
+    first = chosen.configs(asked)[0]  # so what is wrong with the request comes before the data
+    first = dataclasses.replace(first, dataset=chosen.dataset or args.dataset)
+    with console.doing(f"reading the data set {first.dataset}"):
+        sources = load_sources(first, place.data_roots, place.out / "cache", console.warn)
+    source = sources.train
     asked = dataclasses.replace(asked, dataset=source.name, data_code=data_code(source))
     place = dataclasses.replace(place, data_sha256=source.sha256)
-    configs = chosen.configs(asked)
+    configs = [named(config, sources) for config in chosen.configs(asked)]
     due = unfinished(args, place.out, source.sha256)
-    for line in check(configs, source, due):
+    lines = check(configs, sources, due)
+    if not args.report and (then := chosen.follow_up(asked)) is not None:
+        tests = list(_checked(then.tests, configs, place, console, lines, bool(asked.vary)))
+        place = dataclasses.replace(place, follow_up=dataclasses.replace(then, tests=tuple(tests)))
+    for line in dict.fromkeys(lines):
         console.warn(line)
     status = 0
     if not args.report:
@@ -59,3 +69,39 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
     page = f"\nThe page of it: {place.out / 'report.html'}" if shown else ""
     console.say(f"\n{text}{page}")
     return status
+
+
+def _checked(
+    tests: Iterable[Mapping[str, Any]], configs: Sequence[RunConfig], place: Place, console: Console,
+    told: list[str], all_of_them: bool,
+) -> Iterator[dict[str, Any]]:  # fmt: skip
+    """Yield the further tests of the runs, each with the code and data that decide it.
+
+    Args:
+        told: gets lines that the user should read.
+        all_of_them: whether the user chose them; else those whose data is not there are left out.
+    Raises:
+        BenchError: data is missing, or cannot fill the tasks of one.
+    """
+    by_data: dict[str, list[dict[str, Any]]] = {}
+    for fields in tests:
+        by_data.setdefault(str((fields.get("test_dataset"), fields.get("test_dataset_options"))), []).append({**fields})
+    for alike in by_data.values():
+        first = dataclasses.replace(configs[0], **alike[0])
+        with console.doing(f"trying further tests on {first.test_dataset or first.dataset}"):
+            try:
+                sources = load_sources(first, place.data_roots, place.out / "cache")
+            except DataMissing as error:
+                if all_of_them:
+                    raise
+                told.append(f"no test on {first.test_dataset}: {error}")
+                continue
+            for fields in alike:
+                wanted = {c.algo: named(dataclasses.replace(c, **fields), sources) for c in configs}
+                told += check(list(wanted.values()), sources, _of_another_shape)
+                yield {**fields, "test_data_code": wanted[configs[0].algo].test_data_code}
+
+
+def _of_another_shape(config: RunConfig) -> bool:
+    """Say whether a further test asks algorithm and network for what the run itself has not."""
+    return config.test_n_way is not None

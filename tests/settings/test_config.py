@@ -11,7 +11,7 @@ from bench.cli.flags import parser
 from bench.cli.plan import plan
 from bench.registry import ALGORITHMS, algorithm_names, create_algorithm, load_plugin
 from bench.runs.runner import Place
-from bench.settings.config import RunConfig, coerce
+from bench.settings.config import RunConfig
 from bench.settings.protocols import (
     FOLDER,
     Override,
@@ -24,6 +24,7 @@ from bench.settings.protocols import (
     protocol_names,
     resolve,
 )
+from bench.settings.values import coerce
 
 load_plugin(TOY)
 IDENTITY = {"dataset": "toy", "n_way": 5, "k_shot": 1, "seed": 0, "device": "cpu", "threads": None}
