@@ -7,8 +7,10 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -38,8 +40,15 @@ SOURCE = "https://github.com/brendenlake/omniglot/tree/master/python"
 
 
 @register_dataset("omniglot")
+@dataclass(frozen=True)
 class Omniglot(Dataset):
-    """Omniglot at 28 x 28, split by base character into 1,100 meta_train, 100 meta_val and 423 meta_test."""
+    """Omniglot at 28 x 28, split by base character into 1,100 meta_train, 100 meta_val and 423 meta_test.
+
+    Attributes:
+        split: by character, from the committed list, or by alphabet, so that none is in two splits (``by_alphabet``).
+    """
+
+    split: Literal["character", "alphabet"] = "character"
 
     paper = "Lake, Salakhutdinov, Tenenbaum 2015, doi:10.1126/science.aab3050"
     auto_rank = 0
@@ -58,6 +67,8 @@ class Omniglot(Dataset):
             DataError: one half is missing, or what is there is damaged or not Omniglot; the message names the file.
         """
         split = read_split(SPLIT_FILE)
+        if self.split == "alphabet":
+            split = by_alphabet(name for names in split.values() for name in names)
         # What was prepared from another root must not stand in for one that is not there.
         folders = (root, cache) if os.path.exists(root) else (root,)  # noqa: PTH110  # Path.exists may raise
         prepared = cached("omniglot", PIPELINE, folders, lambda: _prepare(root), PREPARED_SHA256)
@@ -82,6 +93,28 @@ def read_split(path: Path) -> Mapping[str, list[str]]:
     if not intact:
         raise DataError(f"{path}: was changed; its sha256 would have to be {split_sha256(names)}")
     return names
+
+
+def by_alphabet(characters: Iterable[str]) -> Mapping[str, list[str]]:
+    """Return a split that leaves alphabets whole: of Omniglot 35, 3 and 12, with 1,111, 103 and 409 characters.
+
+    Alphabets in the order of a hash of their names fill meta_train, then meta_val, until each holds at least the share
+    of characters that it has in the split by character; the others are for meta_test.
+    """
+    characters = sorted(characters)
+    members: dict[str, list[str]] = {}
+    for name in characters:
+        members.setdefault(name.partition("/")[0], []).append(name)
+    split: dict[str, list[str]] = {part: [] for part in SPLITS}
+    order = sorted(
+        members, key=lambda name: hashlib.sha256(f"metabench omniglot alphabets v1 {name}".encode()).digest()
+    )
+    done = 0
+    for alphabet in order:
+        part = SPLITS[sum(done * 1623 >= cut * len(characters) for cut in (1100, 1200))]
+        split[part] += members[alphabet]
+        done += len(members[alphabet])
+    return split
 
 
 def split_sha256(split: Mapping[str, list[str]]) -> str:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.records.columns import MODES
+from bench.records.columns import MODES, shift_words
 from bench.records.run import Run
-from bench.settings.config import TUNING
+from bench.settings.config import OPTIONS, TUNING
 from bench.system.load import NOTABLE
 from bench.system.text import counted
 
@@ -42,11 +42,28 @@ class Setting:
     data_sha256: str | None
     data_code: str | None = None
     results: int | None = None
+    data_options: str | None = None
+    test_dataset: str | None = None
+    test_n_way: int | None = None
+    test_k_shot: int | None = None
+    test_corruption: str | None = None
+    test_data_sha256: str | None = None
+    test_data_code: str | None = None
 
     @property
     def name(self) -> str:
-        """The episode in words."""
-        return f"{self.n_way}-way {self.k_shot}-shot"
+        """The episode in words, and what is otherwise at test."""
+        return f"{self.n_way}-way {self.k_shot}-shot{self.shift}"
+
+    @property
+    def shift(self) -> str:
+        """What is otherwise at test than in training, in words; empty for nothing."""
+        return shift_words(self.test_dataset, self.test_n_way, self.test_k_shot, self.test_corruption)
+
+    @property
+    def data(self) -> str:
+        """The data set, with options that are not its defaults: ``omniglot (split=alphabet)``."""
+        return f"{self.dataset} ({self.data_options})" if self.data_options else self.dataset
 
     @property
     def order(self) -> tuple[object, ...]:
@@ -172,8 +189,7 @@ def _identity(run: Run) -> dict[str, Any]:
     chosen = hyperparameters if isinstance(hyperparameters, dict) else {}
     config = run.details.get("config")
     further = config if isinstance(config, dict) else {}
-    apart = {*Setting.__dataclass_fields__, "algo", "seed", "hyperparameters", "backbone_options", "dataset_options"}
-    apart |= {*TUNING}
+    apart = {*Setting.__dataclass_fields__, "algo", "seed", *OPTIONS, *TUNING}
     return {
         **{name: value for name, value in further.items() if name not in apart},
         **{name: getattr(run.row, name) for name in _IDENTITY},
@@ -224,6 +240,6 @@ def _label(algo: str, identity: dict[str, Any], setting: Setting, found: list[tu
 
 
 def _place(setting: Setting, settings: Sequence[Setting]) -> str:
-    near = [s for s in settings if (s.dataset, s.protocol, s.name) == (setting.dataset, setting.protocol, setting.name)]
+    near = [s for s in settings if (s.data, s.protocol, s.name) == (setting.data, setting.protocol, setting.name)]
     described = _differing(asdict(setting), map(asdict, near))
     return f"{setting.name} ({described})" if described else setting.name

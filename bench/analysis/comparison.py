@@ -53,13 +53,18 @@ class Comparison:
     COLUMNS: ClassVar = (
         *("algo_a", "algo_b", "n_way", "k_shot", "mode", "diff", "ci95_low", "ci95_high", "p_value", "test_tasks"),
         *("seeds", "dataset", "protocol", "k_query", "p_value_holm", "seed_diff_sd", "seed_ci95_low", "seed_ci95_high"),
-        *("seed_p_value", "seed_p_value_holm", "verdict", "p_method"),
+        *("seed_p_value", "seed_p_value_holm", "verdict", "p_method", "test"),
     )
 
     @property
     def verdict(self) -> str:
         """What is shown, in words."""
         return str(self.judged)
+
+    @property
+    def test(self) -> str:
+        """What is otherwise at test than in training, in words; empty for nothing."""
+        return self.setting.shift.strip(" ()").removeprefix("test: ")
 
     @property
     def judged(self) -> Verdict:

@@ -9,30 +9,30 @@ from bench.analysis.arms import Arm, Setting
 
 def heading(settings: Iterable[Setting]) -> str:
     """Name the data sets and protocols, as in ``glyphs, protocol quick``."""
-    return "; ".join(dict.fromkeys(f"{s.dataset}, protocol {s.protocol}" for s in settings)) or "no data set"
+    return "; ".join(dict.fromkeys(f"{s.data}, protocol {s.protocol}" for s in settings)) or "no data set"
 
 
 def place(arm: Arm, among: Iterable[Arm]) -> str:
     """Name the arm's setting, with data set and protocol if ``among`` there are several."""
     setting = arm.setting
-    several = len({(a.setting.dataset, a.setting.protocol) for a in among}) > 1
-    return f"{setting.dataset}, {setting.protocol}: {arm.place}" if several else arm.place
+    several = len({(a.setting.data, a.setting.protocol) for a in among}) > 1
+    return f"{setting.data}, {setting.protocol}: {arm.place}" if several else arm.place
 
 
 def short_places(settings: Iterable[Setting]) -> dict[Setting, str]:
     """Name settings as briefly as tells them apart: where ``place`` names a backbone, by those options that differ."""
     settings = list(dict.fromkeys(settings))
-    several = len({(s.dataset, s.protocol) for s in settings}) > 1
+    several = len({(s.data, s.protocol) for s in settings}) > 1
     found = {}
     for setting in settings:
-        alike = (setting.dataset, setting.protocol, setting.name)
-        near = [_traits(s) for s in settings if (s.dataset, s.protocol, s.name) == alike]
+        alike = (setting.data, setting.protocol, setting.name)
+        near = [_traits(s) for s in settings if (s.data, s.protocol, s.name) == alike]
         told = [
             f"{name}={value}" if value else name
             for name, value in _traits(setting).items()
             if any(other.get(name) != value for other in near)
         ]
-        name = f"{setting.dataset}, {setting.protocol}: {setting.name}" if several else setting.name
+        name = f"{setting.data}, {setting.protocol}: {setting.name}" if several else setting.name
         found[setting] = f"{name} ({', '.join(told)})" if told else name
     return found
 
@@ -47,5 +47,6 @@ def _traits(setting: Setting) -> dict[str, str]:
         **dict(option.partition("=")[::2] for option in options.split(", ") if option),
         "test_rotation": setting.test_rotation,
         "data_sha256": setting.data_sha256,
+        "test_data_sha256": setting.test_data_sha256,
     }
-    return {name: str(value)[:12] if name == "data_sha256" else str(value) for name, value in known.items() if value}
+    return {name: str(value)[:12] if name.endswith("sha256") else str(value) for name, value in known.items() if value}

@@ -18,7 +18,7 @@ from bench.api import BenchError
 from bench.records.columns import MODES
 from bench.records.run import Run
 from bench.registry import create_algorithm
-from bench.settings.config import CODE, TUNING
+from bench.settings.config import CODE, TUNING, data_defaults
 from bench.settings.protocols import IDENTITY, load_protocol, resolve
 
 FILE = Path(__file__).with_name("published.toml")
@@ -156,8 +156,8 @@ def _pooled(arms: Sequence[Arm]) -> list[Arm]:
 
 def _fits(anchor: Anchor, arm: Arm) -> bool:
     s = arm.setting
-    ours = (arm.algo, s.dataset, s.protocol, s.n_way, s.k_shot)
-    return ours == (anchor.algo, anchor.dataset, anchor.protocol, anchor.n_way, anchor.k_shot)
+    ours = (arm.algo, s.data, s.protocol, s.n_way, s.k_shot)
+    return not s.shift and ours == (anchor.algo, anchor.dataset, anchor.protocol, anchor.n_way, anchor.k_shot)
 
 
 def _column(anchor: Anchor) -> str:
@@ -219,6 +219,7 @@ def departures(run: Run) -> str:
     # A setting that came later had its default then, but an option of the network may have been made for this preset.
     later = {f.name: f.default for f in fields(preset) if f.default is not MISSING}
     own = {name: getattr(create_algorithm(preset.algo), name) for name in preset.hyperparameters}
+    own |= data_defaults(preset.dataset) if preset.dataset_options else {}
     expected, actual = _flat(asdict(preset)), {**later, **own, **_flat(config)}
     changed = [
         f"{name}={actual[name]} instead of {value}" if name in actual else f"{name} not recorded"

@@ -76,6 +76,12 @@ class Results:
         used = used_columns(CurvePoint, (point for run in self.runs for point in run.curve))
         return ("run_id", "algo", "seed", *used)
 
+    @property
+    def comparison_columns(self) -> tuple[str, ...]:
+        """Return the columns of comparisons.csv: what is otherwise at test only where something is."""
+        shifted = any(c.test for c in self.comparisons)
+        return tuple(name for name in Comparison.COLUMNS if shifted or name != "test")
+
     @cached_property
     def summary(self) -> pd.DataFrame:
         """A line per run, as ``bench.load_results`` returns it."""
@@ -89,8 +95,8 @@ class Results:
     @cached_property
     def differences(self) -> pd.DataFrame:
         """A line per pair of arms and test mode."""
-        rows = ([getattr(c, name) for name in Comparison.COLUMNS] for c in self.comparisons)
-        return pd.DataFrame(rows, columns=list(Comparison.COLUMNS))
+        rows = ([getattr(c, name) for name in self.comparison_columns] for c in self.comparisons)
+        return pd.DataFrame(rows, columns=list(self.comparison_columns))
 
     @cached_property
     def anchors(self) -> pd.DataFrame:

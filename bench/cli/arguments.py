@@ -46,8 +46,10 @@ def place_of(args: argparse.Namespace, argv: Sequence[str]) -> Place:
         BenchError: a folder or number that cannot be; a plugin that fails.
     """
     out, data_root = folder("--out", args.out), folder("--data-root", args.data_root)
-    if data_root.exists() and not data_root.is_dir():
-        raise BenchError(f"--data-root {str(args.data_root)!r} is not a folder; accepted: the one that holds the data")
+    test_root = None if args.test_data_root is None else folder("--test-data-root", args.test_data_root)
+    for flag, root in (("--data-root", data_root), ("--test-data-root", test_root)):
+        if root is not None and root.exists() and not root.is_dir():
+            raise BenchError(f"{flag} {str(root)!r} is not a folder; accepted: the one that holds the data")
     jobs = given("--jobs", args.jobs, int)
     timeout_s = given("--run-timeout", args.run_timeout, float | None)
     log_file = None if args.log_file is None else folder("--log-file", args.log_file)
@@ -55,4 +57,7 @@ def place_of(args: argparse.Namespace, argv: Sequence[str]) -> Place:
         load_plugin(path)
     plugins = tuple(path.resolve() for path in args.plugin)
     command = shlex.join(["python", "run_bench.py", *argv])
-    return Place(out, data_root, plugins, command, args.profile, jobs, timeout_s, not args.quiet, log_file)
+    return Place(
+        out, data_root, plugins, command, args.profile, jobs, timeout_s, not args.quiet, log_file,
+        test_data_root=test_root,
+    )  # fmt: skip

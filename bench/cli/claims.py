@@ -14,22 +14,23 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.api import BenchError, TaskSource
+from bench.api import BenchError
 from bench.network.build import build
 from bench.network.kernels import EAGER, choose
+from bench.network.ways import Trained
 from bench.records.columns import MODES, SummaryRow
 from bench.records.intervals import mean_ci95
 from bench.records.run import Run
 from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, create_algorithm, said
 from bench.runs.outcome import inner_facts
 from bench.settings.code import code_of, data_code
-from bench.settings.config import LATER, TUNING, RunConfig
+from bench.settings.config import TUNING, RunConfig, later_fields
+from bench.settings.sources import Sources, code_at_test, load_sources
 from bench.system.machine import device_name
 from bench.system.version import RESULTS
-from bench.tasks.data import load_data
 from bench.tasks.stream import TaskStream
 from bench.training.evaluate import answered, batch_size
-from bench.training.weights import STATE_FILE, WEIGHTS_FILE, digests, read_state
+from bench.training.weights import WEIGHTS_FILE, digests, read_trained
 
 ROUNDED = 0.05  # share of tasks whose answers another machine's rounding may change ...
 MOVED = 0.005  # ... and by how much that may move their mean
@@ -50,13 +51,13 @@ class Claim:
     """One run under the checks, and what there is to check it with.
 
     Args:
-        root: where data sets are, and ``cache`` where prepared ones may be kept.
+        roots: where the data sets of training and of test are, and ``cache`` where prepared ones may be kept.
         tasks: how many test tasks to answer again; 0 for none.
         chance: draws them.
     """
 
     run: Run
-    root: Path
+    roots: tuple[Path, Path]
     cache: Path
     tasks: int
     chance: random.Random
@@ -70,24 +71,20 @@ class Claim:
             raise Broken(f"the record's settings are none: {error}") from error
 
     @cached_property
-    def source(self) -> TaskSource:
+    def sources(self) -> Sources:
         """The data, as it is here."""
-        if self.config.dataset not in DATASETS.names():
-            raise Unknown(f"data set {self.config.dataset!r} is not known here; --plugin loads it")
+        for name in filter(None, (self.config.dataset, self.config.test_dataset)):
+            if name not in DATASETS.names():
+                raise Unknown(f"data set {name!r} is not known here; --plugin loads it")
         try:
-            return load_data(self.config.dataset, self.root, self.cache, options=self.config.dataset_options)
+            return load_sources(self.config, self.roots, self.cache)
         except BenchError as error:
             raise Unknown(f"the data is not here ({error})") from error
 
-    @cached_property
-    def trained_on(self) -> TaskSource:
-        """The data with the classes that the run was trained on."""
-        return self.source.trained_on(self.config.train_classes)
-
     def stream(self, split: str) -> TaskStream:
         """Return the tasks of a split, on the CPU."""
-        rotation, episode = self.config.episodes[split]
-        return TaskStream(self.trained_on.pool(split, rotation, torch.device("cpu")), episode, self.config.seed)
+        sources = self.sources.trained_on(self.config.train_classes)
+        return sources.stream(self.config, split, torch.device("cpu"))
 
 
 def older(row: SummaryRow) -> bool:
@@ -98,7 +95,7 @@ def older(row: SummaryRow) -> bool:
 def name_of(claim: Claim) -> None:
     """The run's name is made of its settings, so that no setting was exchanged."""
     recorded = set(claim.run.details.get("config", {}))
-    if missing := {f.name for f in dataclasses.fields(RunConfig)} - recorded - {*LATER, *TUNING}:
+    if missing := {f.name for f in dataclasses.fields(RunConfig)} - recorded - {*later_fields(), *TUNING}:
         if not older(claim.run.row):
             raise Broken(f"the settings lack {sorted(missing)[0]}")
         raise Unknown(f"an earlier version recorded no {sorted(missing)[0]}")
@@ -112,7 +109,7 @@ def row_of(claim: Claim) -> None:
     cells = {n: v for n, v in dataclasses.asdict(config).items() if n in claim.run.details["config"]}
     if config.algo in ALGORITHMS.names() and config.backbone in BACKBONES.names():
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
-        cells |= {"backbone": config.network, **inner_facts(config, algorithm)}
+        cells |= {**config.row_cells, **inner_facts(config, algorithm)}
     for name in sorted(set(SummaryRow.columns()) & set(cells) - set(FOUND)):
         told, left_open = getattr(row, name), cells[name] is None
         if not left_open and told != cells[name] and not (told is None and older(row)):
@@ -126,7 +123,7 @@ def tasks_of(claim: Claim) -> None:
         raise Broken(f"{len(frame):,} test tasks, numbered otherwise than 0 to {wanted - 1:,}")
     if claim.run.row.measure not in (None, "accuracy"):
         return
-    images = claim.config.n_way * claim.config.eval_k_query
+    images = claim.config.test_ways * claim.config.eval_k_query
     for column in MODES.values():
         counts = frame[column].to_numpy() * images
         if (odd := np.flatnonzero(~(np.abs(counts - counts.round()) < 1e-6) | (counts < 0) | (counts > images))).size:
@@ -175,13 +172,17 @@ def versions_of(claim: Claim) -> None:
 
 def data_of(claim: Claim) -> None:
     """Images and class lists here are those of the run."""
-    row, source = claim.run.row, claim.source
+    row, source, test = claim.run.row, claim.sources.train, claim.sources.test
     if row.measure not in (None, source.objective.measure):
         raise Broken(f"the measure is {row.measure!r} in the row and {source.objective.measure!r} of the data")
     if row.data_sha256 != source.sha256:
         raise Broken(f"made on other data ({str(row.data_sha256)[:12]}) than is here ({source.sha256[:12]})")
     if row.data_code is not None and row.data_code != data_code(source):
         raise Broken(f"made with other code or splits of the data ({row.data_code}) than are here")
+    if row.test_data_sha256 != (None if claim.config.test_dataset is None else test.sha256):
+        raise Broken(f"tested on other data ({str(row.test_data_sha256)[:12]}) than is here ({test.sha256[:12]})")
+    if row.test_data_code != code_at_test(claim.config, claim.sources):
+        raise Broken(f"tested with other code, splits or corruptions ({row.test_data_code}) than are here")
 
 
 def stream_of(claim: Claim) -> None:
@@ -223,19 +224,19 @@ def answers_of(claim: Claim) -> str:
     if config.device != "cpu":
         config = dataclasses.replace(config, device="cpu", kernels=EAGER)
     kernels, _ = choose(config.kernels, cpu)
-    task_loss, slow = build(config, algorithm, claim.trained_on, cpu, kernels)
+    sources = claim.sources.trained_on(config.train_classes)
+    task_loss, initial = build(config, algorithm, sources.train, cpu, kernels)
     try:
-        state = read_state(run.folder / WEIGHTS_FILE)
-        more = read_state(run.folder / STATE_FILE) if (run.folder / STATE_FILE).exists() else {"extra": {}, "carry": {}}
-        slow = {name: {**state, **more["extra"]}[name].to(w) for name, w in slow.items()}
-        carry = {name: more["carry"][name].to(c) for name, c in algorithm.initial_carry(slow).items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Broken(f"the weights do not fit the run: {' '.join(str(error).split())[:160]}") from error
+        trained = Trained(task_loss, *read_trained(run.folder, algorithm, initial))
+    except ValueError as error:
+        raise Broken(str(error)) from error
+    trained = trained.at_test(config, algorithm, sources.train, cpu)
     kind = "acc" if run.row.measure in (None, "accuracy") else "error"
     off, moved, seen = 0, dict.fromkeys(MODES, 0.0), 0
-    size = batch_size(stream, task_loss, slow)
+    size = batch_size(stream, trained.task_loss, trained.slow)
+    parts = (trained.task_loss, trained.slow, trained.carry, stream)
     for first, count in drawn(size, config.test_tasks, claim.tasks, claim.chance):
-        answers = answered(algorithm, task_loss, slow, carry, stream, first, count, config.eval_inner_steps)
+        answers = answered(algorithm, *parts, first, count, config.eval_inner_steps)
         lines = run.test_tasks.iloc[first : first + count]
         differ = np.zeros(count, dtype=bool)
         for mode, column in MODES.items():
@@ -246,7 +247,7 @@ def answers_of(claim: Claim) -> str:
         if differ.any() and _same_machine(run):
             raise Broken(f"test task {first + int(differ.argmax())} is answered otherwise by these weights")
     most = max(moved.values(), key=abs) / seen
-    if off > max(1, ROUNDED * seen) or abs(most) > max(MOVED, 1 / (seen * config.n_way * config.eval_k_query)):
+    if off > max(1, ROUNDED * seen) or abs(most) > max(MOVED, 1 / (seen * config.test_ways * config.eval_k_query)):
         raise Broken(f"{off} of {seen} test tasks are answered otherwise by these weights")
     if not off:
         return f"{seen} test tasks answered alike"

@@ -170,8 +170,15 @@ def resolved(args: argparse.Namespace, asked: Request, configs: Sequence[RunConf
         options = _agreed([config.backbone_options for config in mine])
         options = {name: value for name, value in options.items() if name not in hyper}
         per_algo += [f"{algo}.{name}={_text(_plain(value))}" for name, value in {**options, **hyper}.items()]
-    of_data = [f"{name}={_text(_plain(value))}" for name, value in configs[0].dataset_options.items()]
+    both = _agreed_data(configs[0])
+    of_data = [f"{name}={_text(_plain(value))}" for name, value in both.items()]
     return {**found, "set": [*of_data, *per_algo]}
+
+
+def _agreed_data(config: RunConfig) -> dict[str, Any]:
+    """Return the options of both data sets, without those in which they differ: defaults, which ``--set`` is not."""
+    one, other = config.dataset_options, config.test_dataset_options
+    return {n: v for n, v in {**other, **one}.items() if other.get(n, v) == v}
 
 
 def as_given(args: argparse.Namespace, asked: Request) -> dict[str, Any]:
@@ -195,6 +202,7 @@ def save(args: argparse.Namespace, place: Place, settings: Mapping[str, Any]) ->
         **{key: value for key, value in settings.items() if value not in ([], None)},
         "plugin": [str(path) for path in place.plugins],
         "data_root": str(place.data_root),
+        **({} if place.test_data_root is None else {"test_data_root": str(place.test_data_root)}),
         "out": ".." if args.study else ".",
         "jobs": place.jobs,
         **({} if place.run_timeout_s is None else {"run_timeout": place.run_timeout_s}),

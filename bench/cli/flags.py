@@ -14,8 +14,9 @@ from typing import Any, NoReturn
 
 from bench.api import BenchError
 from bench.registry import BACKBONES, default_algorithms, unknown
-from bench.settings.config import CODE, TUNING, RunConfig, check_range, coerce
+from bench.settings.config import CODE, OPTIONS, TUNING, RunConfig
 from bench.settings.protocols import load_protocol, protocol_names
+from bench.settings.values import check_range, coerce
 from bench.tasks.data import AUTO
 
 DESCRIPTION = "Compare meta-learning algorithms on identical task streams: flags in, tables and plots out."
@@ -23,7 +24,7 @@ USAGE = 2
 """Exit status of wrong usage."""
 GRID = ("n_way", "k_shot", "k_query", "seed")  # take comma lists
 DEFAULT_PROTOCOL = protocol_names()[0]
-NOT_FLAGS = ("algo", "hyperparameters", "backbone_options", "dataset_options", *CODE, *TUNING)
+NOT_FLAGS = ("algo", *OPTIONS, *CODE, *TUNING)
 _SWITCH = argparse.BooleanOptionalAction  # so that a flag can undo what a configuration file says
 _TYPES = typing.get_type_hints(RunConfig)
 
@@ -108,6 +109,12 @@ def parser() -> Parser:
         metavar="DIR",
         help=_default("where Omniglot lies or is put, or your own pictures lie", "data, or the variable BENCH_DATA"),
     )
+    data.add_argument(
+        "--test-data-root",
+        type=Path,
+        metavar="DIR",
+        help=_default("the same for --test-dataset", "--data-root"),
+    )
     budget = p.add_argument_group("budget and settings of a run (defaults are the protocol's)")
     machine = p.add_argument_group("machine and results")
     groups: dict[str, Callable[..., Any]] = dict.fromkeys(
@@ -124,6 +131,7 @@ def parser() -> Parser:
         ),
         data.add_argument,
     )
+    groups |= dict.fromkeys(("test_dataset", "test_n_way", "test_k_shot", "test_corruption"), data.add_argument)
     groups |= dict.fromkeys(
         ("device", "threads", "precision", "task_chunk", "cuda_graph", "kernels"), machine.add_argument
     )

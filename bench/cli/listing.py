@@ -17,6 +17,7 @@ from bench.registry import (
 from bench.settings.config import RunConfig
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.studies.study import STUDIES
+from bench.tasks.corruption import CORRUPTIONS
 
 
 def listing() -> str:
@@ -32,9 +33,11 @@ def listing() -> str:
     ]
     networks = [(name, _settings(create_backbone(name)), BACKBONES.get(name).paper) for name in BACKBONES.names()]
     protocols = [(name, _protocol(name), "") for name in protocol_names()]
+    corruptions = [(name, CORRUPTIONS.get(name).summary, "") for name in CORRUPTIONS.names()]
     studies = [(name, STUDIES.get(name).summary, "") for name in STUDIES.names()]
     parts = []
     tables = {"algorithm": algorithms, "dataset": data, "backbone": networks, "protocol": protocols, "study": studies}
+    tables["test corruption"] = corruptions
     for title, rows in tables.items():
         columns = [title, "settings", "paper"]
         kept = [i for i in range(3) if i == 0 or any(row[i] for row in rows)]

@@ -45,10 +45,12 @@ from bench.settings.protocols import (
     load_protocol,
     resolve,
 )
+from bench.settings.sources import Sources, code_at_test, load_sources
 from bench.studies.study import Request
 from bench.system.text import counted
 from bench.system.untrusted import check_inside
-from bench.tasks.data import AUTO, load_data
+from bench.tasks.corruption import CORRUPTIONS, Corrupted
+from bench.tasks.data import AUTO
 from bench.tasks.images import ImageSet
 
 
@@ -84,14 +86,16 @@ def plan(
             configs.append(resolve(protocol, {"algo": algo, **shape, **machine}, flags, asked.sets))
             told += untold(protocol, configs[-1], {*flags, *(o.name for o in asked.sets if o.algo in (None, algo))})
     check_taken(asked.sets, configs)
+    if len({(config.test_dataset, str(config.test_dataset_options)) for config in configs}) > 1:
+        raise BenchError("test_dataset differs between algorithms; accepted: --test-dataset NAME, one for all")
     with doing(f"reading the data set {args.dataset}"):
-        source = load_data(args.dataset, place.data_root, place.out / "cache", warn, configs[0].dataset_options)
-    code = data_code(source)
-    configs = [dataclasses.replace(config, dataset=source.name, data_code=code) for config in configs]
+        sources = load_sources(configs[0], place.data_roots, place.out / "cache", warn)
+    source = sources.train
+    configs = [named(config, sources) for config in configs]
     given = {*asked.flags, *(override.name for override in asked.sets)}
-    configs = [_unturned(config, source, given, told) for config in configs]
+    configs = [_unturned(config, sources, given, told) for config in configs]
     with doing(f"trying {counted(len(algos), 'algorithm')} on two small tasks of {source.name}"):
-        told += check(configs, source, unfinished(args, place.out, {source.name: source.sha256}))
+        told += check(configs, sources, unfinished(args, place.out, {source.name: source.sha256}))
     for line in dict.fromkeys(told):  # now: what is wrong is told alone
         warn(line)
     objective = source.objective
@@ -99,17 +103,28 @@ def plan(
     return asked, list({config.run_id: config for config in configs}.values())
 
 
-def _unturned(config: RunConfig, source: TaskSource, given: Collection[str], told: list[str]) -> RunConfig:
+def named(config: RunConfig, sources: Sources) -> RunConfig:
+    """Return a configuration with the name and the code of the data that was loaded for it."""
+    train, test = sources.train, sources.test
+    if (test.name, test.sha256, test.split_sha256) == (train.name, train.sha256, train.split_sha256):
+        config = dataclasses.replace(config, test_dataset=None, test_dataset_options={})  # asked for by another name
+    config = dataclasses.replace(config, dataset=train.name, data_code=data_code(train))
+    return dataclasses.replace(config, test_data_code=code_at_test(config, sources))
+
+
+def _unturned(config: RunConfig, sources: Sources, given: Collection[str], told: list[str]) -> RunConfig:
     """Return a configuration whose protocol turns no pictures into classes that stay what they are when turned.
 
     Which these are is the data set's to say; what was ``given`` stands. A line on each is added to ``told``.
     """
+    source = sources.train
     if not isinstance(source, ImageSet):
         return config
+    used: dict[str, list[TaskSource]] = {"train_rotation": [source], "test_rotation": [source, sources.test]}
     changed: dict[str, Any] = {
         name: "none"
-        for name in ("train_rotation", "test_rotation")
-        if name not in given and getattr(config, name) not in (source.rotations or ("none",))
+        for name, sets in used.items()
+        if name not in given and any(getattr(config, name) not in _turns(one) for one in sets)
     }
     if changed and source.rotations is None:
         told.append(
@@ -124,6 +139,10 @@ def _unturned(config: RunConfig, source: TaskSource, given: Collection[str], tol
                 f" is none: a turned picture is no new class there. --{name.replace('_', '-')} decides"
             )
     return dataclasses.replace(config, **changed)
+
+
+def _turns(source: TaskSource) -> tuple[str, ...]:
+    return (source.rotations if isinstance(source, ImageSet) else None) or ("none",)
 
 
 def stated_s(asked: Request, configs: Sequence[RunConfig]) -> float | None:
@@ -195,10 +214,15 @@ def read(args: argparse.Namespace) -> tuple[tuple[str, ...] | None, list[Overrid
             raise BenchError(unknown("device", device, [AUTO, "cpu", "cuda"]))
     for backbone in given.get("backbone", []):
         BACKBONES.get(backbone)
+    for dataset in filter(None, given.get("test_dataset", [])):
+        DATASETS.get(dataset)
+    for text in filter(None, given.get("test_corruption", [])):
+        if (corrupted := Corrupted.parse(text)) is not None:
+            CORRUPTIONS.get(corrupted.kind)
     return algos, sets, given
 
 
-def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> list[str]:
+def check(configs: Sequence[RunConfig], sources: Sources, due: Callable[[RunConfig], bool]) -> list[str]:
     """Build every run's network, look whether the data can fill its tasks, and rehearse the runs that are ``due``.
 
     Returns:
@@ -206,23 +230,28 @@ def check(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunCo
     Raises:
         BenchError: says which cannot.
     """
-    if source.name not in DATASETS.names():  # by which every run looks for it
-        raise BenchError(unknown("name of what a dataset has loaded", source.name, DATASETS.names()))
-    told = list(source.notes)
+    for one in (sources.train, sources.test):
+        if one.name not in DATASETS.names():  # by which every run looks for it
+            raise BenchError(unknown("name of what a dataset has loaded", one.name, DATASETS.names()))
+    told = [*sources.train.notes, *sources.test.notes]
     for classes in dict.fromkeys(config.train_classes for config in configs):
         here = [config for config in configs if config.train_classes == classes]
-        told += _checked(here, source.trained_on(classes), due)
+        told += _checked(here, sources.trained_on(classes), due)
     return list(dict.fromkeys(told))
 
 
-def _checked(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[RunConfig], bool]) -> list[str]:
+def _checked(configs: Sequence[RunConfig], sources: Sources, due: Callable[[RunConfig], bool]) -> list[str]:
+    source = sources.train
     told: list[str] = []
     for config in configs:
         algorithm = create_algorithm(config.algo, **config.hyperparameters)
         for split, (rotation, episode) in config.episodes.items():
-            with blaming(f"dataset {source.name!r}"):
-                source.check(split, rotation, episode)
-                told += source.remarks(split, episode)
+            one = sources.of(split)
+            with blaming(f"dataset {one.name!r}"):
+                one.check(split, rotation, episode)
+                told += one.remarks(split, episode)
+        if config.corrupted is not None:
+            config.corrupted.check(sources.test)
         try:
             task_loss, _ = build(config, algorithm, source, torch.device("cpu"))
         except BenchError:
@@ -241,7 +270,7 @@ def _checked(configs: Sequence[RunConfig], source: TaskSource, due: Callable[[Ru
                 f"backbone {config.backbone!r}: its second derivative, which {config.algo} needs, could not be held"
                 f" against the module's own: {task_loss.way.once}"
             )
-    rehearse(configs, source, due)
+    rehearse(configs, sources, due)
     return told
 
 

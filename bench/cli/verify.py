@@ -41,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("place", type=Path, metavar="FOLDER|BUNDLE.zip", help="what --out was, or what --bundle wrote")
     p.add_argument("--tasks", type=int, default=0, metavar="N", help="answer about N test tasks again, drawn at random")
     p.add_argument("--data-root", type=Path, default=Path("data"), metavar="DIR", help="where data sets are [data]")
+    p.add_argument("--test-data-root", type=Path, metavar="DIR", help="where test data sets are [--data-root]")
     p.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE.py", help="as for run_bench.py")
     p.add_argument("--run-plugins", action="store_true", help="run the plugins that a bundle holds: somebody's code")
     p.add_argument("--draw", type=int, metavar="SEED", help="draw the test tasks that an earlier command drew")
@@ -57,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             for path in (*args.plugin, *own):
                 load_plugin(path)
             seed = secrets.randbelow(2**32) if args.draw is None else args.draw
-            status, line = verify(folder, args.data_root, Path(scratch), args.tasks, seed)
+            status, line = verify(folder, args.data_root, Path(scratch), args.tasks, seed, args.test_data_root)
             if args.bundle is not None and status != BROKEN:
                 bundle(folder, args.plugin, args.bundle)
                 line += f"\nwritten: {args.bundle}"
@@ -71,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status
 
 
-def verify(folder: Path, root: Path, cache: Path, tasks: int, seed: int) -> tuple[int, str]:
+def verify(
+    folder: Path, root: Path, cache: Path, tasks: int, seed: int, test_root: Path | None = None
+) -> tuple[int, str]:
     """Return the exit status and the one line."""
     problems: list[str] = []
     runs = [run for run in load_runs(folder, problems.append) if run.ok]
@@ -86,7 +89,7 @@ def verify(folder: Path, root: Path, cache: Path, tasks: int, seed: int) -> tupl
         unknown.append(f"record: {unsealed[0]} has no seal")
     chance = random.Random(seed)
     for run in runs:
-        for name, holds, text in verdicts(Claim(run, root, cache, tasks, chance)):
+        for name, holds, text in verdicts(Claim(run, (root, test_root or root), cache, tasks, chance)):
             if holds is False:
                 return BROKEN, f"does not hold: {name}: {run.row.run_id}: {text}"
             if holds is None:

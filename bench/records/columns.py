@@ -92,6 +92,19 @@ class SummaryRow(Columns):
     tuning_trials: int | None = later_column()
     tuning_steps: int | None = later_column()
     tuning_s: float | None = later_column()
+    data_options: str | None = later_column()
+    test_dataset: str | None = later_column()
+    test_n_way: int | None = later_column()
+    test_k_shot: int | None = later_column()
+    test_corruption: str | None = later_column()
+    test_data_sha256: str | None = later_column()
+    test_data_code: str | None = later_column()
+
+    @property
+    def setting(self) -> str:
+        """Return the episode in words, and what is otherwise at test."""
+        tested = shift_words(self.test_dataset, self.test_n_way, self.test_k_shot, self.test_corruption)
+        return f"{self.n_way}-way {self.k_shot}-shot{tested}"
 
     def __post_init__(self) -> None:
         if self.status not in STATUS:
@@ -145,3 +158,13 @@ def measured(kind: str, mean: float, ci95: float, prefix: str = "") -> dict[str,
     """Return the columns of a measure, ``kind`` being its Objective's; those of an accuracy are always there."""
     empty = {f"{prefix}acc": None, f"{prefix}acc_ci95": None}
     return {**empty, f"{prefix}{kind}": mean, f"{prefix}{kind}_ci95": ci95}
+
+
+def shift_words(dataset: str | None, n_way: int | None, k_shot: int | None, corruption: str | None) -> str:
+    """Return in words what is otherwise at test than in training, ``" (test: glyphs, 20-way)"``; empty for nothing.
+
+    ``corruption`` is as RunConfig has it, ``noise:3``.
+    """
+    shape = (f"{n_way}-way" if n_way else None, f"{k_shot}-shot" if k_shot else None)
+    parts = [dataset, *shape, corruption and corruption.replace(":query", " on queries").replace(":", " ")]
+    return f" (test: {', '.join(part for part in parts if part)})" if any(parts) else ""

@@ -9,11 +9,15 @@ from typing import Any
 
 from bench.api import BenchError
 from bench.records.run import Run
-from bench.settings.config import RunConfig
+from bench.settings.config import OPTIONS, RunConfig
 from bench.settings.protocols import IDENTITY, load_protocol, protocol_names, resolve
 
-_KEPT = ("--data-root", "--plugin")  # of the command as given: where things are, which no configuration says
-_FLAGS = {f.name: f for f in dataclasses.fields(RunConfig) if f.metadata}
+_KEPT = (
+    "--data-root",
+    "--test-data-root",
+    "--plugin",
+)  # of the command as given: where things are, which no configuration says
+_FLAGS = {f.name: f for f in dataclasses.fields(RunConfig) if "help" in f.metadata}
 
 
 def repeat_command(*runs: Run) -> str | None:
@@ -36,11 +40,14 @@ def repeat_command(*runs: Run) -> str | None:
         if name in IDENTITY or name not in preset or preset[name] != value:
             text = ",".join(map(str, sorted({run.row.seed for run in runs}))) if name == "seed" else _text(name, value)
             words += ["--seeds" if name == "seed" else f"--{name.replace('_', '-')}", text]
-    for group, prefix in (("hyperparameters", f"{config['algo']}."), ("backbone_options", ""), ("dataset_options", "")):
+    told: dict[str, Any] = {}
+    for group in OPTIONS:
+        prefix = f"{config['algo']}." if group == "hyperparameters" else ""
         expected, found = preset.get(group), config.get(group)
         for name, value in (found if isinstance(found, Mapping) else {}).items():
             if not isinstance(expected, Mapping) or name not in expected or expected[name] != value:
-                words += ["--set", f"{prefix}{name}={'none' if value is None else value}"]
+                told.setdefault(f"{prefix}{name}", "none" if value is None else value)
+    words += [word for name, value in told.items() for word in ("--set", f"{name}={value}")]
     return shlex.join([*words, *_kept(run.details.get("command"))])
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,6 +14,8 @@ from bench.records.columns import SummaryRow
 from bench.settings.config import RunConfig
 from bench.system.machine import git_commit
 from bench.system.version import __version__
+
+_PATHS = ("out", "data_root", "log_file", "test_data_root")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,10 @@ class Job:
     """The folder under ``out`` that holds the run with others of its kind; empty for ``out`` itself."""
     trial: int | None = None
     """Which trial of a search it is; None of a run."""
+    test_data_root: Path | None = None
+    """Where the test data set is; None for ``data_root``."""
+    tests: tuple[Mapping[str, Any], ...] = ()
+    """On what a run that has finished is tested besides: fields of RunConfig that are otherwise, for each test."""
 
     @property
     def folder(self) -> Path:
@@ -56,7 +64,12 @@ class Job:
     def told(self) -> str:
         """Return what the run is called in messages."""
         c = self.config
-        return f"{self.place} {c.algo} {c.n_way}-way {c.k_shot}-shot seed {c.seed} on {c.dataset}".lstrip()
+        return f"{self.place} {c.algo} {c.setting} seed {c.seed} on {c.dataset}".lstrip()
+
+    @property
+    def data_roots(self) -> tuple[Path, Path]:
+        """Return where the data sets of training and of test are."""
+        return self.data_root, self.test_data_root or self.data_root
 
     @property
     def cache(self) -> Path:
@@ -71,15 +84,16 @@ class Job:
     def from_json(cls, text: str) -> Job:
         """Return the job that ``to_json`` wrote."""
         values = json.loads(text)
-        paths = {name: Path(values[name]) for name in ("out", "data_root", "log_file") if values[name] is not None}
+        paths = {name: Path(values[name]) for name in _PATHS if values[name] is not None}
         config, plugins = RunConfig(**values["config"]), tuple(map(Path, values["plugins"]))
-        return cls(**{**values, **paths, "config": config, "plugins": plugins})
+        further = {"config": config, "plugins": plugins, "tests": tuple(values["tests"])}
+        return cls(**{**values, **paths, **further})
 
     def base_row(self, status: str, error: str | None = None) -> SummaryRow:
         """Return the row of a run of which nothing is known but its configuration."""
         names = set(SummaryRow.columns())
         known = {k: v for k, v in asdict(self.config).items() if k in names}
-        known["backbone"] = self.config.network
+        known |= self.config.row_cells
         return SummaryRow(
             **known, run_id=self.config.run_id, started_at=self.started_at, status=status, error=error,
             git_commit=git_commit(), version=__version__, torch_version=torch.__version__,

@@ -53,7 +53,7 @@ class Launch:
         lock: taken already, and let go of at the end. The process holds it too: should we be killed, it goes on until
             its next step and saves.
         limit_s: after which the process is told to leave, and killed if it does not.
-        module: WORKER, or PROFILER.
+        module: WORKER, PROFILER, or that of a follow-up.
     """
 
     def __init__(self, job: Job, lock: Lock, signals: Forwarding, limit_s: float | None, module: str) -> None:

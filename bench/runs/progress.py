@@ -66,7 +66,7 @@ class Reports:
 def line(run: Run) -> str:
     """Return one line on a run that has ended."""
     row = run.row
-    what = f"{row.algo} {row.n_way}-way {row.k_shot}-shot seed {row.seed} on {row.dataset}"
+    what = f"{row.algo} {row.setting} seed {row.seed} on {row.dataset}"
     tested = (row.test_acc, row.test_acc_transductive)
     if row.test_error is not None:
         tested = (row.test_error, row.test_error_transductive)
@@ -206,17 +206,19 @@ def evaluation_left(config: RunConfig, progress: Progress) -> float:
     """
     if not progress.curve:
         return 0.0
-    support, queries = config.n_way * config.k_shot, config.n_way * config.eval_k_query
     known = config.hyperparameters.get("inner_steps") or 0
     steps = known if config.eval_inner_steps is None else config.eval_inner_steps
 
-    def task(steps: int, together: int, alone: int) -> int:
+    def task(split: str, steps: int, together: int, alone: int) -> int:
+        episode = config.episodes[split][1]
+        support, queries = episode.n_way * episode.k_shot, episode.n_way * episode.k_query
         return 3 * support * steps + queries * (together + alone * (support + 1))
 
-    validation = config.val_tasks * task(steps, 1, 0)
-    test = config.test_tasks * task(steps, 2, 2)  # before adaptation and after it
+    validation = config.val_tasks * task("meta_val", steps, 1, 0)
+    test = config.test_tasks * task("meta_test", steps, 2, 2)  # before adaptation and after it
     points = len(ADAPTATION_STEPS)
-    followed = min(config.adaptation_tasks, config.test_tasks) * task(max(ADAPTATION_STEPS), points, points)
+    followed = min(config.adaptation_tasks, config.test_tasks)
+    followed *= task("meta_test", max(ADAPTATION_STEPS), points, points)
     each = progress.eval_s / len(progress.curve)
     return each * (config.val_points + 1 - len(progress.curve) + (test + followed) / validation)
 

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bench.records.run import Run
 from bench.runs.job import Job
@@ -38,6 +39,17 @@ class Halted(Exception):
 
 
 @dataclass(frozen=True)
+class FollowUp:
+    """Further tests of a finished run in a process of their own: a module that takes the run's job."""
+
+    module: str
+    tests: tuple[Mapping[str, Any], ...]
+    """Fields of RunConfig that are otherwise, for each test."""
+    done: Callable[[Run, Sequence[Mapping[str, Any]]], bool]
+    """Whether a run has been through such tests."""
+
+
+@dataclass(frozen=True)
 class Place:
     """Where a comparison reads and writes, and the command behind it."""
 
@@ -59,6 +71,15 @@ class Place:
     """Of each data set that the runs are made on, by its name: finished runs on other data of it are not theirs."""
     stated_s: float | None = None
     """How long the protocol says that each run takes; None where it does not, or where settings are others."""
+    test_data_root: Path | None = None
+    """Where the test data set is; None for ``data_root``."""
+    follow_up: FollowUp | None = None
+    """What is done with every run that is ok."""
+
+    @property
+    def data_roots(self) -> tuple[Path, Path]:
+        """Return where the data sets of training and of test are."""
+        return self.data_root, self.test_data_root or self.data_root
 
 
 def run_all(
@@ -158,7 +179,7 @@ class _Comparison:
     def _begin(self, item: _Item) -> bool:
         """Begin a run, or say that it has ended; False if another process is at work on it."""
         kept = None if self.fresh else finished(item.folder, self._data(item))
-        if kept is not None and not self._wants_profile(item, kept):
+        if kept is not None and not self._further(item, kept):
             self._ended(item, kept, kept=True)
             return True
         check_inside(self.place.out, (folder := Path("runs", item.config.run_id), folder / PROFILE_SUMMARY.parent))
@@ -173,8 +194,8 @@ class _Comparison:
                 self._ended(item, kept, kept=True)
             elif item.folder.exists():
                 clear(item.folder, self.place.out / "set-aside", self.fresh, self._data(item))
-            if kept is None or self._wants_profile(item, kept):
-                self._launch(item, lock, WORKER if kept is None else PROFILER)
+            if module := WORKER if kept is None else self._further(item, kept):
+                self._launch(item, lock, module)
                 launched = True
         finally:
             if not launched:
@@ -196,6 +217,7 @@ class _Comparison:
             item.config, p.out, p.data_root, p.plugins, p.command, _now(), time.monotonic(),
             bars=p.bars and p.jobs == 1, place=self.reports.place_of(item.number),
             log_file=p.log_file, quiet=not p.bars, to_come=self._to_come(module), jobs=p.jobs, stated_s=p.stated_s,
+            test_data_root=p.test_data_root, tests=p.follow_up.tests if p.follow_up else (),
         )  # fmt: skip
         self.active[item] = Launch(job, lock, self.signals, p.run_timeout_s, module)
         if module == WORKER:
@@ -209,21 +231,22 @@ class _Comparison:
         return max(0, len(due) - (self.place.jobs - 1))
 
     def _after(self, item: _Item, launch: Launch, code: int) -> None:
-        """Record how a process ended, and go on to the run's profile if one is wanted; else let the run go."""
+        """Record how a process ended, and go on to what the run still wants; else let the run go."""
         try:
             if launch.module == WORKER:
                 run = launch.outcome(code)
                 self._ended(item, run)
                 if run.row.status == "interrupted" and not self.signals.stopped:
                     self.signals.on_signal(signal.SIGTERM)  # somebody stopped the worker itself: that means all of us
-                if not self.signals.stopped and self._wants_profile(item, run):
-                    launch.start(PROFILER)
-                    self.active[item] = launch
-            elif not self.signals.stopped and code == 0:
+            elif code == 0 and launch.module == PROFILER and not self.signals.stopped:
                 self.reports.say((item.folder / PROFILE_SUMMARY).read_text().replace("\\", ""))  # Markdown's escapes
-            elif not self.signals.stopped:
+            elif code != 0 and not self.signals.stopped:
                 self.failed = True
-                self.reports.say(f"{self.reports.place_of(item.number)} no profile: {launch.late or ending(code)[1]}")
+                what = "profile" if launch.module == PROFILER else "further tests"
+                self.reports.say(f"{self.reports.place_of(item.number)} no {what}: {launch.late or ending(code)[1]}")
+            if code == 0 and not self.signals.stopped and (further := self._further(item, recorded(item.folder))):
+                launch.start(further)
+                self.active[item] = launch
         finally:
             if item not in self.active:
                 launch.close()
@@ -234,8 +257,14 @@ class _Comparison:
         self.reports.ended(item.number, run, why if kept else "", going_on=not self.signals.stopped)
         self.failed |= not run.ok
 
-    def _wants_profile(self, item: _Item, run: Run) -> bool:
-        return self.place.profile and run.ok and not (item.folder / PROFILE_SUMMARY).exists()
+    def _further(self, item: _Item, run: Run | None) -> str:
+        """Return the module that a run which has ended still wants to go through; empty for none."""
+        if run is None or not run.ok:
+            return ""
+        if self.place.profile and not (item.folder / PROFILE_SUMMARY).exists():
+            return PROFILER
+        then = self.place.follow_up
+        return then.module if then is not None and not then.done(run, then.tests) else ""
 
 
 def _now() -> str:

@@ -17,6 +17,7 @@ import torch
 from bench.api import SPLITS, BenchError
 from bench.network.build import build
 from bench.network.kernels import choose
+from bench.network.ways import Trained
 from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, load_plugin
 from bench.runs.job import Job
 from bench.runs.outcome import Outcome, finite, inner_facts, record
@@ -24,11 +25,12 @@ from bench.runs.presence import Company
 from bench.runs.progress import Pulse, bar, so_far
 from bench.runs.signals import INTERRUPTED, UNWRITABLE, Interrupted, Stop
 from bench.settings.code import code_of, data_code
+from bench.settings.config import RunConfig
+from bench.settings.sources import code_at_test, load_sources
 from bench.system.console import Console
 from bench.system.load import cores
 from bench.system.machine import device_name, environment, git_commit
 from bench.system.waiting import Waiting
-from bench.tasks.data import load_data
 from bench.tasks.images import ImageSet
 from bench.tasks.stream import TaskStream
 from bench.training.checkpoint import CHECKPOINT_FILE
@@ -126,6 +128,13 @@ def ready(
     return training, streams
 
 
+def set_up_torch(config: RunConfig) -> None:
+    """Give torch the threads and the precision that a run asks for."""
+    torch.set_num_threads(config.threads or cores())
+    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+
+
 def set_up(
     job: Job,
     outcome: Outcome,
@@ -139,26 +148,30 @@ def set_up(
     """
     config, facts = job.config, outcome.facts
     device = torch.device(config.device)
-    torch.set_num_threads(config.threads or cores())
-    torch.set_float32_matmul_precision("high" if config.precision == "tf32" else "highest")
-    torch.backends.cudnn.allow_tf32 = config.precision == "tf32"
+    set_up_torch(config)
     facts.update(device_name=device_name(device), threads=torch.get_num_threads())
     outcome.details["environment"] = environment(device)
 
-    source = load_data(config.dataset, job.data_root, job.cache, options=config.dataset_options)
+    sources = load_sources(config, job.data_roots, job.cache)
+    source = sources.train
     check_code(f"dataset {config.dataset!r}", config.data_code, data_code(source))
-    source = source.trained_on(config.train_classes)
+    what = " or ".join(
+        f"{name} {value!r}" for name in ("test_dataset", "test_corruption") if (value := getattr(config, name))
+    )
+    check_code(what, config.test_data_code, code_at_test(config, sources))
+    sources = sources.trained_on(config.train_classes)
+    source = sources.train
     facts.update(data_sha256=source.sha256, data_pipeline=source.pipeline, measure=source.objective.measure)
     outcome.details["data"] = {"name": source.name, "pipeline": source.pipeline, "sha256": source.sha256}
     outcome.details["data"]["shape"] = list(source.shape)
+    if config.test_dataset is not None:
+        test = sources.test
+        facts["test_data_sha256"] = test.sha256
+        outcome.details["test_data"] = {"name": test.name, "pipeline": test.pipeline, "sha256": test.sha256}
     if isinstance(source, ImageSet) and source.reading is not None:
         outcome.details["data"]["reading"] = asdict(source.reading)
     check()  # data may have taken a while
-    streams = {
-        split: TaskStream(source.pool(split, rotation, device), episode, config.seed)
-        for split, (rotation, episode) in config.episodes.items()
-        if split in splits
-    }
+    streams = {split: sources.stream(config, split, device) for split in splits}
 
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     facts.update(inner_facts(config, algorithm))
@@ -213,7 +226,10 @@ def test(job: Job, training: Training, stream: TaskStream, stop: Stop, outcome: 
             waiting.look()
             stop.check()
 
-        trained = (training.algorithm, training.task_loss, p.slow, p.carry, stream)
+        at_test = Trained(training.task_loss, p.slow, p.carry).at_test(
+            config, training.algorithm, training.stream.pool.source, training.device
+        )
+        trained = (training.algorithm, at_test.task_loss, at_test.slow, at_test.carry, stream)
         measure = functools.partial(evaluate, *trained, advance=advance)
         began = now(training.device)
         try:

@@ -6,15 +6,16 @@ import dataclasses
 import hashlib
 import json
 import math
-import types
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from bench.api import SPACE, BenchError, Episode, Space
-from bench.registry import create_backbone
+from bench.records.columns import shift_words
+from bench.registry import DATASETS, create_backbone, create_dataset, hyperparameter_names
+from bench.settings.values import check_range
 from bench.system.version import RESULTS
+from bench.tasks.corruption import STRONGEST, Corrupted
 from bench.tasks.data import AUTO
 from bench.tasks.images import ROTATIONS
 
@@ -26,8 +27,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {
     "cosine": lambda done: 0.5 * (1.0 + math.cos(math.pi * done)),
 }
 """The share of meta_lr by the share of the meta-steps that is done."""
-LARGEST_INT = 2**31 - 1
-"""Of any whole number but a seed: beyond it tables and file formats would have to give up digits or fail."""
 
 
 def _option(
@@ -39,14 +38,14 @@ def _option(
     choices: tuple[str, ...] | None = None,
     none: str = "none",
     space: Space | None = None,
+    later: bool = False,
 ) -> Any:
-    known = {"help": text, "least": least, "most": most, "choices": choices, "none": none}
+    """Return a field with a flag; one that came ``later`` is no part of the run_id where it has its default."""
+    known = {"help": text, "least": least, "most": most, "choices": choices, "none": none, LATER: later}
     return field(default=default, metadata=known if space is None else {**known, SPACE: space})
 
 
-LATER = ("dataset_options", "train_classes", "tuning_trials")
-"""Fields that runs of earlier days do not have; without a value they are no part of a run's name."""
-CODE = ("code", "data_code", "results")
+CODE = ("code", "data_code", "test_data_code", "results")
 """Fields that nobody sets: which code a run belongs to."""
 TUNING = ("tuning_trials", "tuning_steps", "tuning_s")
 """Fields that say what search its settings come from; a search sets them, or the protocol that holds what one found.
@@ -54,6 +53,9 @@ TUNING = ("tuning_trials", "tuning_steps", "tuning_s")
 The first is part of a run's name, the others are what the search cost.
 """
 LARGEST_SEED = 2**32 - 1
+LATER = "later"
+OPTIONS = ("hyperparameters", "backbone_options", "dataset_options", "test_dataset_options")
+"""Fields that hold the settings of plugins by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +77,34 @@ class RunConfig:
         None, "support images per class in training; k_shot counts at test alone then", least=1, none="k_shot"
     )
     train_classes: int | None = _option(
-        None, "classes that training sees, drawn by a hash so that few are among more", least=1, none="all"
+        None,
+        "classes that training sees, drawn by a hash so that few are among more",
+        least=1,
+        none="all",
+        later=True,
     )
     seed: int = _option(0, "decides initial weights and tasks", least=0, most=LARGEST_SEED)
     backbone: str = _option("conv4", "network")
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
-    dataset_options: Mapping[str, Any] = field(default_factory=dict)
+    dataset_options: Mapping[str, Any] = field(default_factory=dict, metadata={LATER: True})
+    test_dataset: str | None = _option(
+        None, "data set of meta-test; meta-validation stays with that of training", none="dataset", later=True
+    )
+    test_dataset_options: Mapping[str, Any] = field(default_factory=dict, metadata={LATER: True})
+    test_n_way: int | None = _option(
+        None, "classes per task in meta-test; the head is cut, or its outputs repeated", least=2, none="n_way",
+        later=True,
+    )  # fmt: skip
+    test_k_shot: int | None = _option(
+        None, "support images per class in meta-test; k_shot counts in training and meta-validation then", least=1,
+        none="k_shot", later=True,
+    )  # fmt: skip
+    test_corruption: str | None = _option(
+        None,
+        f"what is done to the images of meta-test: KIND:STRENGTH, strengths 1 to {STRONGEST}, or KIND:STRENGTH:query"
+        " for query images alone",
+        later=True,
+    )
     meta_steps: int = _option(1000, "meta-steps", least=1)
     meta_batch: int = _option(16, "tasks per meta-step", least=1)
     test_tasks: int = _option(1000, "meta-test tasks", least=2)
@@ -127,6 +151,8 @@ class RunConfig:
     """Hash over the files that decide what algorithm and network do: edited code is another run."""
     data_code: str | None = None
     """The same of the data set, and of which classes are in which split."""
+    test_data_code: str | None = field(default=None, metadata={LATER: True})
+    """The same of what is at test alone, its images included; None where there is nothing of that kind."""
     results: int = RESULTS
     """Version of what the harness's own code makes of all this."""
     tuning_trials: int = 0
@@ -148,6 +174,14 @@ class RunConfig:
             check_range(f"{self.backbone}.{name}", value)
         for name, value in self.dataset_options.items():
             check_range(f"{self.dataset}.{name}", value)
+        for name, value in self.test_dataset_options.items():
+            check_range(f"{self.test_dataset}.{name}", value)
+        # What says the same as nothing is nothing, so that it is one run.
+        same = {"test_n_way": self.n_way, "test_k_shot": self.k_shot}
+        for name in (name for name, value in same.items() if getattr(self, name) == value):
+            object.__setattr__(self, name, None)
+        corrupted = self.corrupted
+        object.__setattr__(self, "test_corruption", None if corrupted is None else str(corrupted))
 
     @property
     def network(self) -> str:
@@ -161,6 +195,43 @@ class RunConfig:
         return f"{self.backbone} ({text})" if text else self.backbone
 
     @property
+    def row_cells(self) -> dict[str, str | None]:
+        """Return the columns that tell plugins with their options."""
+        return {"backbone": self.network, "data_options": self.data_options, "test_dataset": self.test_data}
+
+    @property
+    def data_options(self) -> str | None:
+        """Return the options of the data set that are not its defaults: ``split=alphabet``; None for none."""
+        return _chosen(self.dataset, self.dataset_options) or None
+
+    @property
+    def test_data(self) -> str | None:
+        """Return the name of the test data set, followed by such options; None where it is that of training."""
+        text = _chosen(self.test_dataset, self.test_dataset_options)
+        return f"{self.test_dataset} ({text})" if text else self.test_dataset
+
+    @property
+    def corrupted(self) -> Corrupted | None:
+        """Return what is done to the images of meta-test."""
+        return None if self.test_corruption is None else Corrupted.parse(self.test_corruption)
+
+    @property
+    def test_ways(self) -> int:
+        """Return how many classes a task of meta-test holds."""
+        return self.n_way if self.test_n_way is None else self.test_n_way
+
+    @property
+    def test_shots(self) -> int:
+        """Return how many support images per class a task of meta-test holds."""
+        return self.k_shot if self.test_k_shot is None else self.test_k_shot
+
+    @property
+    def setting(self) -> str:
+        """Return the episode in words, and what is different at test."""
+        tested = shift_words(self.test_data, self.test_n_way, self.test_k_shot, self.test_corruption)
+        return f"{self.n_way}-way {self.k_shot}-shot{tested}"
+
+    @property
     def train_shots(self) -> int:
         """Return how many support images per class a training task holds."""
         return self.k_shot if self.train_k_shot is None else self.train_k_shot
@@ -169,82 +240,41 @@ class RunConfig:
     def episodes(self) -> dict[str, tuple[str, Episode]]:
         """Return, by split, how images are turned into classes and the shape of the tasks."""
         train = Episode(self.n_way, self.train_shots, self.k_query)
-        test = (self.test_rotation, Episode(self.n_way, self.k_shot, self.eval_k_query))
-        return {"meta_train": (self.train_rotation, train), "meta_val": test, "meta_test": test}
+        val = (self.test_rotation, Episode(self.n_way, self.k_shot, self.eval_k_query))
+        test = (self.test_rotation, Episode(self.test_ways, self.test_shots, self.eval_k_query))
+        return {"meta_train": (self.train_rotation, train), "meta_val": val, "meta_test": test}
 
     @property
     def run_id(self) -> str:
         """Return a name made of what a person looks for and a hash over everything."""
         fields = dataclasses.asdict(self)
-        named = {n: v for n, v in fields.items() if (v or n not in LATER) and n not in TUNING[1:]}
-        content = json.dumps(named, sort_keys=True, default=str)
+        for name, default in later_fields().items():  # so that runs are called as before there were these
+            if fields[name] == default:
+                del fields[name]
+        for name in TUNING[1:] if self.tuning_trials else TUNING:  # so that untuned runs keep their names
+            del fields[name]
+        content = json.dumps(fields, sort_keys=True, default=str)
         short = hashlib.sha256(content.encode()).hexdigest()[:10]
         return f"{self.algo}-{self.dataset}-{self.n_way}w{self.k_shot}s-{self.protocol}-s{self.seed}-{short}"
 
 
-def check_range(
-    name: str, value: Any, *, least: float | None = None, most: float | None = None, choices: Any = None
-) -> None:
-    """Refuse a value out of its range; that of a whole number ends at ``LARGEST_INT`` unless ``most`` says otherwise.
-
-    Raises:
-        BenchError: names the value and what is accepted.
-    """
-    if choices and value not in choices:
-        raise BenchError(f"{name} {value!r}; accepted: {', '.join(choices)}")
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return
-    if most is None and isinstance(value, int):
-        most = LARGEST_INT
-    if isinstance(value, float) and not math.isfinite(value):
-        raise BenchError(f"{name} {value!r}; accepted: finite numbers")
-    if least is not None and value < least:
-        raise BenchError(f"{name} {value!r}; accepted: {least} or more")
-    if most is not None and value > most:
-        raise BenchError(f"{name} {value!r}; accepted: {most} or less")
+def later_fields() -> dict[str, Any]:
+    """Return the fields that came later than others, which older records lack, with their defaults."""
+    fields = (f for f in dataclasses.fields(RunConfig) if f.metadata.get(LATER))
+    return {f.name: f.default if f.default_factory is dataclasses.MISSING else f.default_factory() for f in fields}
 
 
-def coerce(name: str, value: Any, annotation: Any, none: str = "none") -> Any:
-    """Turn text (or a TOML value) into the type that ``annotation`` asks for; ``none`` is what None is called.
-
-    Raises:
-        BenchError: it is not of that type; the message names the value and what is accepted.
-    """
-    if typing.get_origin(annotation) is typing.Literal:
-        accepted = typing.get_args(annotation)
-        if value not in accepted:
-            raise BenchError(f"{name} {value!r}; accepted: {', '.join(map(str, accepted))}")
-        return value
-    kinds = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
-    if type(None) in kinds and (value is None or str(value).lower() in ("none", "auto")):
-        return None
-    for kind in (bool, int, float, str):
-        if kind in kinds:
-            try:
-                return _to(kind, value)
-            except ValueError:
-                continue
-    if not any(kind in (bool, int, float, str) for kind in kinds):
-        return value
-    words = {**_WORDS, type(None): none}
-    raise BenchError(f"{name} {value!r}; accepted: {' or '.join(words.get(kind, str(kind)) for kind in kinds)}")
+def _chosen(dataset: str | None, options: Mapping[str, Any]) -> str:
+    """Return the options of a data set that are not its defaults; all, where it is a plugin's that failed to load."""
+    known = dataset is not None and dataset in DATASETS.names() and set(options) <= set(data_defaults(dataset))
+    defaults = data_defaults(str(dataset)) if known else {}
+    return ", ".join(f"{name}={value}" for name, value in options.items() if value != defaults.get(name, _NOTHING))
 
 
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+_NOTHING = object()
 
 
-def _is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (typing.Union, types.UnionType)
-
-
-def _to(kind: type, value: Any) -> Any:
-    if kind is bool:
-        words = {"true": True, "false": False}
-        if str(value).lower() not in words:
-            raise ValueError
-        return words[str(value).lower()]
-    if isinstance(value, bool) or (kind is int and isinstance(value, float)):
-        raise ValueError
-    if kind is str and not isinstance(value, str):
-        raise ValueError
-    return kind(value)
+def data_defaults(dataset: str) -> dict[str, Any]:
+    """Return the options of a data set with their defaults."""
+    made = create_dataset(dataset)
+    return {name: getattr(made, name) for name in hyperparameter_names(type(made))}

@@ -23,18 +23,15 @@ from bench.registry import (
     unknown,
 )
 from bench.settings.code import code_of
-from bench.settings.config import CODE, TUNING, RunConfig, coerce
+from bench.settings.config import CODE, OPTIONS, TUNING, RunConfig
+from bench.settings.values import coerce
 from bench.tasks.data import AUTO
 
 FOLDER = Path(__file__).parent / "protocols"
 IDENTITY = ("algo", "dataset", "protocol", "n_way", "k_shot", "seed", "device", "threads")
 """Fields that are the same for all algorithms of a comparison; neither protocols nor --set change them."""
 
-_FIELDS = {
-    f.name: f
-    for f in dataclasses.fields(RunConfig)
-    if f.name not in ("algo", "hyperparameters", "backbone_options", "dataset_options", *CODE)
-}
+_FIELDS = {f.name: f for f in dataclasses.fields(RunConfig) if f.name not in ("algo", *OPTIONS, *CODE)}
 _DEFAULT_BACKBONE = _FIELDS["backbone"].default
 _TYPES = typing.get_type_hints(RunConfig)
 
@@ -146,12 +143,16 @@ def resolve(
     hyper_types, option_types = hyperparameter_types(cls), hyperparameter_types(BACKBONES.get(backbone))
     dataset = str(identity["dataset"])
     data_types = {} if dataset == AUTO else hyperparameter_types(DATASETS.get(dataset))
+    other = next((value for _, name, value in reversed(settings) if name == "test_dataset"), None)
+    other = coerce("test_dataset", other, _TYPES["test_dataset"])
+    test_types = {} if other is None else hyperparameter_types(DATASETS.get(other))
     run: dict[str, Any] = {}
     hyper: dict[str, Any] = {}
     options: dict[str, Any] = {}
     of_data: dict[str, Any] = {}
+    of_test: dict[str, Any] = {}
     for where, name, value in settings:
-        if name in data_types and where.startswith("--set "):
+        if name in {**data_types, **test_types} and where.startswith("--set "):
             raise BenchError(
                 f"{where}.{name}: is the data set's, the same for all algorithms; accepted: --set {name}={value}"
             )
@@ -161,13 +162,16 @@ def resolve(
             run[name] = coerce(name, value, _TYPES[name], _FIELDS[name].metadata.get("none", "none"))
         elif name in option_types:
             options[name] = coerce(f"{backbone}.{name}", value, option_types[name])
-        elif name in data_types:
-            of_data[name] = coerce(name, value, data_types[name])
+        elif name in data_types or name in test_types:
+            for found, kinds in ((of_data, data_types), (of_test, test_types)):
+                if name in kinds:
+                    found[name] = coerce(name, value, kinds[name])
         elif where and not (where in presets_of_algo and name in _backbone_options()):
             raise BenchError(unknown(f"field in {where} on backbone {backbone}", name, accepted_names(cls, backbone)))
     if any(name not in TUNING and {**run, **hyper}.get(name) != value for name, value in tuned.items()):
         run = {name: value for name, value in run.items() if name not in TUNING}  # no longer what a search found
     data = create_dataset(dataset, **of_data) if dataset != AUTO else None
+    test_data = create_dataset(other, **of_test) if other is not None else None
     algorithm, network = create_algorithm(algo, **hyper), create_backbone(backbone, **options)
     return RunConfig(
         **{**run, **identity},
@@ -175,6 +179,7 @@ def resolve(
         hyperparameters={name: getattr(algorithm, name) for name in hyper_types},
         backbone_options={name: getattr(network, name) for name in option_types},
         dataset_options={name: getattr(data, name) for name in data_types},
+        test_dataset_options={name: getattr(test_data, name) for name in test_types},
         code=code_of(cls, BACKBONES.get(backbone)),
     )
 
@@ -244,7 +249,8 @@ def check_taken(sets: Sequence[Override], configs: Sequence[RunConfig]) -> None:
     """
     for override in sets:
         if not any(
-            override.name in (*accepted_names(ALGORITHMS.get(config.algo), config.backbone), *config.dataset_options)
+            override.name in accepted_names(ALGORITHMS.get(config.algo), config.backbone)
+            or override.name in {**config.dataset_options, **config.test_dataset_options}
             for config in configs
             if override.algo in (None, config.algo)
         ):

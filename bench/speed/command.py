@@ -24,7 +24,7 @@ from bench.api import BenchError
 from bench.registry import unknown
 from bench.report.drawing.pictures import write_pictures
 from bench.report.encoding import write_both
-from bench.settings.config import check_range
+from bench.settings.values import check_range
 from bench.speed.measure import (
     Disagreement,
     agreement,

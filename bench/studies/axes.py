@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.settings.config import coerce
+from bench.settings.values import coerce
 from bench.studies.study import Request
 
 

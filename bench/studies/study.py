@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from bench.api import BenchError
 from bench.records.run import Run
-from bench.registry import Registry, create_algorithm, create_backbone, load_package, unknown
-from bench.settings.config import CODE, TUNING, RunConfig
+from bench.registry import DATASETS, Registry, create_algorithm, create_backbone, load_package, unknown
+from bench.runs.runner import FollowUp
+from bench.settings.config import CODE, TUNING, RunConfig, data_defaults
 from bench.settings.protocols import Override, Preset, Protocol, resolve
 from bench.system.console import one_line
 from bench.system.files import plain
@@ -122,6 +123,14 @@ class Study(ABC):
         """
         return []
 
+    def follow_up(self, request: Request) -> FollowUp | None:
+        """Return on what every finished run is tested besides, None for nothing.
+
+        Raises:
+            BenchError: the request holds something that this study cannot use.
+        """
+        return None
+
     @abstractmethod
     def report(self, request: Request, runs: Mapping[str, Run], out: Path) -> str:
         """Write tables and plots under ``out`` and return what to print.
@@ -166,7 +175,8 @@ def _same(config: RunConfig, run: Run, apart: Collection[str]) -> bool:
     nested = {
         "hyperparameters": vars(create_algorithm(config.algo)),
         "backbone_options": vars(create_backbone(config.backbone)),
-        "dataset_options": {},
+        "dataset_options": data_defaults(config.dataset) if config.dataset in DATASETS.names() else {},
+        "test_dataset_options": {} if config.test_dataset is None else data_defaults(config.test_dataset),
     }
     return all(
         plain({**nested[name], **then.get(name, {})}) == value

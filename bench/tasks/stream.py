@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.profiler import record_function
 
 from bench.api import Bits, Drawn, Episode, Examples, TaskBatch, TaskPool
+from bench.tasks.corruption import Corrupted
 from bench.tasks.counter import key_from, permutations, random_bits
 
 DATA = "bench: data"  # what a profile calls the drawing of tasks
@@ -27,19 +28,23 @@ class TaskStream:
         pool: what the tasks are drawn from, on the device where they are wanted.
         episode: the shape of every task.
         seed: in 0..2**32-1.
+        corrupted: what is done to the images of every task, which stay those of the stream without it.
     Raises:
-        BenchError: the pool cannot fill the episode.
+        BenchError: the pool cannot fill the episode, or its data cannot be corrupted so.
     """
 
     dtype = torch.float32
     """Of all that is floating in the examples."""
 
-    def __init__(self, pool: TaskPool, episode: Episode, seed: int) -> None:
-        self.pool, self.episode, self.device = pool, episode, pool.device
+    def __init__(self, pool: TaskPool, episode: Episode, seed: int, corrupted: Corrupted | None = None) -> None:
+        self.pool, self.episode, self.device, self.corrupted = pool, episode, pool.device, corrupted
         self.objective = pool.source.objective
         pool.source.check(pool.split, pool.rotation, episode)
+        if corrupted is not None:
+            corrupted.check(pool.source)
         shape = f"{episode.n_way} way, {episode.k_shot} shot, {episode.k_query} query"
         self.key = key_from(seed, f"{pool.name}: {shape}")
+        self._corruption_key = key_from(seed, f"corruption of {pool.name}: {shape}")
         self.block = _BLOCK[self.device.type]
         self._window = TaskWindow(self, self.block)
 
@@ -70,6 +75,22 @@ class TaskStream:
     def draw(self, number: Tensor) -> Drawn:
         """Return the tasks of the numbers ``[T]``."""
         return self.pool.draw(self.bits(number), self.episode)
+
+    def examples(
+        self, number: Tensor, parts: tuple[Tensor, ...]
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return (x, y) of support and of query for the tasks of the numbers ``[T]``, corrupted where that is asked."""
+        sets = support, query = self.pool.examples(parts, self.episode, self.dtype)
+        if self.corrupted is None:
+            return sets
+
+        def bits(purpose: int, n: int) -> Tensor:
+            return random_bits(self._corruption_key, purpose, number, n)
+
+        return (
+            (self.corrupted.images(support[0], bits, query=False), support[1]),
+            (self.corrupted.images(query[0], bits, query=True), query[1]),
+        )
 
     def orders(self, number: Tensor, passes: int, n: int) -> Tensor:
         """Return the minibatch orders ``[T, passes, n]`` of the tasks of the numbers ``[T]``."""
@@ -122,7 +143,7 @@ class TaskWindow:
             local = number - self._first
             orders = orders or functools.partial(self._held_orders, local, self._held)
             parts = tuple(part[local] for part in self._parts)
-            support, query = self.stream.pool.examples(parts, self.stream.episode, self.stream.dtype)
+            support, query = self.stream.examples(number, parts)
             n_way, classes = self.stream.episode.n_way, self.stream.pool.classes_of(parts)
             return TaskBatch(Examples(*support, orders, n_way, classes), Examples(*query, orders, n_way, classes))
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bench.api import MetaAlgorithm, Weights
 from bench.network.build import plain_network
@@ -60,6 +61,26 @@ def digests(folder: Path) -> dict[str, str]:
     """Return the sha256 of each of these files that a run's folder holds, by name."""
     here = [name for name in (WEIGHTS_FILE, STATE_FILE) if (folder / name).is_file()]
     return {name: hashlib.sha256(read_regular(folder / name, None)).hexdigest() for name in here}
+
+
+def read_trained(
+    folder: Path, algorithm: MetaAlgorithm, initial: Weights
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the slow weights and the carry that a run has left in its folder, each where ``initial`` has its like.
+
+    Args:
+        initial: the slow weights of such a run before training, the algorithm's own among them.
+    Raises:
+        ValueError: the files cannot be read, or do not fit.
+    """
+    try:
+        state = read_state(folder / WEIGHTS_FILE)
+        more = read_state(folder / STATE_FILE) if (folder / STATE_FILE).exists() else {"extra": {}, "carry": {}}
+        slow = {name: {**state, **more["extra"]}[name].to(w) for name, w in initial.items()}
+        carry = {name: more["carry"][name].to(c) for name, c in algorithm.initial_carry(slow).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"the weights do not fit the run: {' '.join(str(error).split())[:160]}") from error
+    return slow, carry
 
 
 def read_state(path: Path) -> Any:

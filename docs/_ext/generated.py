@@ -27,6 +27,7 @@ def files() -> Iterator[tuple[str, str | bytes]]:
     yield "_generated/protocols.md", reference.protocols()
     yield "_generated/plugins.md", reference.plugins()
     yield "_generated/studies.md", reference.studies()
+    yield "_generated/corruptions.md", reference.corruptions()
     yield "_generated/wings.md", drawings.wings_table()
     yield "_generated/wings.svg", drawings.wings()
     yield "_generated/pairing.svg", drawings.pairing()

@@ -23,6 +23,7 @@ from bench.report.outputs import outputs
 from bench.settings.config import RunConfig
 from bench.settings.protocols import FOLDER, load_protocol, protocol_names
 from bench.studies.study import STUDIES
+from bench.tasks.corruption import CORRUPTIONS
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TABLES: Mapping[str, tuple[Sequence[str], Sequence[type]]] = {
@@ -180,6 +181,12 @@ def plugins() -> str:
         f"## Data sets\n\n{table(('name', 'licence', 'source'), data)}\n"
         f"## Networks\n\n{table(('name', 'options with defaults', 'source'), networks)}"
     )
+
+
+def corruptions() -> str:
+    """Return a table of the corruptions of test images."""
+    rows = [(code(name), _sentence(CORRUPTIONS.get(name).summary)) for name in CORRUPTIONS.names()]
+    return table(("kind", "at strengths 1 to 5"), rows)
 
 
 def studies() -> str:

@@ -8,7 +8,7 @@ from torch import nn
 
 from bench.api import BenchError
 from bench.registry import BACKBONES, create_backbone, hyperparameter_types
-from bench.settings.config import coerce
+from bench.settings.values import coerce
 
 
 @pytest.mark.parametrize(("widths", "millions"), [("64-128-256-512", 8.0), ("64-160-320-640", 12.4)])

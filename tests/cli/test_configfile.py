@@ -18,7 +18,7 @@ from bench.cli.flags import flag_names, parser
 from bench.cli.plan import plan
 from bench.registry import load_plugin
 from bench.runs.runner import Place
-from bench.settings.config import CODE, TUNING, RunConfig
+from bench.settings.config import CODE, OPTIONS, TUNING, RunConfig
 
 BASE = ["--plugin", str(TOY), "--dataset", "toy", "--device", "cpu"]
 FUZZ = settings(
@@ -61,7 +61,7 @@ VALUES = {
     "set": st.lists(st.sampled_from(["inner_lr=0.25", "inner_steps=2"]), max_size=2),
     "protocol": st.sampled_from(["quick", "matched", "paper"]),
     **{name: st.booleans() for name in ("fresh", "profile", "tensorboard", "quiet", "report", "list")},
-    **{name: st.sampled_from(["a", "b/c", "/d", "~/e"]) for name in ("out", "data_root", "log_file")},
+    **{name: st.sampled_from(["a", "b/c", "/d", "~/e"]) for name in ("out", "data_root", "test_data_root", "log_file")},
     "jobs": WHOLE,
     "run_timeout": NUMBER,
     "tune": WHOLE,
@@ -100,7 +100,8 @@ def test_a_file_says_what_the_flags_say(tmp_path_factory, content):
     path = folder / "grid.toml"
     path.write_text(tomli_w.dumps(content))
     said = {
-        n: v if n not in ("out", "data_root", "log_file") or v[0] in "~/" else folder / v for n, v in content.items()
+        n: v if n not in ("out", "data_root", "test_data_root", "log_file") or v[0] in "~/" else folder / v
+        for n, v in content.items()
     }
     expected, found = arguments(flags_of(said)), arguments(["--config", str(path)])
     assert vars(found) == {**vars(expected), "config": path}
@@ -137,7 +138,7 @@ def test_saved_settings_hold_what_the_protocol_had_decided(tmp_path):
     args = arguments([*BASE, "--protocol", "paper", "--algos", "maml,reptile"])
     asked, configs = plan(args, Place(tmp_path, tmp_path, (TOY,)))
     found = configfile.resolved(args, asked, configs)
-    grouped = {"algo", "hyperparameters", "backbone_options", "dataset_options", *CODE, *TUNING}
+    grouped = {"algo", *OPTIONS, *CODE, *TUNING}
     fields = {f.name for f in dataclasses.fields(RunConfig)} - grouped
     decided = {text.split("=")[0] for text in found["set"]}
     for config in configs:

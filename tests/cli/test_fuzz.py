@@ -262,6 +262,7 @@ NAMED = (
     "hyperparameters",
     "backbone_options",
     "dataset_options",
+    "test_dataset_options",
 )  # whose names are held against what is registered before
 SETTINGS = [f.name for f in dataclasses.fields(RunConfig) if f.name not in NAMED]
 ANYTHING = st.one_of(

@@ -22,8 +22,9 @@ from PIL import Image
 
 from bench.api import SPLITS, DataError, DataMissing
 from bench.registry import DATASETS
+from bench.settings.code import data_code
 from datasets import omniglot
-from datasets.omniglot import Omniglot, read_split, shrink
+from datasets.omniglot import Omniglot, by_alphabet, read_split, shrink
 from datasets.omniglot_files import HALVES
 from datasets.omniglot_search import find
 
@@ -471,3 +472,28 @@ def test_one_flipped_byte_of_the_real_archive_is_named(omniglot_root, tmp_path):
     with pytest.raises(DataError, match=r"images_background\.zip: "):
         Omniglot().load(root, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_split_by_alphabet_is_disjoint_complete_and_made_from_names_alone():
+    by_character = read_split(omniglot.SPLIT_FILE)
+    names = [name for part in SPLITS for name in by_character[part]]
+    split = by_alphabet(reversed(names))
+    assert {part: len(split[part]) for part in SPLITS} == {"meta_train": 1111, "meta_val": 103, "meta_test": 409}
+    assert sorted(name for part in SPLITS for name in split[part]) == sorted(names)
+    alphabets = {part: {name.split("/")[0] for name in split[part]} for part in SPLITS}
+    assert {part: len(found) for part, found in alphabets.items()} == {"meta_train": 35, "meta_val": 3, "meta_test": 12}
+    assert len(set.union(*alphabets.values())) == 50
+
+
+@pytest.mark.omniglot
+def test_the_split_by_alphabet_is_an_option_that_changes_the_split_and_no_image(prepared_omniglot):
+    by_character, by_letter = (
+        Omniglot(split=split).load(prepared_omniglot, prepared_omniglot) for split in ("character", "alphabet")
+    )
+    assert by_letter.sha256 == by_character.sha256
+    assert by_letter.split_sha256 != by_character.split_sha256
+    assert data_code(by_letter) != data_code(by_character)
+    split = by_alphabet(by_letter.class_names)
+    assert {part: [by_letter.class_names[c] for c in by_letter.splits[part]] for part in SPLITS} == {
+        part: sorted(split[part], key=by_letter.class_names.index) for part in SPLITS
+    }

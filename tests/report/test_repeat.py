@@ -10,15 +10,16 @@ from bench.cli import flags, plan
 from bench.records.run import Run
 from bench.report.repeat import repeat_command
 from bench.runs.runner import Place
+from bench.settings import sources
 from bench.settings.config import RunConfig
 
 
 @pytest.mark.parametrize("protocol", ["quick", "matched", "paper"])
 def test_the_command_of_a_run_makes_that_run(tmp_path, protocol, monkeypatch, toy_images):
-    monkeypatch.setattr(plan, "load_data", lambda *_: toy_images)
+    monkeypatch.setattr(sources, "load_data", lambda *_: toy_images)
     given = ["--algos", "reptile,maml", "--dataset", "toy", "--protocol", protocol, "--n-way", "3", "--seeds", "3"]
     given += ["--meta-steps", "7", "--set", "maml.inner_lr=0.25", "--threads", "1", "--device", "cpu"]
-    given += ["--data-root", str(tmp_path / "a b")]
+    given += ["--test-n-way", "2", "--test-corruption", "blur:3:query", "--data-root", str(tmp_path / "a b")]
     command = shlex.join(["python", "run_bench.py", *given])
 
     def planned(words):

@@ -50,7 +50,7 @@ def result_rows(results: Results) -> list[list[Cell]]:
                 *scores,
                 Cell(
                     named[arm.setting] if len(named) > 1 else "",
-                    f"{arm.setting.dataset} {arm.setting.n_way:05} {arm.setting.k_shot:05}",
+                    f"{arm.setting.data} {arm.setting.n_way:05} {arm.setting.k_shot:05} {arm.setting.shift}",
                 ),
                 Cell(str(len(arm.ok)), float(len(arm.ok))),
                 Cell(fraction(spread), spread),
@@ -94,7 +94,7 @@ def run_cells(run: Run) -> tuple[list[Cell], str, str | None]:
     r = run.row
     kind = "test_error" if r.test_error is not None else "test_acc"
     scores = [getattr(r, f"{kind}{part}") for part in ("", "_transductive")]
-    cells = [Cell(r.algo), Cell(f"{r.n_way}-way {r.k_shot}-shot", f"{r.n_way:05} {r.k_shot:05}")]
+    cells = [Cell(r.algo), Cell(r.setting, f"{r.n_way:05} {r.k_shot:05} {r.setting}")]
     unit = f" {r.measure}" if kind == "test_error" and r.measure else ""
     told = (Cell(fraction(score) + unit * (score is not None), score) for score in scores)
     cells += [Cell(str(r.seed), float(r.seed)), Cell(r.status), *told]

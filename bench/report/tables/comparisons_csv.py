@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bench.analysis.comparison import Comparison
 from bench.analysis.results import Results
 from bench.report.encoding import both
 from bench.report.outputs import Files, output
@@ -15,4 +14,4 @@ from bench.report.outputs import Files, output
 )
 def comparisons_csv(results: Results) -> Files:
     """Return a row per pair of arms and test mode."""
-    return both("comparisons", results.comparisons, Comparison.COLUMNS)
+    return both("comparisons", results.comparisons, results.comparison_columns)

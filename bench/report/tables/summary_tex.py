@@ -33,7 +33,7 @@ def summary_tex(results: Results) -> Files:
     lines.append(_line(headers))
     for _, members in by_setting(results.compared):
         measure = "" if members[0].measure == "accuracy" else f", {members[0].measure}"
-        title = f"{members[0].setting.dataset}, {members[0].setting.protocol}: {members[0].place}{measure}"
+        title = f"{members[0].setting.data}, {members[0].setting.protocol}: {members[0].place}{measure}"
         lines.append(r"\midrule")
         lines += [rf"\multicolumn{{7}}{{l}}{{{escape(part)}}} \\" for part in textwrap.wrap(title, _TITLE)]
         outcomes = {mode: results.outcome(members[0], mode) for mode in members[0].tested}

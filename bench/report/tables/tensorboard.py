@@ -14,6 +14,7 @@ from bench.analysis.results import Results, results_of
 from bench.api import BenchError
 from bench.records.run import RUN_FILE, Run
 from bench.report.outputs import Files, output
+from bench.settings.config import OPTIONS
 from bench.system.files import write_atomic
 from bench.system.untrusted import check_inside
 
@@ -109,7 +110,7 @@ def _settings(run: Run) -> dict[str, Any]:
     known = dict(config) if isinstance(config, Mapping) else {}
     named = {name: getattr(run.row, name) for name in ("algo", "dataset", "protocol", "n_way", "k_shot", "seed")}
     flat = {**named, **{name: value for name, value in known.items() if not isinstance(value, Mapping)}}
-    for part in ("hyperparameters", "backbone_options", "dataset_options"):
+    for part in OPTIONS:
         if isinstance(nested := known.get(part), Mapping):
             flat |= nested
     flat["status"] = run.row.status

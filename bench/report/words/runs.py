@@ -19,7 +19,7 @@ def failures(runs: Sequence[Run]) -> str:
     for run in runs:
         r, error = run.row, " ".join((run.row.error or "").split())
         short = error if len(error) <= _ERROR_CHARS else error[:_ERROR_CHARS] + " ..."
-        rows.append([r.run_id, r.algo, f"{r.n_way}-way {r.k_shot}-shot", r.seed, r.status, short])
+        rows.append([r.run_id, r.algo, r.setting, r.seed, r.status, short])
     return markdown_table(["run", "algorithm", "setting", "seed", "status", "error"], rows)
 
 
@@ -34,6 +34,7 @@ def environment(runs: Sequence[Run]) -> str:
         "dataset",
         "data_pipeline",
         "data_sha256",
+        "test_data_sha256",
     )
     found: dict[str, dict[str, None]] = {}
     for run in runs:

@@ -29,7 +29,7 @@ def sections(results: Results) -> list[str]:
     Whatever comes from outside is escaped, so that the blocks hold no HTML.
     """
     arms, finished = results.arms, results.compared
-    datasets = list(dict.fromkeys(escape(arm.setting.dataset) for arm in arms))
+    datasets = list(dict.fromkeys(escape(arm.setting.data) for arm in arms))
     if arms:
         blocks = [f"# Comparison on {escape(heading(arm.setting for arm in arms))}"]
         blocks.append(

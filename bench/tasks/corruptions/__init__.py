@@ -1,0 +1,1 @@
+"""Corruptions of test images, one a file; a new one is a new file, nothing else edited."""
