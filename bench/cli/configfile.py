@@ -162,6 +162,8 @@ def resolved(args: argparse.Namespace, asked: Request, configs: Sequence[RunConf
         elif (value := _shared(getattr(config, name) for config in configs)) is not _DIFFERENT:
             found[key] = [value] if name in GRID else _plain(value)
         elif name not in IDENTITY:
+            if name in asked.flags:  # the same for all, of which it changes nothing in some: test_n_way, say
+                found[key] = _plain(asked.flags[name])
             own = {algo: _shared(getattr(c, name) for c in configs if c.algo == algo) for algo in algos}
             per_algo += [f"{algo}.{name}={_text(_plain(v))}" for algo, v in own.items() if v is not _DIFFERENT]
     for algo in algos:

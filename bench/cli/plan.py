@@ -33,7 +33,6 @@ from bench.registry import (
 from bench.runs.kept import finished
 from bench.runs.rehearsal import rehearse
 from bench.runs.runner import Place
-from bench.settings.code import data_code
 from bench.settings.config import RunConfig
 from bench.settings.protocols import (
     IDENTITY,
@@ -45,7 +44,7 @@ from bench.settings.protocols import (
     load_protocol,
     resolve,
 )
-from bench.settings.sources import Sources, code_at_test, load_sources
+from bench.settings.sources import Sources, load_sources, named
 from bench.studies.study import Request
 from bench.system.text import counted
 from bench.system.untrusted import check_inside
@@ -101,15 +100,6 @@ def plan(
     objective = source.objective
     asked = dataclasses.replace(asked, data_sha256=source.sha256, measured=(objective.measure, objective.kind))
     return asked, list({config.run_id: config for config in configs}.values())
-
-
-def named(config: RunConfig, sources: Sources) -> RunConfig:
-    """Return a configuration with the name and the code of the data that was loaded for it."""
-    train, test = sources.train, sources.test
-    if (test.name, test.sha256, test.split_sha256) == (train.name, train.sha256, train.split_sha256):
-        config = dataclasses.replace(config, test_dataset=None, test_dataset_options={})  # asked for by another name
-    config = dataclasses.replace(config, dataset=train.name, data_code=data_code(train))
-    return dataclasses.replace(config, test_data_code=code_at_test(config, sources))
 
 
 def _unturned(config: RunConfig, sources: Sources, given: Collection[str], told: list[str]) -> RunConfig:

@@ -10,7 +10,7 @@ from typing import Any
 from bench.api import BenchError, DataMissing
 from bench.cli import configfile
 from bench.cli.compare import begun, get_ready, tables, with_lost
-from bench.cli.plan import check, named, request, unfinished
+from bench.cli.plan import check, request, unfinished
 from bench.records.run import Run, load_runs
 from bench.report.tables import tensorboard
 from bench.report.write import write_study_page
@@ -18,7 +18,7 @@ from bench.runs.runner import Place, run_all
 from bench.runs.signals import INTERRUPTED
 from bench.settings.code import data_code
 from bench.settings.config import RunConfig
-from bench.settings.sources import Sources, load_sources
+from bench.settings.sources import Sources, load_sources, named
 from bench.studies.study import STUDIES, Study
 from bench.system.console import Console
 from bench.system.load import Others

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from bench.api import BenchError, TaskSource
 from bench.registry import DATASETS, hyperparameter_names
-from bench.settings.code import code_of
+from bench.settings.code import code_of, data_code
 from bench.settings.config import RunConfig
 from bench.tasks.corruption import CORRUPTIONS
 from bench.tasks.data import load_data
@@ -109,3 +109,12 @@ def code_at_test(config: RunConfig, sources: Sources) -> str | None:
     if config.corrupted is not None:
         classes.append(CORRUPTIONS.get(config.corrupted.kind))
     return code_of(*classes, further=further) if classes else None
+
+
+def named(config: RunConfig, sources: Sources) -> RunConfig:
+    """Return a configuration with the name and the code of the data that was loaded for it."""
+    train, test = sources.train, sources.test
+    if (test.name, test.sha256, test.split_sha256) == (train.name, train.sha256, train.split_sha256):
+        config = replace(config, test_dataset=None, test_dataset_options={})  # asked for by another name
+    config = replace(config, dataset=train.name, data_code=data_code(train))
+    return replace(config, test_data_code=code_at_test(config, sources))

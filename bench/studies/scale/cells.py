@@ -8,8 +8,8 @@ from bench.api import BenchError
 from bench.records.run import Run
 from bench.registry import BACKBONES, default_algorithms, hyperparameter_names, unknown
 from bench.settings.config import RunConfig
-from bench.settings.values import check_range, coerce
 from bench.settings.protocols import Preset, load_protocol
+from bench.settings.values import check_range, coerce
 from bench.studies.arms.cells import Cell, StudyArm
 from bench.studies.axes import Axis, sweep
 from bench.studies.study import Request, run_of
