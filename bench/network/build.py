@@ -43,8 +43,9 @@ def way_of(config: RunConfig, input_shape: tuple[int, ...], output_size: int, de
     form = TasksOutside if device.type == "cuda" else TasksInside
     key = (type(backbone), config.backbone, str(config.backbone_options), input_shape, output_size, form)
     if key not in _WAYS:
-        with blaming(f"backbone {config.backbone!r}"):
+        with blaming(f"backbone {config.backbone!r} cannot be built for inputs of the shape {tuple(input_shape)}"):
             shape = asked_shape(backbone, input_shape, output_size)
+        with blaming(f"backbone {config.backbone!r}"):
             try:
                 _WAYS[key] = choose_way(lambda: build_network(backbone, shape, output_size, 0), shape, form)
             except NoWay as error:

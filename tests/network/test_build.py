@@ -46,7 +46,9 @@ def test_whatever_else_a_build_raises_names_the_backbone(monkeypatch):
         raise IndexError("list index out of range")
 
     monkeypatch.setattr(building, "build_network", broken)
-    with pytest.raises(BenchError, match=r"^backbone 'mlp': IndexError: list index out of range$"):
+    with pytest.raises(
+        BenchError, match=r"^backbone 'mlp' cannot be built .* \(1, 13, 17\): IndexError: list index out of range$"
+    ):
         way_of(RunConfig(algo="maml", dataset="made-up", backbone="mlp"), (1, 13, 17), 5, CPU)
 
 
