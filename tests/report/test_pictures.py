@@ -57,16 +57,20 @@ def grid(tmp_path):
 @pytest.mark.parametrize("name", FIGURES)
 def test_one_panel_per_setting_with_units_and_the_data_set_in_the_title(grid, name):
     figure = FIGURES[name](arms_of(grid))
-    assert len(figure.axes) == (4 if name == "adaptation" else 2)
+    by_two = name in ("adaptation", "ranking")  # whose panels stand by two under one title and share their y axis
+    assert len(figure.axes) == (4 if by_two else 2)
     assert "glyphs, protocol quick" in " ".join(figure.get_suptitle().split())
-    titled = figure.axes[::2] if name == "adaptation" else figure.axes  # its panels stand by two under one title
+    titled = figure.axes[::2] if by_two else figure.axes
     titles = [axes.get_title() or axes.get_title(loc="left") for axes in titled]
     assert [title.split("\n")[0] for title in titles] == ["5-way 1-shot", "20-way 5-shot"]
     units = {"step_time": "(ms)", "peak_memory": "(MiB)", "accuracy_vs_tasks": "tasks", "adaptation": "steps"}
+    if name == "ranking":
+        assert ["(fraction" in axes.get_xlabel() for axes in figure.axes] == [True, False] * 2
+        assert all("ms a meta-step" in axes.get_xlabel() for axes in figure.axes[1::2])
+        return
     assert all(units.get(name, "(s)") in axes.get_xlabel() for axes in figure.axes)
     if "accuracy" in name or name == "adaptation":
-        labelled = figure.axes[::2] if name == "adaptation" else figure.axes  # its panels share their y axis by two
-        assert all("(fraction" in axes.get_ylabel() for axes in labelled)
+        assert all("(fraction" in axes.get_ylabel() for axes in titled)
 
 
 def arms_named(out, names, seeds=2, **changes):

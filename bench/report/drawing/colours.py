@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.report.drawing.palette import luminance, palette
 
-OTHERS = range(5, 17)
+OTHERS = range(15, 20)
 """The places that names without a line in ``palette.toml`` are shared out to; where these are full, those after."""
 
 _SHADES = (0.0, 0.40, -0.35, 0.65)

@@ -20,7 +20,7 @@ from bench.report.drawing.pictures import picture
 from bench.report.drawing.styles import GREY, SMALL, Style, literal, styles, wrapped
 from bench.system.text import number
 
-ROW = 0.26  # inches
+ROW = 0.26  # inches, of a name on one line
 _MODES = (
     ("test_acc", "o", -0.13),
     ("test_acc_transductive", "^", 0.17),
@@ -41,13 +41,13 @@ def ranking(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     protocols = ", ".join(sorted({arm.setting.protocol for arm in arms if arm.ok}))
     joined = [replace(arm, setting=replace(arm.setting, protocol=protocols)) for arm in marked(arms)]
     figure, panels = make_panels(
-        joined, "Ranking by plain test accuracy", lambda members: ROW * len(rows_of(members)), ("accuracy", "cost"),
-        page, around=0.6,
+        joined, "Ranking by plain test accuracy", lambda members: row_height(members) * len(rows_of(members)),
+        ("accuracy", "cost"), page, around=0.6,
     )  # fmt: skip
     for i, (axes, members) in enumerate(panels):
         rows = rows_of(members)
         (_cost if i % 2 else _accuracy)(axes, rows, look)
-        axes.set_yticks(range(len(rows)), [literal(wrapped(name, 18)) for name in rows])
+        axes.set_yticks(range(len(rows)), [_named(name) for name in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
         if i % 2:
@@ -77,6 +77,15 @@ def rows_of(members: Sequence[Arm]) -> Rows:
         alone = max(often[arm.algo, tuned] for tuned in (False, True)) == 1
         rows.setdefault(arm.algo if alone else arm.label, {})[bool(arm.trials)] = arm
     return dict(sorted(rows.items(), key=lambda row: -_best(row[1])))
+
+
+def row_height(members: Sequence[Arm]) -> float:
+    """Return the inches that each row takes, so that the longest name fits."""
+    return max([ROW, *(0.125 * (_named(name).count("\n") + 1) + 0.06 for name in rows_of(members))])
+
+
+def _named(name: str) -> str:
+    return literal(wrapped(name, 18))
 
 
 def _best(row: Mapping[bool, Arm]) -> float:
