@@ -166,5 +166,5 @@ def shift_words(dataset: str | None, n_way: int | None, k_shot: int | None, corr
     ``corruption`` is as RunConfig has it, ``noise:3``.
     """
     shape = (f"{n_way}-way" if n_way else None, f"{k_shot}-shot" if k_shot else None)
-    parts = [dataset, *shape, corruption and corruption.replace(":query", " on queries").replace(":", " ")]
-    return f" (test: {', '.join(part for part in parts if part)})" if any(parts) else ""
+    parts = ", ".join(part for part in (dataset, *shape, corruption) if part)
+    return f" (test: {parts})" if parts else ""

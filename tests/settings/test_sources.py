@@ -111,7 +111,7 @@ def test_an_option_of_either_set_is_set_by_its_name_and_told_in_words(tmp_path):
     _, (config,) = planned(tmp_path, *asked)
     assert config.test_dataset_options == {"image_size": 28}
     assert config.dataset_options == {}
-    assert config.setting == "5-way 1-shot (test: toy-sized (image_size=28), blur 2)"
+    assert config.setting == "5-way 1-shot (test: toy-sized (image_size=28), blur:2)"
     assert config.test_data_code
 
 

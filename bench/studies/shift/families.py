@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.api import BenchError
-from bench.registry import ALGORITHMS, DATASETS, unknown
+from bench.registry import DATASETS, default_algorithms, unknown
 from bench.settings.config import RunConfig
 from bench.settings.protocols import Preset, load_protocol
 from bench.settings.values import coerce
@@ -63,7 +63,7 @@ def wanted_runs(request: Request) -> list[RunConfig]:
     request.check_single(NAME, ", and --vary test_n_way=A,B to vary it")
     presets = (*load_protocol(PROTOCOL).presets, Preset({}, {k: v for k, v in OWN.items() if not k.endswith(_SHAPE)}))
     base = {name: value for name, value in OWN.items() if name.endswith(_SHAPE)}
-    algos = request.algos or [name for name in ALGORITHMS.names() if ALGORITHMS.get(name).by_default]
+    algos = request.algos or default_algorithms()
     configs = [request.config(NAME, algo, seed, base, presets=presets) for seed in request.seeds for algo in algos]
     for name in DECIDED:
         if (value := getattr(configs[0], name)) is not None:
