@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from algorithms.inner_loop import head
 from algorithms.maml import MAML
-from bench.api import Weights
+from bench.api import BenchError, Weights
 from bench.registry import register_algorithm
 
 
@@ -20,6 +20,15 @@ class BOIL(MAML):
     by_default = False
 
     def adapted(self, slow: Weights) -> list[str]:
-        """Name all layers but the last."""
+        """Name all layers but the last.
+
+        Raises:
+            BenchError: there is no other.
+        """
         last = head(slow)
-        return [name for name in super().adapted(slow) if name not in last]
+        body = [name for name in super().adapted(slow) if name not in last]
+        if not body:
+            raise BenchError(
+                "boil adapts all layers but the last, and this network has one; accepted: a deeper backbone"
+            )
+        return body

@@ -47,9 +47,11 @@ def place_of(args: argparse.Namespace, argv: Sequence[str]) -> Place:
     """
     out, data_root = folder("--out", args.out), folder("--data-root", args.data_root)
     test_root = None if args.test_data_root is None else folder("--test-data-root", args.test_data_root)
-    for flag, root in (("--data-root", data_root), ("--test-data-root", test_root)):
+    for flag, said, root in (
+        ("--data-root", args.data_root, data_root), ("--test-data-root", args.test_data_root, test_root),
+    ):  # fmt: skip
         if root is not None and root.exists() and not root.is_dir():
-            raise BenchError(f"{flag} {str(root)!r} is not a folder; accepted: the one that holds the data")
+            raise BenchError(f"{flag} {str(said)!r} is not a folder; accepted: the one that holds the data")
     jobs = given("--jobs", args.jobs, int)
     timeout_s = given("--run-timeout", args.run_timeout, float | None)
     log_file = None if args.log_file is None else folder("--log-file", args.log_file)

@@ -44,6 +44,11 @@ def test_anil_and_boil_differentiate_through_the_steps_of_their_own_layers(name,
     assert {n for n in slow if not torch.equal(fast[n], slow[n].expand_as(fast[n]))} <= set(adapting)
 
 
+def test_boil_on_a_single_layer_is_refused():
+    with pytest.raises(BenchError, match="all layers but the last, and this network has one"):
+        create_algorithm("boil").adapted({"1.weight": torch.zeros(5, 4), "1.bias": torch.zeros(5)})
+
+
 def test_anil_on_conv4_is_maml_of_which_only_the_head_has_moved(rng):
     network = build_network(create_backbone("conv4"), (1, 28, 28), 5, seed=0).double()
     task_loss, tasks = Classifier(network), image_tasks(rng, n_tasks=2)

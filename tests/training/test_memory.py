@@ -185,7 +185,7 @@ def judge(found, steps, resident_mib):
 
 
 @pytest.mark.uncounted
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", ["reptile", "fomaml", "maml", "maml++", "imaml", "finetune"])  # a kind each; below all
 def test_nothing_grows_over_some_hundred_steps(name, toy_images, tmp_path):
     judge(courses(toy_images, tmp_path, name, "one-layer", steps=300), 300, resident_mib=16)
 
@@ -195,6 +195,8 @@ def test_nothing_grows_over_some_hundred_steps(name, toy_images, tmp_path):
 @pytest.mark.parametrize("name", OURS)
 def test_nothing_grows_over_ten_thousand_steps(name, network, toy_images, tmp_path):
     """Prints the figures."""
+    if (name, network) == ("boil", "one-layer"):
+        pytest.skip("boil adapts all layers but one")
     found = courses(toy_images, tmp_path, name, network, steps=10_000, looks=40)
     tensors, blocks, files, size = found
     print(

@@ -273,7 +273,7 @@ WRONG = [
     (["--set", "reptile.inner_lrr=1"], "Did you mean 'inner_lr'?"),
     (["--set", "inner_lr=-0.1"], "inner_lr -0.1; accepted: 0 or more"),
     (["--set", "inner_lr=fast"], "inner_lr 'fast'; accepted: a number"),
-    (["--set", "reptile.inner_optimizer=rmsprop"], "accepted: sgd, adam"),
+    (["--set", "reptile.inner_optimizer=rmsprop"], "accepted: sgd, momentum, adam"),
     (["--meta-step", "5"], "unknown flag '--meta-step'"),
     (["--plugin", "nowhere.py"], "is not a file"),
     (["--report", "--out", "nothing-here"], "no finished run"),

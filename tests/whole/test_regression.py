@@ -68,7 +68,7 @@ def test_the_ordinary_tables_name_the_measure(ordinary, capsys):
     ("flags", "words"),
     [
         (["--dataset", "sine", "--backbone", "sine-mlp"], "n_way 5: sine is a regression of one target; accepted: 1"),
-        (["--dataset", "sine", "--n-way", "1"], "backbone 'conv4' cannot be built for sine, whose"),
+        (["--dataset", "sine", "--n-way", "1"], "backbone 'conv4' cannot be built for inputs of the shape (1,)"),
     ],
 )
 def test_what_does_not_fit_a_regression_is_one_line_before_anything_is_trained(flags, words, tmp_path, capsys):

@@ -25,7 +25,7 @@ def test_everything_is_made_once(smoked):
         (algo, "ok") for algo in ("reptile", "fomaml", "maml")
     ]
     for one in outputs():
-        if one.when == "always":
+        if one.when == "always" and "only where there is" not in one.says:
             assert list(out.glob(f"{one.name}*")), one.name
     assert len(table(out / "curves.csv")) == 9, "three points for each"
     assert list(out.glob("tensorboard/**/events*"))

@@ -75,7 +75,7 @@ def rows_of(members: Sequence[Arm]) -> Rows:
     rows: Rows = {}
     for arm in members:
         alone = max(often[arm.algo, tuned] for tuned in (False, True)) == 1
-        rows.setdefault(arm.algo if alone else arm.label, {})[bool(arm.trials)] = arm
+        rows.setdefault(arm.algo if alone else unmarked(arm), {})[bool(arm.trials)] = arm
     return dict(sorted(rows.items(), key=lambda row: -_best(row[1])))
 
 
