@@ -1,10 +1,11 @@
 """ANIL: MAML whose inner loop adapts the last layer alone, while the outer loop learns all layers."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from algorithms.inner_loop import head
+from algorithms.inner_loop import check_head, head
 from algorithms.maml import MAML
-from bench.api import Weights
+from bench.api import Examples, InnerState, TaskLoss, Weights
 from bench.registry import register_algorithm
 
 
@@ -23,3 +24,14 @@ class ANIL(MAML):
     def adapted(self, slow: Weights) -> list[str]:
         """Name the last layer."""
         return head(slow)
+
+    def adaptation(
+        self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None
+    ) -> Iterator[InnerState]:
+        """Yield where the inner loop stands.
+
+        Raises:
+            BenchError: the last layer is not the head.
+        """
+        check_head(slow, support)
+        return super().adaptation(task_loss, slow, support, steps, carry)

@@ -1,10 +1,11 @@
 """BOIL: MAML whose inner loop adapts all layers but the last, while the outer loop learns all layers."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from algorithms.inner_loop import head
+from algorithms.inner_loop import check_head, head
 from algorithms.maml import MAML
-from bench.api import BenchError, Weights
+from bench.api import BenchError, Examples, InnerState, TaskLoss, Weights
 from bench.registry import register_algorithm
 
 
@@ -32,3 +33,14 @@ class BOIL(MAML):
                 "boil adapts all layers but the last, and this network has one; accepted: a deeper backbone"
             )
         return body
+
+    def adaptation(
+        self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None
+    ) -> Iterator[InnerState]:
+        """Yield where the inner loop stands.
+
+        Raises:
+            BenchError: the last layer is not the head.
+        """
+        check_head(slow, support)
+        return super().adaptation(task_loss, slow, support, steps, carry)

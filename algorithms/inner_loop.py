@@ -10,7 +10,7 @@ import higher
 import torch
 from torch import Tensor
 
-from bench.api import MetaAlgorithm, Weights, searched
+from bench.api import BenchError, Examples, MetaAlgorithm, Weights, searched
 from bench.registry import unknown
 
 RULES: dict[str, tuple[str, ...]] = {"sgd": (), "momentum": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq")}
@@ -142,12 +142,31 @@ def head(slow: Weights) -> list[str]:
     return [name for name in own if name.rpartition(".")[0] == layer]
 
 
+def check_head(slow: Weights, support: Examples) -> None:
+    """Refuse a network whose last layer does not give the scores, as one that names its head first.
+
+    Raises:
+        BenchError: says which layer was found and what it has.
+    """
+    last = head(slow)
+    if any(len(slow[name]) != support.n_way for name in last):
+        shapes = ", ".join(f"{name} {tuple(slow[name].shape)}" for name in last)
+        raise BenchError(
+            f"the last layer of the network is taken for its head, and has not {support.n_way} outputs ({shapes});"
+            " accepted: a backbone whose parameters end with those of the head"
+        )
+
+
 def normalisation(network: Weights) -> list[str]:
-    """Name the scales and shifts of a network's normalisation: weights ``[C]`` and what stands beside them.
+    """Name the scales and shifts of a network's normalisation: weights and biases ``[C]`` that stand side by side.
 
     Args:
         network: without a task axis.
     """
-    layers = {name.rpartition(".")[0] for name, w in network.items() if name.endswith("weight") and w.dim() == 1}
-    beside = [name for name in network if name.rpartition(".")[0] in layers]
+    layers = {
+        name.removesuffix("weight")
+        for name, w in network.items()
+        if name.endswith("weight") and w.dim() == 1 and f"{name.removesuffix('weight')}bias" in network
+    }
+    beside = [name for name in network if name.removesuffix("weight").removesuffix("bias") in layers]
     return beside or [name for name in network if name.endswith("/shift")]

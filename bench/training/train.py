@@ -162,12 +162,15 @@ class Training:
         return self.stream.digest(self.progress.meta_step * self.config.meta_batch)
 
     def _segment(self, end: int, advance: Callable[[int], object]) -> None:
-        """Train until meta-step ``end``, or until a checkpoint is due; the clock of training runs only here."""
+        """Train until meta-step ``end``, until a checkpoint is due or the phase ends; the clock runs only here."""
         progress, times = self.progress, StepTimes(self.device)
         assert self.memory is not None, "run() has made it"
         hand_back(self.device)  # so that what evaluation took does not count as training's
-        first = progress.meta_step
+        first, captured = progress.meta_step, self.step.phase
         self.step.hold(first)
+        if self.step.phase != captured and self._replay is not None:
+            self._capture_anew()
+        phase = self.step.phase
         if self._replay is None:
             self._sparing(self.step.estimate)  # warm again, off the clock, after an evaluation
         self.memory.open()
@@ -176,7 +179,9 @@ class Training:
         began = now(self.device)
         times.mark()
         try:
-            while progress.meta_step < end and time.monotonic() < due:
+            while (
+                progress.meta_step < end and time.monotonic() < due and self.step.phase_at(progress.meta_step) == phase
+            ):
                 self._meta_step()
                 times.mark()
                 advance(1)
@@ -192,22 +197,30 @@ class Training:
         self._check_finite()
 
     def _meta_step(self) -> None:
-        progress, captured = self.progress, self.step.phase
+        progress = self.progress
         self.step.hold(progress.meta_step)
-        if self.step.phase != captured and self._replay is not None and self.recorder is not None:
-            self._replay = None
-            self._capture(self.recorder)
-            self.step.go_to(progress.meta_step)
         if self._replay is not None:
             self._replay.run()
         else:
             self.step.apply(self._sparing(self.step.estimate))
         progress.meta_step += 1
 
+    def _capture_anew(self) -> None:
+        """Have the step captured in the phase that has begun; that is set-up and not training."""
+        assert self.recorder is not None, "what was captured had one"
+        began = now(self.device)
+        self._replay = None
+        self._capture(self.recorder)
+        self.step.go_to(self.progress.meta_step)
+        self.progress.setup_s += now(self.device) - began
+
     def _capture(self, recorder: Recorder) -> None:
         """Have the step captured, or say why it is not."""
         try:
-            self._replay = self._sparing(lambda: capture(self.step, recorder, self.progress.meta_step))
+            at = min(
+                self.progress.meta_step, self.config.meta_steps - 1
+            )  # a run that is only to be tested goes on, too
+            self._replay = self._sparing(lambda: capture(self.step, recorder, at))
             self.reason = ""
         except CannotCapture as error:
             self.reason = str(error)

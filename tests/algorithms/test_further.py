@@ -44,6 +44,14 @@ def test_anil_and_boil_differentiate_through_the_steps_of_their_own_layers(name,
     assert {n for n in slow if not torch.equal(fast[n], slow[n].expand_as(fast[n]))} <= set(adapting)
 
 
+@pytest.mark.parametrize("name", ["anil", "boil"])
+def test_a_network_that_names_its_head_first_is_refused_and_not_adapted_elsewhere(name, rng):
+    algorithm, task_loss, slow, tasks = trial(name, rng)
+    turned = {n: slow[n] for n in (*HEAD, *BODY)}
+    with pytest.raises(BenchError, match=r"taken for its head, and has not 5 outputs \(4.weight"):
+        algorithm.meta_grad(task_loss, turned, tasks)
+
+
 def test_boil_on_a_single_layer_is_refused():
     with pytest.raises(BenchError, match="all layers but the last, and this network has one"):
         create_algorithm("boil").adapted({"1.weight": torch.zeros(5, 4), "1.bias": torch.zeros(5)})

@@ -159,6 +159,11 @@ def test_normalisation_is_found_by_its_scales_or_by_its_shifts():
     assert normalisation(dict(create_backbone("sine-mlp").build((1,), 1).named_parameters())) == []
 
 
+def test_slopes_of_an_activation_are_no_normalisation():
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.PReLU(4), torch.nn.GroupNorm(2, 4))
+    assert normalisation(dict(network.named_parameters())) == ["2.weight", "2.bias"]
+
+
 def test_classification_is_the_objective_of_the_references(rng):
     """``loss_of`` of per_task.py and the harness mean the same loss."""
     y, outputs = torch.tensor([[0, 2, 1]]), torch.randn(1, 3, 4, generator=rng, dtype=torch.float64)

@@ -106,6 +106,8 @@ def test_a_step_is_captured_anew_where_its_phase_changes(toy_images, tmp_path):
     replayed.run()
     assert same(eager, replayed)
     assert Frozen.captured == [3, 2, 0]
+    assert len(replayed.progress.step_ms) == 6, "every step was on the clock, and no capture"
+    assert replayed.progress.setup_s > eager.progress.setup_s == 0
     assert replayed.mode == "graph"
 
 

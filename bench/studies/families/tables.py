@@ -139,25 +139,18 @@ def rank_table(families: Sequence[Ranked]) -> str:
     """Return the ranks by algorithm and family as a Markdown table, the best mean rank first."""
     place = {(one.family.name, row.algo): row for one in families for row in one.rows}
 
-    def cell(row: RankRow) -> str:
-        if row.rank is None or row.rank_low is None or row.rank_high is None:
-            return "-"
-        return _ranged(Rank(row.rank, row.rank_low, row.rank_high))
+    def cell(rank: float | None, low: float | None, high: float | None) -> str:
+        return "-" if rank is None else f"{rank:.3g} ({low:.3g} to {high:.3g})"
 
     lines = []
     for mean in mean_rows(families):
-        cells = [cell(place[one.family.name, mean.algo]) for one in families]
-        low, high = mean.mean_rank_low, mean.mean_rank_high
-        known = mean.mean_rank is not None and low is not None and high is not None
-        said = _ranged(Rank(mean.mean_rank, low, high)) if known else "-"  # type: ignore[arg-type]  # known
-        if known and mean.families < len(families):
+        rows = [place[one.family.name, mean.algo] for one in families]
+        cells = [cell(row.rank, row.rank_low, row.rank_high) for row in rows]
+        said = cell(mean.mean_rank, mean.mean_rank_low, mean.mean_rank_high)
+        if mean.mean_rank is not None and mean.families < len(families):
             said += f", of {mean.families}"
         lines.append([mean.algo, *cells, said])
     return markdown_table(["algorithm", *(_title(one) for one in families), "mean rank"], lines)
-
-
-def _ranged(rank: Rank) -> str:
-    return f"{rank.rank:.3g} ({rank.low:.3g} to {rank.high:.3g})"
 
 
 def _title(one: Ranked) -> str:

@@ -115,6 +115,7 @@ def _tested(
     run: Run, config: RunConfig, sources: Sources, device: torch.device, name: str, advance: Any
 ) -> tuple[ShiftTest, list[ShiftTask]]:
     """Return what a run's weights make of the test tasks of a configuration that differs from its own at test alone."""
+    sources = sources.trained_on(config.train_classes)
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     kernels, _ = choose(config.kernels, device)
     task_loss, initial = build(config, algorithm, sources.train, device, kernels)
