@@ -17,7 +17,7 @@ import torch
 from bench.api import BenchError
 from bench.network.build import build
 from bench.network.kernels import EAGER, choose
-from bench.network.ways import Trained
+from bench.network.trained import Trained
 from bench.records.columns import MODES, SummaryRow
 from bench.records.intervals import mean_ci95
 from bench.records.run import Run

@@ -71,7 +71,7 @@ def _main(argv: Sequence[str], console: Console) -> int:
     if args.study is not None:
         return study(args, place, console)
     status, results = comparison(args, place, console)
-    tables = ", ".join(one.name for one in outputs() if one.name.endswith(".csv"))
+    tables = ", ".join(one.name for one in outputs() if one.name.endswith(".csv") and one.files(results))
     console.say(folded(f"\nIn {place.out}: report.html, summary.md, {tables}, plots/, runs/", ""))
     console.say("\n".join(["", *shown(results), "", f"open {place.out / 'report.html'}"]))
     return status

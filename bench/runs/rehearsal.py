@@ -11,7 +11,7 @@ import torch
 
 from bench.api import BenchError, Episode, Examples, MetaAlgorithm, TaskBatch, stack
 from bench.network.build import build
-from bench.network.ways import Trained
+from bench.network.trained import Trained
 from bench.registry import blaming, create_algorithm
 from bench.settings.config import RunConfig
 from bench.settings.sources import Sources

@@ -17,7 +17,7 @@ import torch
 from bench.api import SPLITS, BenchError
 from bench.network.build import build
 from bench.network.kernels import choose
-from bench.network.ways import Trained
+from bench.network.trained import Trained
 from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, load_plugin
 from bench.runs.job import Job
 from bench.runs.outcome import Outcome, finite, inner_facts, record

@@ -16,10 +16,10 @@ from bench.cli.verify import verify
 from bench.records.run import add_tables, load_runs
 from bench.registry import load_plugin
 from bench.studies.shift import DistributionShift
-from bench.studies.shift.families import families, wanted_runs, wanted_shifts
 from bench.studies.shift.figure import draw
 from bench.studies.shift.losses import losses
 from bench.studies.shift.retest import TASKS_FILE, TESTS_FILE, ShiftTask, ShiftTest, measured
+from bench.studies.shift.shifts import families, wanted_runs, wanted_shifts
 from bench.tasks.corruption import CORRUPTIONS
 from run_bench import main
 

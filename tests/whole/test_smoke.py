@@ -33,6 +33,13 @@ def test_everything_is_made_once(smoked):
         assert {"run.json", "curve.csv", "test_tasks.csv", "adaptation.csv"} <= {path.name for path in folder.iterdir()}
 
 
+def test_the_files_that_are_told_are_those_that_were_made(smoked):
+    out, done = smoked
+    told = " ".join(done.stdout.split()).partition(f"In {out}: ")[2].partition(" runs/")[0]
+    assert "summary.csv" in told
+    assert [name for name in told.split(", ") if name.endswith(".csv") and not (out / name).exists()] == []
+
+
 def test_it_says_that_no_accuracy_means_anything(smoked):
     out, done = smoked
     caution = load_protocol("smoke").caution

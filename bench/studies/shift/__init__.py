@@ -9,11 +9,11 @@ from bench.report.drawing.pictures import write_pictures
 from bench.report.encoding import write_both
 from bench.runs.runner import FollowUp
 from bench.settings.config import RunConfig
-from bench.studies.shift.families import NAME, families, wanted_runs, wanted_shifts
 from bench.studies.shift.figure import draw
 from bench.studies.shift.losses import LossDifference, LossRow, losses
 from bench.studies.shift.page import markdown, strongest_table
 from bench.studies.shift.retest import follow_up
+from bench.studies.shift.shifts import NAME, families, wanted_runs, wanted_shifts
 from bench.studies.study import Request, Study, register_study
 from bench.system.files import write_atomic
 

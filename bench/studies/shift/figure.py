@@ -9,8 +9,8 @@ from bench.report.drawing.axes import finish, fraction_axis
 from bench.report.drawing.legends import put_legend
 from bench.report.drawing.panels import COLUMN, Page, entitle, new_figure
 from bench.report.drawing.styles import GREY, line_style, literal, styles_of
-from bench.studies.shift.families import Family
 from bench.studies.shift.losses import LossRow
+from bench.studies.shift.shifts import Family
 
 _HEIGHT = 2.3
 

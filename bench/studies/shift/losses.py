@@ -15,8 +15,8 @@ from bench.records.columns import MODES
 from bench.records.intervals import mean_ci95
 from bench.records.run import Run
 from bench.settings.config import RunConfig
-from bench.studies.shift.families import Shift
 from bench.studies.shift.retest import measured
+from bench.studies.shift.shifts import Shift
 from bench.studies.study import run_of
 from bench.system.csvfile import Columns
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from bench.records.run import Run
 from bench.settings.config import RunConfig
 from bench.studies.arms.tables import MODES
-from bench.studies.shift.families import NAME, PROTOCOL, Family
 from bench.studies.shift.losses import Losses, LossRow
+from bench.studies.shift.shifts import NAME, PROTOCOL, Family
 from bench.system.text import fraction, markdown_table, plus_minus
 
 _SHOWN = 40  # differences on the page; the CSV has all

@@ -13,7 +13,7 @@ import torch
 
 from bench.network.build import build
 from bench.network.kernels import choose
-from bench.network.ways import Trained
+from bench.network.trained import Trained
 from bench.records.run import Run, add_tables, load_run
 from bench.registry import create_algorithm, load_plugin
 from bench.runs.job import Job
@@ -23,7 +23,7 @@ from bench.runs.signals import UNWRITABLE
 from bench.runs.worker import set_up_torch
 from bench.settings.config import RunConfig
 from bench.settings.sources import Sources, load_sources
-from bench.studies.shift.families import name_of
+from bench.studies.shift.shifts import name_of
 from bench.system.csvfile import Columns
 from bench.system.start import STOPPING
 from bench.training.evaluate import PLAIN, TRANSDUCTIVE, evaluate

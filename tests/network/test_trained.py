@@ -9,7 +9,7 @@ from torch import nn
 
 from bench.api import Backbone, BenchError, Episode
 from bench.network.build import build
-from bench.network.ways import Trained
+from bench.network.trained import Trained
 from bench.registry import BACKBONES, create_algorithm, load_plugin
 from bench.settings.config import RunConfig
 from bench.tasks.drawing import ImagePool
