@@ -40,7 +40,7 @@ def command(asked):
         os.environ.update(asked["env"])
         sys.path[:0] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.chdir(asked["folder"])
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 1))
+    torch.set_num_threads(1)  # its runs are forked from it: a team of threads would not come along, and be waited for
     launch.start_process, launch.prepare = fork_worker, lambda: None
     if not asked["drawn"]:
         pictures.files_of = small
