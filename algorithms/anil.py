@@ -14,8 +14,8 @@ from bench.registry import register_algorithm
 class ANIL(MAML):
     """Almost no inner loop: the head of the network adapts, its body is reused as it is.
 
-    The exact gradient through the steps of the head, second order. Cost: the body is run again in every inner step, as
-    in MAML, but no gradient of the support loss goes further than the head.
+    The exact gradient through the steps of the head, second order. Cost: the body runs once on the support set
+    whatever the number of inner steps; in every step where the network is no sequence of layers that the harness knows.
     """
 
     paper = "Raghu et al. 2020, arXiv:1909.09157"

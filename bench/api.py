@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
@@ -53,6 +53,12 @@ class TaskLoss(Protocol):
 
     def of_outputs(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the mean loss of each task ``[T]`` of outputs ``[T, n, O]`` for ``y [T, n]``, whoever made them."""
+
+    def moving(self, fast: Weights, examples: Examples, names: Collection[str]) -> Callable[[Weights], Tensor]:
+        """Return the mean loss ``[T]`` of ``examples`` as a function of weights that differ from ``fast`` in ``names``.
+
+        What no weight of ``names`` decides is computed once, here, where the layers of the network are known.
+        """
 
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
         """Map inputs ``[T, n, ...]`` (images: ``[T, n, C, H, W]``) to the network's outputs ``[T, n, output_size]``."""
@@ -301,17 +307,25 @@ class MetaAlgorithm(ABC):
     def descent(
         self, task_loss: TaskLoss, slow: Weights, batches: Iterable[Examples], n_tasks: int, carry: Weights | None
     ) -> Iterator[InnerState]:
-        """Yield where the inner loop stands before its first step and after one on each of ``batches``."""
+        """Yield where the inner loop stands before its first step and after one on each of ``batches``.
+
+        What no weight of ``adapted`` decides is computed once where a batch comes again.
+        """
         begun = {**self.initial_state(slow), **(carry or self.initial_carry(slow))}
         state = InnerState(self.start(slow, n_tasks), stack(begun, n_tasks))
         tracked = any(not w.is_leaf for w in state.fast.values())
         yield state
+        names, known = self.adapted(state.fast), None
         for step, batch in enumerate(batches):
-            loss = task_loss(state.fast, batch)
+            if batch is not known:
+                known, loss_of = batch, task_loss.moving(state.fast, batch, names)
+            loss = loss_of(state.fast)
             fast, carried = self.inner_step(loss, state.fast, state.carry, step)
             if not tracked:  # whatever graph a rule leaves, or memory would grow with every step
                 fast = {name: w.detach().requires_grad_() for name, w in fast.items()}
                 carried = {name: c.detach() for name, c in carried.items()}
+            if not fast.keys() <= set(names):  # a rule that moves more than it said
+                names, known = [*names, *fast], None
             state = InnerState({**state.fast, **fast}, carried, loss.detach())
             yield state
 

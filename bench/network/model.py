@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,7 +70,7 @@ class Classifier:
         self.objective = objective or Classification()
         layers = network.named_modules(remove_duplicate=False)
         self._factors = {f"{name}.weight" if name else "weight" for name, m in layers if type(m) in PRODUCTS}
-        self.stages, self._shared = stages_of(network) if way is None or way.name == STACKED else (None, 0)
+        self.stages = stages_of(network) if way is None or way.name == STACKED else None
         self.way = way or Way(OWN if self.stages is None else STACKED)
         self._forward = OwnForward(network, self.way.name != LOOP, strays or {} if self.way.strays else None)
         own = dict(network.named_parameters())
@@ -95,6 +95,20 @@ class Classifier:
         """Return the mean loss ``[T]`` of outputs ``[T, n, O]``, the network's or others."""
         return self.objective.loss(outputs, y).mean(dim=1)
 
+    def moving(self, fast: Weights, examples: Examples, names: Collection[str]) -> Callable[[Weights], Tensor]:
+        """Return the mean loss ``[T]`` of ``examples`` as a function of weights of which only ``names`` will move.
+
+        Layers in front of the first that has one of these run here, once; a network of another way runs whole. Of tied
+        weights the first layer's name is the one that counts.
+        """
+        stages = self.stages or []
+        still = next((place for place, stage in enumerate(stages) if not stage.reads.isdisjoint(names)), 0)
+        if not still:
+            return lambda moved: self(moved, examples)
+        x = self._through(stages[:still], self._cast(fast), examples.x)
+        rest = stages[still:]
+        return lambda moved: self.of_outputs(self._through(rest, self._cast(moved), x, entered=True), examples.y)
+
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
         """Map inputs ``[T, n, ...]`` to the network's outputs ``[T, n, output_size]``."""
         if self.stages is None:
@@ -112,14 +126,15 @@ class Classifier:
         if self.stages is None:
             batches = [torch.cat([support, image], dim=1) for image in queries.split(1, dim=1)]
             return torch.cat([self.outputs(fast, batch)[:, -1:] for batch in batches], dim=1)
-        if self._shared == len(self.stages):
+        shared = next((place for place, stage in enumerate(self.stages) if stage.across), len(self.stages))
+        if shared == len(self.stages):
             return self.outputs(fast, queries)
         fast, x = self._cast(fast), torch.cat([support, queries], dim=1)
-        x = self._through(self.stages[: self._shared], fast, x)
+        x = self._through(self.stages[:shared], fast, x)
         dim = self.form.image_dim if x.dim() == 5 else 1
-        shared, *images = x.split([support.shape[1], *[1] * queries.shape[1]], dim=dim)
-        rest = self.stages[self._shared :]
-        together = (torch.cat([shared, image], dim=dim) for image in images)
+        known, *images = x.split([support.shape[1], *[1] * queries.shape[1]], dim=dim)
+        rest = self.stages[shared:]
+        together = (torch.cat([known, image], dim=dim) for image in images)
         return torch.cat([self._through(rest, fast, batch, entered=True)[:, -1:] for batch in together], dim=1)
 
     def _cast(self, fast: Weights) -> Weights:
@@ -137,7 +152,7 @@ class Classifier:
         if x.dim() == 5 and not entered:
             x = self.form.enter(x)
         for stage in stages:
-            x = stage(self.form, fast, x)
+            x = stage.run(self.form, fast, x)
         return x
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -23,32 +24,44 @@ from bench.network.layers import (
 from bench.network.normalisation import normalise
 from bench.network.stacked import Form
 
-Stage = Callable[[Form, Weights, Tensor], Tensor]
+_Run = Callable[[Form, Weights, Tensor], Tensor]
 
 
-def stages_of(network: nn.Module, name: str = "") -> tuple[list[Stage] | None, int]:
+@dataclass(frozen=True)
+class Stage:
+    """A layer over stacked weights, with an activation that follows where it takes that upon itself.
+
+    Attributes:
+        run: maps form, weights and inputs to outputs.
+        reads: the names of the layer's parameters.
+        across: it looks across its batch.
+    """
+
+    run: _Run
+    reads: frozenset[str]
+    across: bool
+
+
+def stages_of(network: nn.Module, name: str = "") -> list[Stage] | None:
     """Return the stacked form of a sequence of known layers, None where a layer is not known.
 
-    The number says how many stages come before the first that looks across its batch. ``name`` stands in front of the
-    names of the layers.
+    ``name`` stands in front of the names of the layers.
     """
     layers = _layers(network, name)
     if layers is None:
-        return None, 0
-    shared: int | None = None
+        return None
     stages: list[Stage] = []
     position = 0
     while position < len(layers):
         own_name, layer = layers[position]
         following = layers[position + 1][1] if position + 1 < len(layers) else None
-        stage = _STAGES[type(layer)](own_name, layer, following)
-        if stage is None:
-            return None, 0
-        if shared is None and any(type(inner) in _NORMS for inner in layer.modules()):
-            shared = len(stages)
-        stages.append(stage)
+        run = _STAGES[type(layer)](own_name, layer, following)
+        if run is None:
+            return None
+        reads = {f"{own_name}.{p}" if own_name else p for p, _ in layer.named_parameters(remove_duplicate=False)}
+        stages.append(Stage(run, frozenset(reads), any(type(inner) in _NORMS for inner in layer.modules())))
         position += 2 if type(layer) in _NORMS and _slope(following) is not None else 1
-    return stages, len(stages) if shared is None else shared
+    return stages
 
 
 def _layers(module: nn.Module, name: str) -> list[tuple[str, nn.Module]] | None:
@@ -67,7 +80,7 @@ def _layers(module: nn.Module, name: str) -> list[tuple[str, nn.Module]] | None:
     return layers
 
 
-def _conv(name: str, layer: nn.Conv2d, following: nn.Module | None) -> Stage | None:
+def _conv(name: str, layer: nn.Conv2d, following: nn.Module | None) -> _Run | None:
     if layer.groups != 1 or layer.dilation != (1, 1) or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         return None
     # A bias in front of BatchNorm cancels. Left out, its gradient is an exact zero, not rounding noise that Adam
@@ -77,7 +90,7 @@ def _conv(name: str, layer: nn.Conv2d, following: nn.Module | None) -> Stage | N
     return lambda form, w, x: form.conv2d(x, w[f"{name}.weight"], w[bias] if bias else None, stride, padding)
 
 
-def _linear(name: str, layer: nn.Linear, following: nn.Module | None) -> Stage:
+def _linear(name: str, layer: nn.Linear, following: nn.Module | None) -> _Run:
     bias = f"{name}.bias" if layer.bias is not None and type(following) not in _NORMS else None
 
     def stage(form: Form, w: Weights, x: Tensor) -> Tensor:
@@ -87,7 +100,7 @@ def _linear(name: str, layer: nn.Linear, following: nn.Module | None) -> Stage:
     return stage
 
 
-def _batch_norm(name: str, layer: nn.BatchNorm1d | nn.BatchNorm2d, following: nn.Module | None) -> Stage | None:
+def _batch_norm(name: str, layer: nn.BatchNorm1d | nn.BatchNorm2d, following: nn.Module | None) -> _Run | None:
     slope, weight, bias = _slope(following), f"{name}.weight", f"{name}.bias"
     if not layer.affine:
         return None
@@ -96,7 +109,7 @@ def _batch_norm(name: str, layer: nn.BatchNorm1d | nn.BatchNorm2d, following: nn
     return lambda form, w, x: form.batch_norm(x, w[weight], w[bias], layer.eps, slope)
 
 
-def _shift_norm(name: str, layer: BatchNormShift2d, following: nn.Module | None) -> Stage:
+def _shift_norm(name: str, layer: BatchNormShift2d, following: nn.Module | None) -> _Run:
     slope, shift = _slope(following), f"{name}.{layer.SHIFT}"
     return lambda form, w, x: form.batch_norm(x, torch.ones_like(w[shift]), w[shift], layer.eps, slope)
 
@@ -108,7 +121,7 @@ def _slope(layer: nn.Module | None) -> float | None:
     return 0.0 if type(layer) is nn.ReLU else None
 
 
-def _layer_norm(name: str, layer: nn.LayerNorm, following: nn.Module | None) -> Stage | None:
+def _layer_norm(name: str, layer: nn.LayerNorm, following: nn.Module | None) -> _Run | None:
     if len(layer.normalized_shape) != 1:
         return None
     factor, shift = (f"{name}.{part}" if layer._parameters.get(part) is not None else "" for part in ("weight", "bias"))
@@ -126,9 +139,9 @@ def _layer_norm(name: str, layer: nn.LayerNorm, following: nn.Module | None) -> 
     return stage
 
 
-def _residual(name: str, layer: Residual, following: nn.Module | None) -> Stage | None:
+def _residual(name: str, layer: Residual, following: nn.Module | None) -> _Run | None:
     body, shortcut = (
-        stages_of(part, f"{name}.{of}")[0] for of, part in (("body", layer.body), ("shortcut", layer.shortcut))
+        stages_of(part, f"{name}.{of}") for of, part in (("body", layer.body), ("shortcut", layer.shortcut))
     )
     if body is None or shortcut is None:
         return None
@@ -136,31 +149,31 @@ def _residual(name: str, layer: Residual, following: nn.Module | None) -> Stage 
     def stage(form: Form, w: Weights, x: Tensor) -> Tensor:
         y = x
         for inner in body:
-            y = inner(form, w, y)
+            y = inner.run(form, w, y)
         for inner in shortcut:
-            x = inner(form, w, x)
+            x = inner.run(form, w, x)
         return y + x
 
     return stage
 
 
-def _self_attention(name: str, layer: SelfAttention, following: nn.Module | None) -> Stage:
+def _self_attention(name: str, layer: SelfAttention, following: nn.Module | None) -> _Run:
     before, after = _linear(f"{name}.inputs", layer.inputs, None), _linear(f"{name}.outputs", layer.outputs, None)
     product = f"{name}.inputs.weight"
     return lambda form, w, x: after(form, w, attend(before(form, w, x), layer.heads, w[product].dtype))
 
 
-def _max_pool(name: str, layer: nn.MaxPool2d, following: nn.Module | None) -> Stage | None:
+def _max_pool(name: str, layer: nn.MaxPool2d, following: nn.Module | None) -> _Run | None:
     return None if layer.return_indices else lambda form, w, x: form.max_pool(x, layer)
 
 
-def _global_average(name: str, layer: nn.AdaptiveAvgPool2d, following: nn.Module | None) -> Stage | None:
+def _global_average(name: str, layer: nn.AdaptiveAvgPool2d, following: nn.Module | None) -> _Run | None:
     if layer.output_size not in (1, (1, 1)):
         return None
     return lambda form, w, x: form.global_average(x)
 
 
-def _flatten(name: str, layer: nn.Flatten, following: nn.Module | None) -> Stage | None:
+def _flatten(name: str, layer: nn.Flatten, following: nn.Module | None) -> _Run | None:
     if (layer.start_dim, layer.end_dim) != (1, -1):
         return None
     return lambda form, w, x: form.flatten(x) if x.dim() == 5 else x.flatten(2)
@@ -169,7 +182,7 @@ def _flatten(name: str, layer: nn.Flatten, following: nn.Module | None) -> Stage
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, BatchNormShift2d)
 PRODUCTS = (nn.Conv2d, nn.Linear)
-_STAGES: dict[type[nn.Module], Callable[..., Stage | None]] = {
+_STAGES: dict[type[nn.Module], Callable[..., _Run | None]] = {
     nn.Conv2d: _conv,
     nn.Linear: _linear,
     nn.BatchNorm1d: _batch_norm,

@@ -1,5 +1,6 @@
 """The algorithms beside Reptile and MAML, each against its rule written out task by task, or against a closed form."""
 
+import dataclasses
 import functools
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from helpers import image_tasks, quadratic_loss, quadratic_tasks, relative_error, small_classifier
 from per_task import adapted_by, gradients, loss_of, mean_gradient, outputs_of
+from torch import nn
 
 from bench.api import BenchError, TaskBatch
 from bench.network.build import build_network, extra_weights
@@ -63,6 +65,61 @@ def test_anil_on_conv4_is_maml_of_which_only_the_head_has_moved(rng):
     got = create_algorithm("anil", inner_lr=LR, inner_steps=2).meta_grad(task_loss, task_loss.weights, tasks)
     expected = mean_gradient(adapted_by(sgd, network, ["13.weight", "13.bias"], 2), task_loss.weights, tasks)
     assert relative_error(got.grads, expected) < 1e-11
+
+
+def counted(task_loss, place=0):
+    """Count the runs of a stage from now on."""
+    stage, runs = task_loss.stages[place], []
+    task_loss.stages[place] = dataclasses.replace(stage, run=lambda *given: runs.append(place) or stage.run(*given))
+    return runs
+
+
+@pytest.mark.parametrize(
+    ("name", "runs"),
+    [
+        ("anil", 2),  # once on the support set, once on the query set
+        ("cavia", 2),  # the first convolution, in front of the first shift
+        ("maml", 6),
+    ],
+)
+def test_layers_in_front_of_the_first_that_adapts_run_once(name, runs, rng):
+    algorithm, task_loss, slow, tasks = trial(name, rng, inner_lr=LR, inner_steps=5)
+    first = counted(task_loss)
+    algorithm.meta_grad(task_loss, slow, tasks)
+    assert len(first) == runs
+
+
+def test_weights_that_are_tied_to_one_that_adapts_are_run_again(rng):
+    """The second layer is the first, so that a step of the first moves both."""
+    tied = nn.Linear(8, 8)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Tanh(), tied, nn.Tanh(), tied).double()
+    task_loss = Classifier(network)
+    fast = {n: w.expand(2, *w.shape).clone() for n, w in task_loss.weights.items()}
+    tasks = image_tasks(rng, n_tasks=2, size=8)
+    loss_of = task_loss.moving(fast, tasks.support, ["3.weight"])
+    first = counted(task_loss, 3)
+    moved = {**fast, "3.weight": fast["3.weight"] + 0.1}
+    assert torch.equal(loss_of(moved), task_loss(moved, tasks.support))
+    assert len(first) == 1, "the function was made before"
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_a_rule_that_moves_more_than_it_named_is_followed(steps, rng):
+    """``adapted`` says the head, and the rule moves the first layer as well."""
+
+    class More(type(create_algorithm("anil"))):
+        def inner_step(self, loss, fast, carry, step):
+            moved, carry = super().inner_step(loss, fast, carry, step)
+            return {**moved, "0.bias": fast["0.bias"] + 1, "1.bias": fast["1.bias"] + 1}, carry
+
+    task_loss, tasks = small_classifier(rng), image_tasks(rng, n_tasks=2, size=8)
+    *_, end = More(inner_lr=LR).adaptation(task_loss, task_loss.weights, tasks.support, steps)
+    fast = {n: w.expand(2, *w.shape).clone().requires_grad_() for n, w in task_loss.weights.items()}
+    for _ in range(steps):
+        grads = torch.autograd.grad(task_loss(fast, tasks.support).sum(), [fast[n] for n in HEAD])
+        fast = fast | {n: fast[n] - LR * g for n, g in zip(HEAD, grads)}
+        fast = fast | {n: fast[n] + 1 for n in ("0.bias", "1.bias")}
+    assert relative_error(end.fast, fast) < 1e-12
 
 
 def test_meta_sgd_learns_the_rate_of_every_weight(rng):

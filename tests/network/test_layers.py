@@ -106,7 +106,7 @@ def test_outputs_are_the_modules_own_and_queries_alone_are_those_in_batches_of_t
 @pytest.mark.parametrize(("name", "alone"), [("vit", True), ("resnet12", False)])
 def test_batch_normalisation_inside_of_a_sum_looks_across_the_batch(name, alone):
     network = Classifier(NETWORKS[name][1]())
-    assert (network._shared == len(network.stages)) is alone
+    assert any(stage.across for stage in network.stages) is not alone
 
 
 def test_attention_and_its_block_are_torchs_own_transformer_layer(rng):
