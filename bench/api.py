@@ -54,10 +54,11 @@ class TaskLoss(Protocol):
     def of_outputs(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the mean loss of each task ``[T]`` of outputs ``[T, n, O]`` for ``y [T, n]``, whoever made them."""
 
-    def moving(self, fast: Weights, examples: Examples, names: Collection[str]) -> Callable[[Weights], Tensor]:
-        """Return the mean loss ``[T]`` of ``examples`` as a function of weights that differ from ``fast`` in ``names``.
+    def moving(self, examples: Examples, names: Collection[str]) -> Callable[[Weights], Tensor]:
+        """Return the mean loss ``[T]`` of ``examples`` as a function of fast weights of which only ``names`` move.
 
-        What no weight of ``names`` decides is computed once, here, where the layers of the network are known.
+        What none of these decides is computed once, where the layers of the network are known. A task loss of your own
+        can do without it.
         """
 
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
@@ -166,6 +167,13 @@ class InnerState:
 def last(states: Iterator[InnerState]) -> InnerState:
     """Return the last of ``states``, holding one at a time, so that memory does not grow with their number."""
     return deque(states, maxlen=1).pop()
+
+
+def _moving(task_loss: TaskLoss, examples: Examples, names: Collection[str]) -> Callable[[Weights], Tensor]:
+    """Return ``task_loss.moving``, or what serves where a plugin has put a loss of its own around it."""
+    if hasattr(task_loss, "moving"):
+        return task_loss.moving(examples, names)
+    return lambda fast: task_loss(fast, examples)
 
 
 def stack(slow: Weights, n_tasks: int) -> dict[str, Tensor]:
@@ -318,7 +326,7 @@ class MetaAlgorithm(ABC):
         names, known = self.adapted(state.fast), None
         for step, batch in enumerate(batches):
             if batch is not known:
-                known, loss_of = batch, task_loss.moving(state.fast, batch, names)
+                known, loss_of = batch, _moving(task_loss, batch, names)
             loss = loss_of(state.fast)
             fast, carried = self.inner_step(loss, state.fast, state.carry, step)
             if not tracked:  # whatever graph a rule leaves, or memory would grow with every step

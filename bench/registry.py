@@ -266,6 +266,8 @@ def load_package(package_name: str) -> None:
 def load_plugin(path: Path) -> ModuleType:
     """Return the module of a file that a user named with ``--plugin``, imported once however often it is named.
 
+    A file of ``algorithms/`` and its like is imported already.
+
     Raises:
         BenchError: no such file, or it raised on import.
     """
@@ -277,8 +279,9 @@ def load_plugin(path: Path) -> ModuleType:
     if not path.is_file():
         raise BenchError(f"plugin {str(path)!r} is not a file; --plugin takes the path of a Python file")
     name = f"bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
+    for module in list(sys.modules.values()):
+        if module.__name__ == name or getattr(module, "__file__", None) == str(path):
+            return module
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise BenchError(f"plugin {str(path)!r} is not a Python file (its name must end in .py)")

@@ -5,31 +5,9 @@ import torch
 from bench.api import Examples, MetaAlgorithm, TaskBatch
 from bench.check.trial import image_tasks, one_task, relative_error, small_classifier
 
-__all__ = [
-    "LossAlone",
-    "image_tasks",
-    "one_task",
-    "quadratic_loss",
-    "quadratic_tasks",
-    "relative_error",
-    "small_classifier",
-]
+__all__ = ["image_tasks", "one_task", "quadratic_loss", "quadratic_tasks", "relative_error", "small_classifier"]
 
 
-class LossAlone:
-    """A task loss without a network: ``value`` maps fast weights and examples to [T]."""
-
-    def __init__(self, value):
-        self.value = value
-
-    def __call__(self, fast, examples):
-        return self.value(fast, examples)
-
-    def moving(self, fast, examples, names):
-        return lambda moved: self.value(moved, examples)
-
-
-@LossAlone
 def quadratic_loss(fast, examples):
     """Half the mean squared distance between the weights and the examples of each task: [T]."""
     return 0.5 * (fast["w"][:, None] - examples.x).square().sum(-1).mean(1)

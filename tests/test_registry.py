@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from helpers import Something
+from places import REPOSITORY
 
 from bench.api import BenchError, MetaAlgorithm
 from bench.registry import ALGORITHMS, Registry, create_algorithm, load_plugin, unknown
@@ -33,6 +34,11 @@ def test_unknown_names_get_the_accepted_ones_and_the_nearest():
         create_algorithm("maml", inner_step=3)
     with pytest.raises(BenchError, match="'reptile': unknown inner_optimizer 'x'; accepted: sgd, momentum, adam"):
         create_algorithm("reptile", inner_optimizer="x")
+
+
+def test_a_file_of_the_repository_that_is_named_as_a_plugin_is_there_already():
+    path = REPOSITORY / "algorithms" / "protonet.py"
+    assert load_plugin(path) is sys.modules["algorithms.protonet"]
 
 
 def test_a_plugin_file_is_imported_once_however_it_is_named(tmp_path, monkeypatch):

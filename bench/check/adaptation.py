@@ -7,6 +7,7 @@ import torch
 from bench.api import Predictor, TaskBatch
 from bench.check.trial import Algorithm, Trial, copied, copied_tasks, one_task
 from bench.check.verdicts import Broken, NotAsked
+from bench.system.text import counted
 
 
 def predicts(subject: Algorithm) -> str:
@@ -16,7 +17,7 @@ def predicts(subject: Algorithm) -> str:
     batch = _predictors(trial, trial.tasks)
     if not batch or (subject.has_inner_loop and len(batch) != 3):
         raise Broken(
-            f"predictors yields {len(batch)} predictors for 2 adaptation steps",
+            f"predictors yields {counted(len(batch), 'predictor')} for 2 adaptation steps",
             "yield one before adaptation and one after each step; one alone if there is no inner loop",
         )
     for predictor in batch:
@@ -38,7 +39,7 @@ def predicts(subject: Algorithm) -> str:
             )
     if not subject.has_inner_loop:
         _knows_its_support(trial, batch[-1])
-    return f"{len(batch)} predictors, scores [T, n, n_way], tasks apart"
+    return f"{counted(len(batch), 'predictor')}, scores [T, n, n_way], tasks apart"
 
 
 def _knows_its_support(trial: Trial, predictor: Predictor) -> None:

@@ -42,11 +42,12 @@ def listing() -> str:
         columns = [title, "settings", "paper"]
         kept = [i for i in range(3) if i == 0 or any(row[i] for row in rows)]
         table = [[row[i] for i in kept] for row in rows]
+        first = max(14, *(len(row[0]) for row in rows))
         parts.append(
             tabulate(
                 table,
                 [columns[i] for i in kept],
-                maxcolwidths=[20, 56] if len(kept) == 2 else [14, 32, 30],
+                maxcolwidths=[20, 56] if len(kept) == 2 else [first, 46 - first, 30],
                 break_on_hyphens=False,
             )
         )

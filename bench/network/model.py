@@ -95,19 +95,27 @@ class Classifier:
         """Return the mean loss ``[T]`` of outputs ``[T, n, O]``, the network's or others."""
         return self.objective.loss(outputs, y).mean(dim=1)
 
-    def moving(self, fast: Weights, examples: Examples, names: Collection[str]) -> Callable[[Weights], Tensor]:
-        """Return the mean loss ``[T]`` of ``examples`` as a function of weights of which only ``names`` will move.
+    def moving(self, examples: Examples, names: Collection[str]) -> Callable[[Weights], Tensor]:
+        """Return the mean loss ``[T]`` of ``examples`` as a function of weights of which only ``names`` move.
 
-        Layers in front of the first that has one of these run here, once; a network of another way runs whole. Of tied
-        weights the first layer's name is the one that counts.
+        Layers in front of the first that has one of these run once, and again after a gradient has passed through them,
+        which frees what it needs. A network of another way runs whole. Of tied weights the first layer's name counts.
         """
         stages = self.stages or []
         still = next((place for place, stage in enumerate(stages) if not stage.reads.isdisjoint(names)), 0)
         if not still:
-            return lambda moved: self(moved, examples)
-        x = self._through(stages[:still], self._cast(fast), examples.x)
-        rest = stages[still:]
-        return lambda moved: self.of_outputs(self._through(rest, self._cast(moved), x, entered=True), examples.y)
+            return lambda fast: self(fast, examples)
+        front: list[Tensor] = []
+
+        def loss(fast: Weights) -> Tensor:
+            fast = self._cast(fast)
+            if not front:
+                front.append(self._through(stages[:still], fast, examples.x))
+                if front[0].requires_grad:
+                    front[0].register_hook(lambda _: front.clear())
+            return self.of_outputs(self._through(stages[still:], fast, front[0], entered=True), examples.y)
+
+        return loss
 
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
         """Map inputs ``[T, n, ...]`` to the network's outputs ``[T, n, output_size]``."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ast
+import functools
 import hashlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -69,19 +69,21 @@ def _collect(file: Path, name: str, of: str, found: dict[Path, str]) -> None:
         return
     content = file.read_bytes()
     found[file] = hashlib.sha256(content).hexdigest()
-    for imported in _imports(content, name, file):
+    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+    for imported in _imports(content, package):
         place = _file_of(imported)
         if place is not None and _decides(place, of):
             _collect(place, imported, of, found)
 
 
-def _imports(content: bytes, name: str, file: Path) -> Iterator[str]:
-    """Yield the absolute names of the modules that a file may import, and of the packages that they are in."""
+@functools.cache  # a study asks for the code of hundreds of runs
+def _imports(content: bytes, package: str) -> list[str]:
+    """Return the absolute names of the modules that a file of ``package`` may import, and of their packages."""
     try:
         tree = ast.parse(content)
     except SyntaxError:  # it was edited since it was imported
-        return
-    package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        return []
+    found: dict[str, None] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -93,7 +95,8 @@ def _imports(content: bytes, name: str, file: Path) -> Iterator[str]:
             continue
         for whole in names:
             parts = whole.split(".")
-            yield from (".".join(parts[:count]) for count in range(1, len(parts) + 1))
+            found |= dict.fromkeys(".".join(parts[:count]) for count in range(1, len(parts) + 1))
+    return list(found)
 
 
 def _file_of(name: str) -> Path | None:

@@ -164,26 +164,34 @@ def run_of(config: RunConfig, runs: Mapping[str, Run], apart: Collection[str] = 
     """
     if config.run_id in runs:
         return runs[config.run_id]
-    return next((run for run in reversed(list(runs.values())) if _same(config, run, apart)), None)
+    settings = _settings(config, apart)
+    return next((run for run in reversed(list(runs.values())) if _has(run, settings)), None)
 
 
-def _same(config: RunConfig, run: Run, apart: Collection[str]) -> bool:
-    then, now = run.details.get("config"), plain(asdict(config))
-    if not isinstance(then, dict) or then.get("algo") != config.algo:
-        return False
+Settings = dict[str, tuple[Any, Any]]
+
+
+def _settings(config: RunConfig, apart: Collection[str]) -> Settings:
+    """Return by name what a run must have, and what one has that was made before there was such a setting."""
     defaults = plain({f.name: f.default for f in fields(RunConfig)})
-    nested = {
+    defaults |= {
         "hyperparameters": vars(create_algorithm(config.algo)),
         "backbone_options": vars(create_backbone(config.backbone)),
         "dataset_options": data_defaults(config.dataset) if config.dataset in DATASETS.names() else {},
         "test_dataset_options": {} if config.test_dataset is None else data_defaults(config.test_dataset),
     }
-    return all(
-        plain({**nested[name], **then.get(name, {})}) == value
-        if name in nested
-        else then.get(name, defaults[name]) == value
-        for name, value in now.items()
-        if name not in (*apart, *CODE, *TUNING, "adaptation_tasks")
+    wanted = plain(asdict(config))
+    left_out = {*apart, *CODE, *TUNING, "adaptation_tasks"}
+    return {name: (value, defaults[name]) for name, value in wanted.items() if name not in left_out}
+
+
+def _has(run: Run, settings: Settings) -> bool:
+    then = run.details.get("config")
+    return isinstance(then, dict) and all(
+        plain({**default, **then.get(name, {})}) == wanted
+        if isinstance(default, dict)
+        else then.get(name, default) == wanted
+        for name, (wanted, default) in settings.items()
     )
 
 

@@ -47,8 +47,9 @@ class Columns:
             ValueError: a column is missing that was always there, or its cell is not of the column's type.
         """
         values: dict[str, Any] = {}
+        later = later_columns(cls)
         for name, (kind, optional) in _columns(cls).items():
-            if name not in cells and name in later_columns(cls):
+            if name not in cells and name in later:
                 continue
             if name not in cells:
                 raise ValueError(f"column {name!r} is missing")

@@ -201,7 +201,7 @@ class ClaimsTooLittle(MAML):
     order: ClassVar = "first"
 
 
-@caught(ALGORITHMS, "predicts", "yields 1 predictors for 2 adaptation steps")
+@caught(ALGORITHMS, "predicts", "yields 1 predictor for 2 adaptation steps")
 class PredictsOnce(FirstOrderMAML):
     def predictors(self, task_loss, slow, support, steps, carry):
         yield Adapted(task_loss, self.adapt(task_loss, slow, support, carry))

@@ -18,6 +18,7 @@ from bench.analysis.results import load, results_of
 from bench.analysis.statistics import paired_comparison
 from bench.records.columns import MODES, SummaryRow, TestTask
 from bench.records.run import load_runs, read_rows, write_run
+from bench.report.words.settings import own_settings
 from bench.report.words.terminal import comparison_table
 from bench.report.write import write_report
 from bench.settings.protocols import load_protocol
@@ -221,6 +222,23 @@ def test_the_summary_claims_identical_tasks_only_for_shared_seeds(tmp_path):
     text = (reported(tmp_path) / "summary.md").read_text()
     assert "Identical training tasks" in text
     assert "**Other seeds were not run for all.**" in text
+
+
+@pytest.mark.parametrize(
+    ("algo", "hyper", "told"),
+    [
+        ("r2d2", {"ridge": 0.25, "scale": 10.0, "embedding": 64}, "ridge 0.25, scale 10"),  # both are searched
+        ("maml", {"inner_lr": 0.4, "inner_momentum": 0.9, "inner_clip": 2.0}, "inner_clip 2"),
+        ("gone", {"knob": "a|b", "inner_lr": 0.4}, "knob a\\|b"),  # its class is not here
+        ("maml", {"inner_lr": 0.4}, "-"),
+        ("maml", None, "-"),
+    ],
+)
+def test_settings_that_no_column_holds_are_told_where_they_matter(algo, hyper, told, tmp_path):
+    make_run(tmp_path, algo)
+    (run,) = load_runs(tmp_path)
+    run = dataclasses.replace(run, details={"config": {"hyperparameters": hyper}})
+    assert own_settings(run, ("inner_lr",)) == told
 
 
 def test_several_data_sets_are_never_mixed(tmp_path):

@@ -199,6 +199,7 @@ def test_a_small_study_from_end_to_end(tmp_path, capsys):
     assert (out / "cost.csv").read_bytes() == before
 
 
+@pytest.mark.uncounted
 def test_the_committed_study_is_rebuilt_from_its_runs(tmp_path, monkeypatch):
     monkeypatch.setattr("bench.studies.cost.write_pictures", lambda *_: [])
     committed = REPOSITORY / "results" / "reference" / "study-cost"

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from bench.analysis.arms import Arm, budgets
 from bench.analysis.outcomes import unequal_budgets, unequal_steps
+from bench.records.run import Run
+from bench.registry import ALGORITHMS, create_algorithm, search_spaces
 from bench.report.words.parts import per_setting
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.system.text import escape, markdown_table
@@ -44,8 +46,26 @@ def _settings(arms: Sequence[Arm]) -> str:
     rows = []
     for arm in arms:
         row = arm.runs[-1].row
-        rows.append([arm.label, *("-" if getattr(row, c) is None else str(getattr(row, c)) for c in columns)])
-    return markdown_table(["algorithm", *columns], rows)
+        cells = ("-" if getattr(row, c) is None else str(getattr(row, c)) for c in columns)
+        rows.append([arm.label, *cells, own_settings(arm.runs[-1], columns)])
+    if any(own != "-" for *_, own in rows):
+        return markdown_table(["algorithm", *columns, "settings of its own"], rows)
+    return markdown_table(["algorithm", *columns], [row[:-1] for row in rows])
+
+
+def own_settings(run: Run, told: Sequence[str]) -> str:
+    """Return the hyperparameters that are no column: those that are searched, and what is not as its class has it.
+
+    All of them where the class is not here.
+    """
+    config = run.details.get("config")
+    found = config.get("hyperparameters", {}) if isinstance(config, dict) else {}
+    found = {n: v for n, v in found.items() if n not in told} if isinstance(found, dict) else {}
+    if run.row.algo in ALGORITHMS.names():
+        cls = ALGORITHMS.get(run.row.algo)
+        defaults, searched = vars(create_algorithm(run.row.algo)), search_spaces(cls)
+        found = {n: v for n, v in found.items() if n in searched or v != defaults.get(n)}
+    return escape(", ".join(f"{n} {v:.4g}" if isinstance(v, float) else f"{n} {v}" for n, v in found.items())) or "-"
 
 
 def _streams(arms: Sequence[Arm]) -> str:

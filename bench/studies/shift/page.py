@@ -61,7 +61,8 @@ def markdown(
         f"Test: {config.test_tasks:,} meta-test tasks for each seed and shift, the same for all algorithms.",
         "A corruption changes support and query images alike. The tasks without and with it are the same, pictures and"
         " all; another data set, other ways or other shots are other tasks.",
-        "More ways than in training repeat the outputs of the head, fewer take the first of them. Chance is 1 / ways.",
+        "Where the network has an output for each class, more ways than in training repeat the outputs of its head, and"
+        " fewer take the first of them. Chance is 1 / ways.",
         *([machines + "."] if machines else []),
     ]
     parts = [
@@ -69,8 +70,8 @@ def markdown(
         "\n".join(f"- {fact}" for fact in facts),
         f"**Missing**: {', '.join(found.missing)}." if found.missing else "",
         f"{MODES} This page shows plain accuracy; {NAME}.csv has both. Accuracy lost is that of the run's own test less"
-        " that under the shift, ± half of the 95% interval of their paired difference over tasks (mean over seeds); the"
-        " interval takes the trained models as given.",
+        " that under the shift, ± half of the 95% interval of their difference over tasks (mean over seeds), which are"
+        " paired where both tests have the same tasks; the interval takes the trained models as given.",
         "## At the end of each family",
         strongest_table(by_family),
     ]

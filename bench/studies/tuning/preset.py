@@ -87,8 +87,8 @@ def protocol(searches: Sequence[Search], where: str, name: str) -> dict[str, Any
             raise BenchError(f"{where!r} holds two searches of one kind: {other} and {search.name}; remove one")
     first = searches[0]
     summary = (
-        f"{base} with the settings that an equal search of {len(first.trials)} trials gave each algorithm on"
-        f" {first.dataset}, its record in {name}.csv"
+        f"{base} with the settings that an equal search of {len(first.trials)} trials of {first.meta_steps} meta-steps"
+        f" gave each algorithm on {first.dataset}, its record in {name}.csv"
     )
     return {"summary": summary, "extends": base, "preset": [_preset(search) for search in searches]}
 
