@@ -1,24 +1,21 @@
 """BOIL: MAML whose inner loop adapts all layers but the last, while the outer loop learns all layers."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from algorithms.inner_loop import check_head, head
-from algorithms.maml import MAML
-from bench.api import BenchError, Examples, InnerState, TaskLoss, Weights
+from algorithms.head import HeadApart, head
+from bench.api import BenchError, Weights
 from bench.registry import register_algorithm
 
 
 @register_algorithm("boil")
 @dataclass(frozen=True)
-class BOIL(MAML):
+class BOIL(HeadApart):
     """Body only update in the inner loop: representations change, the head stays as it is.
 
     The exact gradient through the steps of the body, second order. Cost: that of MAML.
     """
 
     paper = "Oh et al. 2021, arXiv:2008.08882"
-    by_default = False
 
     def adapted(self, slow: Weights) -> list[str]:
         """Name all layers but the last.
@@ -33,14 +30,3 @@ class BOIL(MAML):
                 "boil adapts all layers but the last, and this network has one; accepted: a deeper backbone"
             )
         return body
-
-    def adaptation(
-        self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None
-    ) -> Iterator[InnerState]:
-        """Yield where the inner loop stands.
-
-        Raises:
-            BenchError: the last layer is not the head.
-        """
-        check_head(slow, support)
-        return super().adaptation(task_loss, slow, support, steps, carry)

@@ -70,7 +70,7 @@ class ImplicitMAML(GradientBased):
             return torch.autograd.grad(inner, of, x, retain_graph=True, allow_unused=True, materialize_grads=True)
 
         def system(x: list[Tensor]) -> list[Tensor]:
-            return [a + h / self.proximity for a, h in zip(x, product(x, adapted))]
+            return [a + (h + self.inner_decay * a) / self.proximity for a, h in zip(x, product(x, adapted))]
 
         solved = conjugate_gradients(system, [direct[n] for n in names], self.cg_steps)
         grads = dict(zip(names, solved))

@@ -10,7 +10,7 @@ import higher
 import torch
 from torch import Tensor
 
-from bench.api import BenchError, Examples, MetaAlgorithm, Weights, searched
+from bench.api import MetaAlgorithm, Weights, searched
 from bench.registry import unknown
 
 RULES: dict[str, tuple[str, ...]] = {"sgd": (), "momentum": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq")}
@@ -133,28 +133,6 @@ def clipped(grads: Weights, most: float | None) -> Weights:
     squares = [g.flatten(1).square().sum(dim=1) for g in grads.values()]  # each [T]
     norm = torch.stack(squares).sum(dim=0).clamp(min=most**2).sqrt()  # no less than most: a root of zero has no slope
     return {name: g * (most / norm).view(-1, *[1] * (g.dim() - 1)) for name, g in grads.items()}
-
-
-def head(slow: Weights) -> list[str]:
-    """Name the parameters of the network's last layer, which is the one whose weights come last."""
-    own = [name for name in slow if "/" not in name]
-    layer = own[-1].rpartition(".")[0]
-    return [name for name in own if name.rpartition(".")[0] == layer]
-
-
-def check_head(slow: Weights, support: Examples) -> None:
-    """Refuse a network whose last layer does not give the scores, as one that names its head first.
-
-    Raises:
-        BenchError: says which layer was found and what it has.
-    """
-    last = head(slow)
-    if any(len(slow[name]) != support.n_way for name in last):
-        shapes = ", ".join(f"{name} {tuple(slow[name].shape)}" for name in last)
-        raise BenchError(
-            f"the last layer of the network is taken for its head, and has not {support.n_way} outputs ({shapes});"
-            " accepted: a backbone whose parameters end with those of the head"
-        )
 
 
 def normalisation(network: Weights) -> list[str]:

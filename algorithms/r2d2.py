@@ -33,11 +33,13 @@ class R2D2(Embedding):
     paper = "Bertinetto et al. 2019, arXiv:1805.08136"
 
     def __post_init__(self) -> None:
-        """Refuse a regression that is not regular, or scores that are all alike.
+        """Refuse a regression that is not regular, scores that are all alike, or an embedding that is itself an output.
 
         Raises:
-            ValueError: ridge or scale is not above 0.
+            ValueError: ridge or scale is not above 0, or embedding is below 2.
         """
+        if self.embedding < 2:
+            raise ValueError(f"embedding {self.embedding}; accepted: 2 or more")
         for name in ("ridge", "scale"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} {getattr(self, name)}; accepted: above 0")

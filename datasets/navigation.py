@@ -75,7 +75,16 @@ class InTheWorld(Backbone):
     policy: Backbone
 
     def build(self, input_shape: tuple[int, ...], output_size: int) -> nn.Module:
-        """Return a policy in its world; whatever it is asked for, it answers with one number for each try."""
+        """Return a policy in its world, which answers with one number for each try.
+
+        Raises:
+            BenchError: other outputs are asked for.
+        """
+        if output_size != 1:
+            raise BenchError(
+                f"navigation: a policy answers with the return of its walk, one number, and not with {output_size}"
+                " embeddings or scores; accepted: algorithms that adapt a network"
+            )
         return Walk(self.policy.build((2,), 2))
 
 

@@ -129,7 +129,10 @@ class Arm:
     @property
     def tuning(self) -> str:
         """The same in words."""
-        return f"tuned with {counted(self.trials, 'trial')}" if self.trials else "untuned"
+        if not self.trials:
+            return "untuned"
+        whole = self.runs[-1].row.tuning_trial_steps
+        return f"tuned with {counted(self.trials, 'trial')}{f' of {whole:,} meta-steps' if whole else ''}"
 
     @property
     def beside(self) -> int:

@@ -92,6 +92,7 @@ class SummaryRow(Columns):
     tuning_trials: int | None = later_column()
     tuning_steps: int | None = later_column()
     tuning_s: float | None = later_column()
+    tuning_trial_steps: int | None = later_column()
     data_options: str | None = later_column()
     test_dataset: str | None = later_column()
     test_n_way: int | None = later_column()

@@ -103,6 +103,16 @@ class Search:
         """Return the seconds of training and validation of all trials."""
         return sum(trial.seconds for trial in self.trials)
 
+    @property
+    def cost(self) -> dict[str, Any]:
+        """Return the fields of a run that say what tuning it had."""
+        return {
+            "tuning_trials": len(self.trials),
+            "tuning_trial_steps": self.meta_steps,
+            "tuning_steps": self.steps,
+            "tuning_s": round(self.seconds, 3),
+        }
+
 
 def write_search(folder: Path, search: Search) -> None:
     """Write the record of a search into its folder, in one step."""

@@ -47,12 +47,14 @@ def _option(
 
 CODE = ("code", "data_code", "test_data_code", "results")
 """Fields that nobody sets: which code a run belongs to."""
-TUNING = ("tuning_trials", "tuning_steps", "tuning_s")
+TUNING = ("tuning_trials", "tuning_trial_steps", "tuning_steps", "tuning_s")
 """Fields that say what search its settings come from; a search sets them, or the protocol that holds what one found.
 
 The first is part of a run's name, the others are what the search cost.
 """
 LARGEST_SEED = 2**32 - 1
+TUNING_SEED = LARGEST_SEED
+"""Of the initial weights and tasks of all trials of a search; no result may have it."""
 LATER = "later"
 OPTIONS = ("hyperparameters", "backbone_options", "dataset_options", "test_dataset_options")
 """Fields that hold the settings of plugins by name."""
@@ -157,6 +159,8 @@ class RunConfig:
     """Version of what the harness's own code makes of all this."""
     tuning_trials: int = 0
     """By how many trials of a search its settings were chosen; 0 where nothing searched."""
+    tuning_trial_steps: int = 0
+    """Meta-steps of a trial that runs to its end."""
     tuning_steps: int = 0
     """Meta-steps of all these trials."""
     tuning_s: float = 0.0
@@ -165,6 +169,8 @@ class RunConfig:
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):
             check_range(f.name, getattr(self, f.name), **{k: f.metadata.get(k) for k in ("least", "most", "choices")})
+        if self.tuning_trials and self.seed == TUNING_SEED:
+            raise BenchError(f"seed {self.seed} is that of the trials that found these settings; accepted: any other")
         if self.precision == "tf32" and self.device == "cpu":
             raise BenchError("precision 'tf32' is something only a GPU has; accepted on a CPU: float32, bf16")
         for name, value in self.hyperparameters.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,8 @@ class Protocol:
     """What whoever reads its results must know first."""
     run_s: float | None = None
     """How long a run takes on two quiet cores of a CPU, its settings as they are; None where nobody says."""
+    extends: str = ""
+    """The protocol whose settings it has but for its own; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +98,11 @@ def load_protocol(name: str) -> Protocol:
     if name not in protocol_names():
         raise BenchError(unknown("protocol", name, protocol_names()))
     content = tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
-    minutes = content.get("run_minutes")
-    below = load_protocol(content["extends"]).presets if "extends" in content else ()
+    minutes, extends = content.get("run_minutes"), content.get("extends", "")
+    below = load_protocol(extends).presets if extends else ()
     return Protocol(
         name, content["summary"], (*below, *read_presets(content)), tuple(content.get("deviations", ())),
-        content.get("caution", ""), None if minutes is None else 60 * minutes,
+        content.get("caution", ""), None if minutes is None else 60 * minutes, extends,
     )  # fmt: skip
 
 
@@ -168,7 +170,9 @@ def resolve(
                     found[name] = coerce(name, value, kinds[name])
         elif where and not (where in presets_of_algo and name in _backbone_options()):
             raise BenchError(unknown(f"field in {where} on backbone {backbone}", name, accepted_names(cls, backbone)))
-    if any(name not in TUNING and {**run, **hyper}.get(name) != value for name, value in tuned.items()):
+    kinds = {**_TYPES, **hyper_types}
+    wanted = {name: coerce(name, value, kinds[name]) for name, value in tuned.items() if name in kinds}
+    if any(name not in TUNING and {**run, **hyper}.get(name) != value for name, value in wanted.items()):
         run = {name: value for name, value in run.items() if name not in TUNING}  # no longer what a search found
     data = create_dataset(dataset, **of_data) if dataset != AUTO else None
     test_data = create_dataset(other, **of_test) if other is not None else None
@@ -182,6 +186,12 @@ def resolve(
         test_dataset_options={name: getattr(test_data, name) for name in test_types},
         code=code_of(cls, BACKBONES.get(backbone)),
     )
+
+
+def settled(presets: Iterable[Preset]) -> str:
+    """Say in a sentence for which algorithms presets have settings of their own."""
+    names = ", ".join(dict.fromkeys(str(preset.where["algo"]) for preset in presets if "algo" in preset.where))
+    return f"Settings of their own: {names}; all other algorithms run on their defaults." if names else ""
 
 
 def gaps(protocol: Protocol, identity: Mapping[str, Any]) -> dict[str, list[str]]:

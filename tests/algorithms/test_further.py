@@ -10,11 +10,13 @@ from helpers import image_tasks, quadratic_loss, quadratic_tasks, relative_error
 from per_task import adapted_by, gradients, loss_of, mean_gradient, outputs_of
 from torch import nn
 
-from bench.api import BenchError, TaskBatch
+from algorithms.head import check_head
+from bench.api import BenchError, Examples, TaskBatch
 from bench.network.build import build_network, extra_weights
 from bench.network.model import Classifier
 from bench.registry import create_algorithm, create_backbone
 from bench.training.memory import peak_of_tensors
+from datasets.navigation import Navigation, NegativeReturn
 
 LR, STEPS = 0.05, 3
 HEAD, BODY = (
@@ -255,6 +257,29 @@ def test_imaml_on_quadratic_tasks_has_its_closed_form(steps, rng):
     algorithm = create_algorithm("imaml", inner_lr=0.1, inner_steps=steps, proximity=2.0, cg_steps=1)
     got = algorithm.meta_grad(quadratic_loss, {"w": w0}, quadratic_tasks(s, q)).grads["w"]
     torch.testing.assert_close(got, ((wk - q) * 2 / 3).mean(dim=0))
+
+
+def test_the_implicit_gradient_of_imaml_knows_the_inner_decay(rng):
+    """With decay d it ends where w - c + lambda (w - w_0) + d w = 0, so that dw/dw_0 = lambda / (1 + lambda + d)."""
+    w0 = torch.randn(3, generator=rng, dtype=torch.float64)
+    s, q = torch.randn(2, 4, 3, generator=rng, dtype=torch.float64)
+    algorithm = create_algorithm("imaml", inner_lr=0.1, inner_steps=200, proximity=2.0, cg_steps=1, inner_decay=0.5)
+    got = algorithm.meta_grad(quadratic_loss, {"w": w0}, quadratic_tasks(s, q)).grads["w"]
+    end = (s + 2 * w0) / 3.5
+    torch.testing.assert_close(got, ((end - q) * 2 / 3.5).mean(dim=0))
+
+
+def test_anil_adapts_the_last_layer_of_a_policy_whose_world_shows_its_return_alone(rng):
+    """Its head has two outputs, a velocity, where the harness sees one number for each try."""
+    network = build_network(Navigation().around(create_backbone("sine-mlp", hidden=8)), (21, 2), 1, seed=0)
+    support = Examples(torch.rand(2, 3, 21, 2, generator=rng), torch.zeros(2, 3), n_way=1)
+    slow = Classifier(network, objective=NegativeReturn()).weights
+    check_head(slow, support)
+    turned = dict(reversed(slow.items()))
+    with pytest.raises(BenchError, match="not 2 outputs, the fewest of any layer"):
+        check_head(turned, support)
+    with pytest.raises(BenchError, match="the return of its walk, one number, and not with 64"):
+        Navigation().around(create_backbone("sine-mlp")).build((21, 2), 64)
 
 
 def test_imaml_solves_what_a_direct_solver_solves(rng):

@@ -7,7 +7,8 @@ import torch
 from helpers import image_tasks, relative_error, small_classifier
 from per_task import adapted_by, gradients, loss_of, mean_gradient
 
-from algorithms.inner_loop import head, normalisation
+from algorithms.head import head
+from algorithms.inner_loop import normalisation
 from bench.api import BenchError
 from bench.check.algorithm import CHECKS, Algorithm
 from bench.check.verdicts import Status, ask_all

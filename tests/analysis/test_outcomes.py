@@ -121,6 +121,14 @@ def test_no_verdict_compares_what_was_tuned_with_what_was_not_without_saying_so(
     assert "tuned" not in pairs["b", "c"].verdict
 
 
+def test_as_many_trials_of_another_length_are_another_tuning(tmp_path):
+    make_run(tmp_path, "a", level=0.7, tuning_trials=20, tuning_trial_steps=100)
+    make_run(tmp_path, "b", level=0.9, tuning_trials=20, tuning_trial_steps=3000)
+    told = told_of(compared(tmp_path))["plain"]
+    words = "a tuned with 20 trials of 100 meta-steps, b tuned with 20 trials of 3,000 meta-steps"
+    assert any(f"({words})" in sentence for sentence in told)
+
+
 def test_no_difference_between_tuned_and_untuned_says_so_too_and_equal_tuning_says_nothing(tmp_path):
     make_run(tmp_path, "a", level=0.9)
     make_run(tmp_path, "b", level=0.9, tuning_trials=5)

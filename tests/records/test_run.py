@@ -44,7 +44,9 @@ def test_summary_columns_are_those_of_the_spec_and_more_may_follow():
     further += " resumed precision step_mode oom_retries kernels"
     further += " measure test_error test_error_ci95 test_error_transductive test_error_transductive_ci95"
     further += " error_before_adaptation train_k_shot beside version"
-    further += " peak_tensor_mib adapt_ms code data_code results load tuning_trials tuning_steps tuning_s"
+    further += (
+        " peak_tensor_mib adapt_ms code data_code results load tuning_trials tuning_steps tuning_s tuning_trial_steps"
+    )
     further += " data_options test_dataset test_n_way test_k_shot test_corruption test_data_sha256 test_data_code"
     assert columns[len(expected) :] == tuple(further.split())
 

@@ -31,6 +31,18 @@ def test_several_untuned_arms_of_an_algorithm_have_rows_of_their_own(tmp_path):
     assert list(rows_of(results_of(load_runs(tmp_path)).arms)) == ["a (inner_lr=0.4)", "a (inner_lr=0.1)"]
 
 
+def test_budgets_that_differ_have_rows_of_their_own_and_no_arm_is_lost(tmp_path):
+    """Longer training must not pass for the worth of tuning; protocols that nothing ties have panels of their own."""
+    make_run(tmp_path, "a", level=0.6, protocol="matched", run_id="short")
+    make_run(tmp_path, "a", level=0.9, protocol="tuned", tuning_trials=8, meta_steps=8000, run_id="long")
+    make_run(tmp_path, "a", level=0.7, protocol="quick", run_id="other")
+    arms = results_of(load_runs(tmp_path)).arms
+    rows = rows_of([arm for arm in arms if arm.setting.protocol != "quick"])
+    assert [(name, sorted(row)) for name, row in rows.items()] == [("a, tuned", [True]), ("a", [False])]
+    assert sum(len(row) for row in rows_of(arms).values()) == 3
+    assert len(ranking(arms).axes) == 4
+
+
 def test_protocols_of_one_task_share_a_panel_and_hollow_marks_are_untuned(tmp_path):
     figure = ranking(arms_of(tmp_path))
     accuracy, cost = figure.axes

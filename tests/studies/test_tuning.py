@@ -1,6 +1,8 @@
 """What is searched, what Optuna is asked, and a search as a protocol."""
 
 import dataclasses
+import math
+from types import SimpleNamespace
 
 import pytest
 from made_runs import make_row
@@ -13,12 +15,13 @@ from bench.records.tuning import Search, Trial, load_searches, write_search
 from bench.registry import ALGORITHMS, load_plugin, search_spaces
 from bench.runs.runner import Place
 from bench.settings import protocols
-from bench.settings.config import RunConfig
+from bench.settings.config import TUNING_SEED, RunConfig
 from bench.settings.protocols import Override, load_protocol, resolve
 from bench.studies.tuning import preset
-from bench.studies.tuning.question import TUNING_SEED, questions_of, with_values
+from bench.studies.tuning.question import questions_of, with_values
 from bench.studies.tuning.search import Trials, chosen
 from bench.studies.tuning.storage import Study
+from bench.studies.tuning.trial import PRUNED
 
 LR = Space(1e-4, 1e-1, log=True, choices=None)
 
@@ -126,6 +129,21 @@ def test_the_end_of_a_trial_is_no_rung(tmp_path):
     assert study.goes_on(1, [0.0, 2.0, 0.0, 0.0])
 
 
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_trial_without_a_finite_score_has_diverged_and_is_never_the_best(score, stopped):
+    """Nothing is larger than NaN, so that ``max`` would keep a first trial of that score."""
+    row = SimpleNamespace(status="ok", tasks_seen=8, train_s=1.0, eval_s=1.0, error=None, stream_sha256="s")
+    last = SimpleNamespace(val_acc=score, val_acc_ci95=score)
+    run = SimpleNamespace(row=row, curve=[last], details={PRUNED: stopped})
+    study = SimpleNamespace(suggest=lambda *_: {})
+    trials = SimpleNamespace(measured=("accuracy", "acc"), question=question(config()), study=study)
+    ended = Trials._ended(trials, 0, run)
+    assert (ended.state, ended.score, ended.score_ci95) == ("diverged", None, None)
+    assert ended.error == "meta-validation gave no finite score"
+    assert search_of(trials=(ended, Trial(1, "complete", {}, 8, 1.0, 0.1, 0.1))).best.number == 1
+
+
 def test_importance_finds_the_hyperparameter_that_matters_and_says_nothing_of_few_trials(tmp_path):
     study, spaces = Study(tmp_path, "s", "acc", 9), {"meta_lr": LR, "idle": LR}
     for number in range(24):
@@ -198,7 +216,7 @@ def test_a_search_becomes_a_protocol_that_says_what_tuning_its_runs_had(tmp_path
     assert (run.meta_lr, run.hyperparameters["inner_lr"], run.meta_steps) == (0.01, 0.3, 3000)
     assert (run.tuning_trials, run.tuning_steps, run.tuning_s) == (3, 70, 4.0)
     assert (own_protocols / "tuned.csv").read_text().count("\n") == 7
-    assert "equal search of 3 trials" in load_protocol("tuned").summary
+    assert "equal search of 3 trials of 30 meta-steps" in load_protocol("tuned").summary
     for other in (config("reptile", "tuned"), config(protocol="tuned", n_way=4)):  # which were not searched for
         assert other.tuning_trials == 0
     for other in (config(protocol="tuned", meta_lr=0.5), config(protocol="tuned", sets=["ranged.inner_lr=0.5"])):
@@ -207,6 +225,15 @@ def test_a_search_becomes_a_protocol_that_says_what_tuning_its_runs_had(tmp_path
     told = protocols.gaps(load_protocol("tuned"), {"algo": "ranged", "n_way": 4, "k_shot": 1})
     assert "inner_lr" in told
     assert not [name for name in told if name.startswith("tuning_")]
+
+
+def test_a_choice_of_none_is_a_value_that_the_search_found(tmp_path, own_protocols):
+    clipped = Trial(0, "complete", {"meta_lr": 0.01, "inner_clip": None}, 30, 1.5, 0.5, 0.1)
+    preset.main([str(searched(tmp_path / "out", search_of("maml", (clipped,)))), "--to", str(own_protocols)])
+    assert config("maml", "tuned").tuning_trials == 1
+    assert config("maml", "tuned", sets=["inner_clip=1"]).tuning_trials == 0
+    with pytest.raises(BenchError, match="is that of the trials that found these settings"):
+        config("maml", "tuned", seed=TUNING_SEED)
 
 
 @pytest.mark.parametrize(

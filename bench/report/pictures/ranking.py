@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from bench.report.drawing.marks import footnote, marked, unmarked
 from bench.report.drawing.panels import COLUMN, Page, in_panels, make_panels
 from bench.report.drawing.pictures import picture
 from bench.report.drawing.styles import GREY, SMALL, Style, literal, styles, wrapped
+from bench.settings.protocols import load_protocol, protocol_names
 from bench.system.text import number
 
 ROW = 0.26  # inches, of a name on one line
@@ -33,13 +35,19 @@ Rows = dict[str, dict[bool, Arm]]
     "every algorithm in the order of its plain test accuracy, untuned and tuned, with the cost of a meta-step", rank=0
 )
 def ranking(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
-    """Draw accuracies with their intervals and the step time beside, the best on top, protocols of one task together.
+    """Draw accuracies with their intervals and the step time beside, the best on top.
 
-    Test tasks follow from the shape of a task and the seed, so those of several protocols are the same.
+    A protocol shares the panel of the one that it extends. Test tasks follow from the shape of a task and the seed, so
+    those of both are the same.
     """
     look = styles(arms)
-    protocols = ", ".join(sorted({arm.setting.protocol for arm in arms if arm.ok}))
-    joined = [replace(arm, setting=replace(arm.setting, protocol=protocols)) for arm in marked(arms)]
+    together: dict[str, set[str]] = {}
+    for arm in arms:
+        together.setdefault(_first(arm.setting.protocol), set()).update([arm.setting.protocol] if arm.ok else [])
+    told = {first: ", ".join(sorted(names)) or first for first, names in together.items()}
+    joined = [
+        replace(arm, setting=replace(arm.setting, protocol=told[_first(arm.setting.protocol)])) for arm in marked(arms)
+    ]
     figure, panels = make_panels(
         joined, "Ranking by plain test accuracy", lambda members: row_height(members) * len(rows_of(members)),
         ("accuracy", "cost"), page, around=0.6,
@@ -69,14 +77,36 @@ def ranking(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
     return figure
 
 
+def _first(protocol: str) -> str:
+    """Return the protocol that this one extends in the end, itself if none."""
+    while protocol in protocol_names() and (extends := load_protocol(protocol).extends):
+        protocol = extends
+    return protocol
+
+
 def rows_of(members: Sequence[Arm]) -> Rows:
-    """Return the rows from top to bottom: an algorithm each, or an arm where one has several that are tuned alike."""
+    """Return the rows from top to bottom: an algorithm each, or an arm where one has several that are tuned alike.
+
+    Untuned and tuned share a row where their training is as long: elsewhere the budget would pass for tuning's worth.
+    """
     often = Counter((arm.algo, bool(arm.trials)) for arm in members)
     rows: Rows = {}
     for arm in members:
         alone = max(often[arm.algo, tuned] for tuned in (False, True)) == 1
-        rows.setdefault(arm.algo if alone else unmarked(arm), {})[bool(arm.trials)] = arm
+        name, row = arm.algo if alone else unmarked(arm), arm.runs[-1].row
+        further = (f"{name}, {row.protocol}", f"{name}, {row.meta_steps or 0:,} x {row.meta_batch} tasks")
+        numbered = (f"{name} ({place})" for place in itertools.count(2))
+        free = next(n for n in itertools.chain((name,), further, numbered) if _fits(rows.get(n, {}), arm))
+        rows.setdefault(free, {})[bool(arm.trials)] = arm
     return dict(sorted(rows.items(), key=lambda row: -_best(row[1])))
+
+
+def _fits(row: Mapping[bool, Arm], arm: Arm) -> bool:
+    return bool(arm.trials) not in row and all(_budget(other) == _budget(arm) for other in row.values())
+
+
+def _budget(arm: Arm) -> tuple[int | None, int | None]:
+    return arm.runs[-1].row.meta_steps, arm.runs[-1].row.meta_batch
 
 
 def row_height(members: Sequence[Arm]) -> float:
@@ -94,8 +124,7 @@ def _best(row: Mapping[bool, Arm]) -> float:
 
 
 def _trials(arms: Sequence[Arm]) -> str:
-    counts = sorted({arm.trials for arm in arms if arm.trials})
-    return f"tuned with {' or '.join(map(str, counts))} trials"
+    return " or ".join(sorted({arm.tuning for arm in arms if arm.trials}))
 
 
 def _accuracy(axes: Axes, rows: Rows, look: Mapping[str, Style]) -> None:

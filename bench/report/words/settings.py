@@ -42,7 +42,7 @@ def _settings(arms: Sequence[Arm]) -> str:
         *("meta_optimizer", "meta_lr", "meta_batch"),
     )
     if any(arm.runs[-1].row.tuning_trials for arm in arms):
-        columns = (*columns, "tuning_trials", "tuning_steps", "tuning_s")
+        columns = (*columns, "tuning_trials", "tuning_trial_steps", "tuning_steps", "tuning_s")
     rows = []
     for arm in arms:
         row = arm.runs[-1].row

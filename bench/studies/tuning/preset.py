@@ -96,5 +96,4 @@ def protocol(searches: Sequence[Search], where: str, name: str) -> dict[str, Any
 def _preset(search: Search) -> dict[str, Any]:
     assert search.best is not None, "protocol() has looked"
     where = {"algo": search.algo, "n_way": search.n_way, "k_shot": search.k_shot}
-    cost = {"tuning_trials": len(search.trials), "tuning_steps": search.steps, "tuning_s": round(search.seconds, 3)}
-    return {"where": where, **{n: "none" if v is None else v for n, v in search.best.values.items()}, **cost}
+    return {"where": where, **{n: "none" if v is None else v for n, v in search.best.values.items()}, **search.cost}

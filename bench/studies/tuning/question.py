@@ -11,10 +11,8 @@ from typing import Any
 
 from bench.api import BenchError, Space
 from bench.registry import ALGORITHMS, search_spaces
-from bench.settings.config import LARGEST_SEED, TUNING, RunConfig
+from bench.settings.config import TUNING, TUNING_SEED, RunConfig
 
-TUNING_SEED = LARGEST_SEED
-"""Of the initial weights and tasks of all trials; no result may have it."""
 VERSION = 1
 """Of how a search is made: another is another search."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 import signal
 import time
 from collections import deque
@@ -143,12 +144,15 @@ class Trials:
         error = self.measured[1] == "error"
         score = None if last is None else last.val_error if error else last.val_acc
         half = None if last is None else last.val_error_ci95 if error else last.val_acc_ci95
+        why = row.error
+        if score is not None and not math.isfinite(score):  # no number is worse than that, and none can be compared
+            state, score, half, why = "diverged", None, None, why or "meta-validation gave no finite score"
         if state == "complete" and score is None:
             state = "failed"
         steps = (row.tasks_seen or 0) // self.question.config.meta_batch
         seconds = (row.train_s or 0.0) + (row.eval_s or 0.0)
         values = self.study.suggest(number, self.question.spaces)
-        return Trial(number, state, values, steps, seconds, score, half, row.error, row.stream_sha256)
+        return Trial(number, state, values, steps, seconds, score, half, why, row.stream_sha256)
 
     def _turn(self) -> Any:
         return turn(self.place.out / "locks" / f"{self.question.name}.lock", "a search, which is being worked on")
@@ -287,5 +291,4 @@ def chosen(config: RunConfig, found: Search) -> RunConfig | None:
     """Return the run with the settings of the best trial; None where no trial was complete."""
     if (best := found.best) is None:
         return None
-    cost = {"tuning_trials": len(found.trials), "tuning_steps": found.steps, "tuning_s": round(found.seconds, 3)}
-    return with_values(config, best.values, **cost)
+    return with_values(config, best.values, **found.cost)
