@@ -11,7 +11,8 @@ from bench.records.tuning import Search, Trial
 from bench.system.text import escape, fraction, markdown_table, number, plus_minus
 
 INTRO = (
-    "Each trial trains with other values, on the same training tasks, and is scored on the same meta-validation tasks, transductive. "
+    "Each trial trains with other values, on the same training tasks, and is scored on the same meta-validation tasks, "
+    "transductive. "
     "Its tasks and initial weights are those of a seed that no result has, and no trial sees a meta-test task. "
     "Trial 0 has the values of the protocol. A trial that is not among the best third at a rung stops there (pruned). "
     "The best of many scores is too high by chance: only meta-test compares algorithms."
