@@ -6,8 +6,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -248,17 +249,19 @@ class Training:
         """Add a point to the curve; one that ``advance`` stops is begun anew by the run that goes on."""
         config, progress = self.config, self.progress
         began = now(self.device)
-        result = evaluate(
-            self.algorithm, self.task_loss, {n: w.detach() for n, w in progress.slow.items()}, progress.carry,
-            self.val_stream, config.val_tasks, config.eval_inner_steps, modes=(TRANSDUCTIVE,), at=(),
-            advance=lambda tasks: advance(0),
-        )  # fmt: skip
-        mean, ci95 = mean_ci95(result.final(TRANSDUCTIVE))
-        kind = self.val_stream.objective.kind
-        found = measured(kind, mean, ci95, "val_")
         loss = math.fsum(progress.losses) / len(progress.losses) if progress.losses else None
         tasks_seen = progress.meta_step * config.meta_batch
-        progress.curve.append(CurvePoint(progress.meta_step, tasks_seen, progress.train_s, query_loss=loss, **found))
+        at: dict[str, Any] = {"meta_step": progress.meta_step, "tasks_seen": tasks_seen, "train_s": progress.train_s}
+        if progress.curve and not self.algorithm.learns:  # the same weights on the same tasks
+            progress.curve.append(replace(progress.curve[-1], **at, query_loss=loss))
+        else:
+            result = evaluate(
+                self.algorithm, self.task_loss, {n: w.detach() for n, w in progress.slow.items()}, progress.carry,
+                self.val_stream, config.val_tasks, config.eval_inner_steps, modes=(TRANSDUCTIVE,), at=(),
+                advance=lambda tasks: advance(0),
+            )  # fmt: skip
+            at |= measured(self.val_stream.objective.kind, *mean_ci95(result.final(TRANSDUCTIVE)), "val_")
+            progress.curve.append(CurvePoint(**at, query_loss=loss))
         progress.losses = []
         progress.eval_s += now(self.device) - began
 

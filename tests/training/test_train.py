@@ -9,6 +9,7 @@ from trainings import ADAM, Stopped, make_training, stop_after
 
 from bench.api import BenchError, MetaGrad
 from bench.training.contract import Diverged
+from bench.training.evaluate import evaluate
 
 
 @pytest.mark.parametrize(("name", "hyper"), [("reptile", ADAM), ("fomaml", {}), ("maml", {})])
@@ -58,6 +59,18 @@ def test_validating_more_often_changes_neither_tasks_nor_weights(toy_images, tmp
     assert [p.meta_step for p in often.progress.curve] == [0, 1, 2, 3, 4, 5, 6]
     assert all(torch.equal(often.progress.slow[n], w) for n, w in seldom.progress.slow.items())
     assert often.stream_sha256() == seldom.stream_sha256()
+
+
+def test_what_learns_nothing_is_validated_once(toy_images, tmp_path, monkeypatch):
+    """``scratch`` takes a hundred steps of everything in each validation, and they would all give the same."""
+    asked = []
+    monkeypatch.setattr("bench.training.train.evaluate", lambda *a, **k: asked.append(1) or evaluate(*a, **k))
+    training = make_training(toy_images, tmp_path, "scratch", {"inner_steps": 1}, val_points=3)
+    training.run()
+    curve = training.progress.curve
+    assert [point.meta_step for point in curve] == [0, 2, 4, 6]
+    assert len({point.val_acc for point in curve}) == 1
+    assert len(asked) == 1
 
 
 def test_a_validation_that_is_stopped_is_begun_anew(toy_images, tmp_path):
