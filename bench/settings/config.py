@@ -118,7 +118,7 @@ class RunConfig:
         200, "meta-test tasks on which accuracy is followed up to 50 steps; 0: none", least=0
     )
     meta_optimizer: str = _option("adam", "rule of the meta-step", choices=META_OPTIMIZERS)
-    meta_lr: float = _option(1e-3, "its learning rate", least=0, space=Space(1e-4, 1e-1, log=True, choices=None))
+    meta_lr: float = _option(1e-3, "its learning rate", least=0, space=Space(3e-4, 3e-2, log=True, choices=None))
     meta_lr_schedule: str = _option("constant", "its course over the run, down to 0", choices=tuple(SCHEDULES))
     train_rotation: str = _option(
         "pooled",

@@ -13,7 +13,7 @@ from bench.api import BenchError, Space
 from bench.registry import ALGORITHMS, search_spaces
 from bench.settings.config import TUNING, TUNING_SEED, RunConfig
 
-VERSION = 1
+VERSION = 2
 """Of how a search is made: another is another search."""
 
 

@@ -28,6 +28,8 @@ HALVING = 3
 """At each rung the best third goes on."""
 FIRST_RUNG = 9
 """The first rung is this part of the validations of a run, or the first of them."""
+BEGINNING = 5
+"""Trials before the sampler learns from earlier ones: that of the protocol's values, the others at random."""
 FEWEST = 8
 """Trials without which nothing is said of importance."""
 BEST_SHARE = 0.25
@@ -83,7 +85,10 @@ class Study:
 
     def suggest(self, number: int, spaces: Mapping[str, Space]) -> dict[str, Any]:
         """Return the values that a trial tries, decided once: asked again, they are the same."""
-        self._study.sampler = optuna.samplers.TPESampler(seed=zlib.crc32(f"trial {number}".encode()))
+        with warnings.catch_warnings(action="ignore", category=optuna.exceptions.ExperimentalWarning):
+            self._study.sampler = optuna.samplers.TPESampler(
+                seed=zlib.crc32(f"trial {number}".encode()), n_startup_trials=BEGINNING, multivariate=True
+            )
         trial = self._trial(number)
         return {name: _suggested(trial, name, space) for name, space in spaces.items()}
 
