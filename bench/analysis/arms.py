@@ -221,13 +221,29 @@ def _differing(own: Mapping[str, Any], others: Iterable[Mapping[str, Any]]) -> s
     """Name the values in ``own`` that are not the same in all ``others``."""
     others = list(others)
     names = [name for name in own if any(other.get(name) != own[name] for other in others)]
-    return ", ".join(f"{name}={str(own[name])[:12] if name.endswith('sha256') else own[name]}" for name in names)
+    return ", ".join(f"{name}={_shown(name, own[name], [other.get(name) for other in others])}" for name in names)
+
+
+def _shown(name: str, value: Any, beside: Sequence[Any]) -> str:
+    """Return a value as labels show it: with three digits, what a search has drawn has 17, unless others have these."""
+    if isinstance(value, float):
+        short = f"{value:.3g}"
+        return (
+            short
+            if all(other == value or f"{other:.3g}" != short for other in beside if isinstance(other, float))
+            else str(value)
+        )
+    return str(value)[:12] if name.endswith("sha256") else str(value)
 
 
 def _label(algo: str, identity: dict[str, Any], setting: Setting, found: list[tuple[Any, ...]]) -> str:
     beside = [(name, other) for place, name, other, _ in found if place == setting]
     rivals = [other for name, other in beside if name == algo]
-    described = [_differing({k: v for k, v in identity.items() if k not in (*_MACHINE, "step_mode")}, rivals)]
+    described = []
+    if len({bool(other["tuning_trials"]) for other in rivals}) > 1:  # which says more than the values that it found
+        described.append("tuned" if identity["tuning_trials"] else "untuned")
+        rivals = [other for other in rivals if bool(other["tuning_trials"]) == bool(identity["tuning_trials"])]
+    described.append(_differing({k: v for k, v in identity.items() if k not in (*_MACHINE, "step_mode")}, rivals))
     if identity["step_mode"] is not None:  # a run that failed in its first step does not know it
         described.append(
             _differing({"step_mode": identity["step_mode"]}, [r for r in rivals if r["step_mode"] is not None])

@@ -54,6 +54,9 @@ def test_a_run_that_failed_before_its_mode_was_known_is_not_told_apart_by_it():
     ("one", "other", "expected"),
     [
         ({"inner_lr": 0.1}, {"inner_lr": 0.4}, ["alpha (inner_lr=0.1)", "alpha (inner_lr=0.4)"]),
+        ({"inner_lr": 0.123456789}, {"inner_lr": 0.4}, ["alpha (inner_lr=0.123)", "alpha (inner_lr=0.4)"]),
+        ({"inner_lr": 0.1231}, {"inner_lr": 0.1232}, ["alpha (inner_lr=0.1231)", "alpha (inner_lr=0.1232)"]),
+        ({}, {"tuning_trials": 8, "inner_lr": 0.4}, ["alpha (tuned)", "alpha (untuned)"]),
         (
             {"inner_lr": 0.1, "meta_batch": 4},
             {"inner_lr": 0.4, "meta_batch": 8},

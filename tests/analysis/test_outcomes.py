@@ -142,4 +142,4 @@ def test_no_difference_between_tuned_and_untuned_says_so_too_and_equal_tuning_sa
 def test_the_same_algorithm_tuned_and_untuned_is_two_arms(tmp_path):
     make_run(tmp_path, "a", level=0.8)
     make_run(tmp_path, "a", level=0.9, tuning_trials=5, run_id="tuned")
-    assert [arm.label for arm in compared(tmp_path).arms] == ["a (tuning_trials=0)", "a (tuning_trials=5)"]
+    assert [arm.label for arm in compared(tmp_path).arms] == ["a (tuned)", "a (untuned)"]
