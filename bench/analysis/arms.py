@@ -240,7 +240,7 @@ def _label(algo: str, identity: dict[str, Any], setting: Setting, found: list[tu
     beside = [(name, other) for place, name, other, _ in found if place == setting]
     rivals = [other for name, other in beside if name == algo]
     described = []
-    if len({bool(other["tuning_trials"]) for other in rivals}) > 1:  # which says more than the values that it found
+    if len({bool(other["tuning_trials"]) for _, other in beside}) > 1:  # no verdict on these without saying so
         described.append("tuned" if identity["tuning_trials"] else "untuned")
         rivals = [other for other in rivals if bool(other["tuning_trials"]) == bool(identity["tuning_trials"])]
     described.append(_differing({k: v for k, v in identity.items() if k not in (*_MACHINE, "step_mode")}, rivals))

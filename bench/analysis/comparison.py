@@ -49,6 +49,7 @@ class Comparison:
     setting: Setting
     seed_diffs: tuple[float, ...]
     tuning: str = ""
+    alike: bool = True
 
     COLUMNS: ClassVar = (
         *("algo_a", "algo_b", "n_way", "k_shot", "mode", "diff", "ci95_low", "ci95_high", "p_value", "test_tasks"),
@@ -73,7 +74,7 @@ class Comparison:
             self.algo_a, self.algo_b, self.diff, self.p_value_holm, self.seed_diffs,
             self.seed_p_value, self.seed_p_value_holm,
         )  # fmt: skip
-        return replace(found, tuning=self.tuning)
+        return replace(found, tuning=self.tuning, alike=self.alike)
 
 
 def compare(arms: Iterable[Arm]) -> list[Comparison]:
@@ -114,8 +115,9 @@ def _compare(a: Arm, b: Arm, mode: str) -> Comparison | None:
             mine[seed], theirs[seed] = accuracies
     if not mine:
         return None
-    tuning = "" if a.tuning == b.tuning else f" ({a.label} {a.tuning}, {b.label} {b.tuning})"
-    return replace(compared(a.label, b.label, a.setting, mode, mine, theirs), tuning=tuning)
+    alike, labels_say = a.tuning == b.tuning, bool(a.trials) != bool(b.trials)
+    tuning = "" if alike or labels_say else f" ({a.label} {a.tuning}, {b.label} {b.tuning})"
+    return replace(compared(a.label, b.label, a.setting, mode, mine, theirs), tuning=tuning, alike=alike)
 
 
 def compared(

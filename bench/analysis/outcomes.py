@@ -101,7 +101,10 @@ def unequal(arms: Sequence[Arm]) -> list[str]:
         if by_count := unequal_steps(arms, column):
             told = (f"{count} ({listed(labels)})" for count, labels in by_count.items())
             said.append(f"{where} differ: {', '.join(told)}.")
-    if len({arm.tuning for arm in arms}) > 1:
+    efforts = {arm.tuning for arm in arms}
+    if len(efforts) == 2 and not all(arm.trials for arm in arms):
+        said.append(f"Tuning differs, as the names say: {' or '.join(sorted(efforts, reverse=True))}.")
+    elif len(efforts) > 1:
         by_tuning: dict[str, list[str]] = {}
         for arm in arms:
             by_tuning.setdefault(arm.tuning, []).append(arm.label)

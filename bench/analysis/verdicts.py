@@ -17,7 +17,8 @@ class Verdict:
     """What a comparison shows: which label is better, empty where no difference is shown, and what restricts that.
 
     Without a restriction it holds of the algorithms, else only of the models trained here. ``few`` says that they are
-    too few to speak of the algorithms at all. ``tuning`` tells, in brackets, what tuning each had, where that differs.
+    too few to speak of the algorithms at all. ``alike`` says that both had the same tuning; where they had not and
+    their labels do not say so, ``tuning`` tells it, in brackets.
     """
 
     better: str
@@ -25,6 +26,7 @@ class Verdict:
     restriction: str = ""
     few: bool = False
     tuning: str = ""
+    alike: bool = True
 
     @property
     def shown(self) -> bool:
@@ -34,7 +36,7 @@ class Verdict:
     @property
     def settled(self) -> bool:
         """Whether the verdict is that one of the two is better, and nothing more."""
-        return self.shown and not self.restriction and not self.tuning
+        return self.shown and not self.restriction and self.alike
 
     def __str__(self) -> str:
         """Return the verdict in words."""

@@ -112,13 +112,13 @@ def test_no_verdict_compares_what_was_tuned_with_what_was_not_without_saying_so(
     make_run(tmp_path, "c", level=0.9, tuning_trials=20, tuning_steps=800, tuning_s=2.5)
     results = compared(tmp_path)
     told = told_of(results)["plain"]
-    assert any(s.startswith("b ") and s.endswith("(a untuned, b tuned with 20 trials).") for s in told)
-    assert told[-1] == "Tuning differs: a untuned, b and c tuned with 20 trials."
+    assert any(s.startswith("b (tuned) ") and " than a (untuned) by " in s for s in told)
+    assert told[-1] == "Tuning differs, as the names say: untuned or tuned with 20 trials."
     pairs = {(c.algo_a, c.algo_b): c for c in results.comparisons if c.mode == "plain"}
-    assert pairs["a", "b"].verdict.endswith(" (a untuned, b tuned with 20 trials)")
+    assert not pairs["a (untuned)", "b (tuned)"].judged.settled
     assert Verdict("b", "a").settled
-    assert not Verdict("b", "a", tuning=pairs["a", "b"].tuning).settled
-    assert "tuned" not in pairs["b", "c"].verdict
+    assert not Verdict("b", "a", alike=False).settled
+    assert pairs["b (tuned)", "c (tuned)"].judged.alike
 
 
 def test_as_many_trials_of_another_length_are_another_tuning(tmp_path):
@@ -133,10 +133,10 @@ def test_no_difference_between_tuned_and_untuned_says_so_too_and_equal_tuning_sa
     make_run(tmp_path, "a", level=0.9)
     make_run(tmp_path, "b", level=0.9, tuning_trials=5)
     told = told_of(compared(tmp_path))["plain"]
-    assert "No difference shown between a and b (a untuned, b tuned with 5 trials)." in told
+    assert "No difference shown between a (untuned) and b (tuned)." in told
     make_run(tmp_path, "a", level=0.9, run_id="again", seed=1, tuning_trials=0)
     arms = compared(tmp_path).arms
-    assert [(arm.label, len(arm.runs)) for arm in arms] == [("a", 2), ("b", 1)], "untuned, whoever says so"
+    assert [(a.label, len(a.runs)) for a in arms] == [("a (untuned)", 2), ("b (tuned)", 1)], "whoever says so"
 
 
 def test_the_same_algorithm_tuned_and_untuned_is_two_arms(tmp_path):
