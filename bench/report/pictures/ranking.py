@@ -136,7 +136,7 @@ def _accuracy(axes: Axes, rows: Rows, look: Mapping[str, Style]) -> None:
                 axes.plot(
                     [*values.values()], [place + below] * 2, color=look[unmarked(row[True])].colour, lw=0.8, alpha=0.6
                 )
-            for tuned, arm in row.items():
+            for tuned, arm in sorted(row.items()):  # where both are the same, the filled one is seen
                 half = arm.ci95(column)
                 bar = half if math.isfinite(half) else None
                 colour = look[unmarked(arm)].colour
