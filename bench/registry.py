@@ -22,6 +22,7 @@ from types import ModuleType
 from typing import Any, Generic, TypeVar
 
 from bench.api import SPACE, Backbone, BenchError, Dataset, MetaAlgorithm, Space
+from bench.system.machine import ROOT
 from bench.system.start import requirement
 
 T = TypeVar("T")
@@ -279,9 +280,12 @@ def load_plugin(path: Path) -> ModuleType:
     if not path.is_file():
         raise BenchError(f"plugin {str(path)!r} is not a file; --plugin takes the path of a Python file")
     name = f"bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    for module in list(sys.modules.values()):
-        if module.__name__ == name or getattr(module, "__file__", None) == str(path):
-            return module
+    if name in sys.modules:
+        return sys.modules[name]
+    if path.is_relative_to(ROOT):
+        known = sys.modules.get(".".join(path.relative_to(ROOT).with_suffix("").parts))
+        if known is not None and known.__file__ == str(path):
+            return known
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise BenchError(f"plugin {str(path)!r} is not a Python file (its name must end in .py)")

@@ -228,11 +228,8 @@ def _shown(name: str, value: Any, beside: Sequence[Any]) -> str:
     """Return a value as labels show it: with three digits, what a search has drawn has 17, unless others have these."""
     if isinstance(value, float):
         short = f"{value:.3g}"
-        return (
-            short
-            if all(other == value or f"{other:.3g}" != short for other in beside if isinstance(other, float))
-            else str(value)
-        )
+        taken = any(f"{other:.3g}" == short for other in beside if isinstance(other, float) and other != value)
+        return str(value) if taken else short
     return str(value)[:12] if name.endswith("sha256") else str(value)
 
 

@@ -32,7 +32,7 @@ LARGEST = 4096 * MIB  # of a bundle, unpacked
 HOLDS, BROKEN, USAGE, PARTLY = 0, 1, 2, 3
 
 # What zipfile raises of an archive that is cut, altered, encrypted, or packed by a method that it does not know.
-_DAMAGED = (*(zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError),)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, NotImplementedError, RuntimeError, EOFError, ValueError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -103,19 +104,7 @@ class Classifier:
         """
         stages = self.stages or []
         still = next((place for place, stage in enumerate(stages) if not stage.reads.isdisjoint(names)), 0)
-        if not still:
-            return lambda fast: self(fast, examples)
-        front: list[Tensor] = []
-
-        def loss(fast: Weights) -> Tensor:
-            fast = self._cast(fast)
-            if not front:
-                front.append(self._through(stages[:still], fast, examples.x))
-                if front[0].requires_grad:
-                    front[0].register_hook(lambda _: front.clear())
-            return self.of_outputs(self._through(stages[still:], fast, front[0], entered=True), examples.y)
-
-        return loss
+        return _Moving(self, examples, still) if still else lambda fast: self(fast, examples)
 
     def outputs(self, fast: Weights, x: Tensor) -> Tensor:
         """Map inputs ``[T, n, ...]`` to the network's outputs ``[T, n, output_size]``."""
@@ -162,6 +151,35 @@ class Classifier:
         for stage in stages:
             x = stage.run(self.form, fast, x)
         return x
+
+
+class _Moving:
+    """The loss of ``examples`` under weights that leave the first ``still`` stages alone, which run when they must."""
+
+    def __init__(self, of: Classifier, examples: Examples, still: int) -> None:
+        self._of, self._examples, self._stages = of, examples, of.stages or []
+        self._still = still
+        self._front: Tensor | None = None
+
+    def __call__(self, fast: Weights) -> Tensor:
+        """Return the mean loss ``[T]``."""
+        of, fast = self._of, self._of._cast(fast)
+        if self._front is None:
+            self._front = of._through(self._stages[: self._still], fast, self._examples.x)
+            if self._front.requires_grad:
+                mine = weakref.ref(self)  # a hook that held this would keep it, and what it belongs to, for ever
+                self._front.register_hook(lambda _: _forget(mine))
+        rest = of._through(self._stages[self._still :], fast, self._front, entered=True)
+        return of.of_outputs(rest, self._examples.y)
+
+    def forget(self) -> None:
+        """Have the first stages run again."""
+        self._front = None
+
+
+def _forget(moving: weakref.ref[_Moving]) -> None:
+    if (found := moving()) is not None:
+        found.forget()
 
 
 def _channels_last(w: Tensor) -> Tensor:

@@ -188,7 +188,7 @@ def resolve(
     )
 
 
-def settled(presets: Iterable[Preset]) -> str:
+def chosen_for(presets: Iterable[Preset]) -> str:
     """Say in a sentence for which algorithms presets have settings of their own."""
     names = ", ".join(dict.fromkeys(str(preset.where["algo"]) for preset in presets if "algo" in preset.where))
     return f"Settings of their own: {names}; all other algorithms run on their defaults." if names else ""
@@ -202,12 +202,12 @@ def gaps(protocol: Protocol, identity: Mapping[str, Any]) -> dict[str, list[str]
     """
     own = [preset for preset in protocol.presets if preset.where.get("algo") in (None, identity["algo"])]
     matching = [p for p in own if all(identity.get(key) == value for key, value in p.where.items())]
-    settled = {name for preset in matching for name in preset.values}
+    chosen_for = {name for preset in matching for name in preset.values}
     found: dict[str, list[str]] = {}
     for preset in own:
         shape = ", ".join(f"{key}={preset.where[key]}" for key in ("n_way", "k_shot") if key in preset.where)
         for name in preset.values if shape else ():
-            if name not in (*settled, *TUNING):
+            if name not in (*chosen_for, *TUNING):
                 found.setdefault(name, []).append(shape)
     return found
 

@@ -7,12 +7,11 @@ import torch
 from helpers import image_tasks, relative_error, small_classifier
 from per_task import adapted_by, gradients, loss_of, mean_gradient
 
-from algorithms.head import head
 from algorithms.inner_loop import normalisation
 from bench.api import BenchError
 from bench.check.algorithm import CHECKS, Algorithm
 from bench.check.verdicts import Status, ask_all
-from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, create_backbone
+from bench.registry import ALGORITHMS, create_algorithm, create_backbone
 from bench.tasks.images import Classification
 
 LR, STEPS = 0.05, 3
@@ -140,15 +139,6 @@ def test_every_gradient_based_algorithm_passes_the_checks_with_other_rules(name,
 def test_settings_out_of_range_are_refused(settings, words):
     with pytest.raises(BenchError, match=words):
         create_algorithm("fomaml", **settings)
-
-
-@pytest.mark.parametrize("name", [n for n in BACKBONES.names() if n in ("conv4", "mlp", "resnet12", "vit", "sine-mlp")])
-def test_the_last_layer_is_the_one_that_gives_the_scores(name):
-    shape = (1,) if name == "sine-mlp" else (1, 28, 28)
-    network = create_backbone(name).build(shape, 7)
-    last = head(dict(network.named_parameters()))
-    assert len(last) == 2
-    assert {network.get_parameter(n).shape[0] for n in last} == {7}
 
 
 def test_normalisation_is_found_by_its_scales_or_by_its_shifts():

@@ -11,7 +11,7 @@ from bench.analysis.arms import Arm
 from bench.analysis.statistics import Floats
 from bench.records.run import Run
 from bench.settings.config import RunConfig
-from bench.settings.protocols import settled
+from bench.settings.protocols import chosen_for
 from bench.studies.arms.cells import Cell, StudyArm, arm_of
 from bench.studies.arms.tables import difference_table, held_fixed
 from bench.studies.families.members import NAME, Family
@@ -184,7 +184,7 @@ def markdown(families: Sequence[Ranked], configs: Sequence[RunConfig], runs: Map
     rows = [row for one in families for row in one.rows]
     budgets = [
         f"{_title(one)}: {one.family.shape['n_way']}-way {one.family.shape['k_shot']}-shot, network {first.backbone}, "
-        f"{first.meta_steps:,} meta-steps of {counted(first.meta_batch, 'task')}. {settled(one.family.presets)}"
+        f"{first.meta_steps:,} meta-steps of {counted(first.meta_batch, 'task')}. {chosen_for(one.family.presets)}"
         for one in families
         for first in one.rows[:1]
     ]

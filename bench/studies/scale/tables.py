@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.analysis.comparison import Comparison
 from bench.records.run import Run
-from bench.settings.protocols import load_protocol, settled
+from bench.settings.protocols import chosen_for, load_protocol
 from bench.studies.arms.cells import Cell, arm_of
 from bench.studies.arms.tables import HOW_TO_COMPARE, HOW_TO_READ, held_fixed, plain_differences
 from bench.studies.axes import Axis
@@ -144,7 +144,7 @@ def markdown(
         "median step, and as many steps as fit into the seconds are the budget. The learning rate's schedule ends with "
         "them. The costs below show both: the step as timed, and the seconds that training took.",
         f"Rates are those of protocol {PROTOCOL}, chosen for conv4 with 64 filters and all classes; nothing is tuned "
-        f"for other networks. {settled(load_protocol(PROTOCOL).presets)}",
+        f"for other networks. {chosen_for(load_protocol(PROTOCOL).presets)}",
         "Fewer training classes are always among more, the first by a hash of their names. Test classes are the same.",
     ]
     parts = ["# Accuracy and cost against scale", held_fixed(fixed, rows, runs), lost(rows), HOW_TO_READ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from bench.records.run import Run
 from bench.settings.config import RunConfig
-from bench.settings.protocols import load_protocol, settled
+from bench.settings.protocols import chosen_for, load_protocol
 from bench.studies.arms.tables import MODES
 from bench.studies.shift.losses import Losses, LossRow
 from bench.studies.shift.shifts import NAME, PROTOCOL, Family
@@ -58,7 +58,7 @@ def markdown(
         f"Training: {config.dataset}{f' ({config.data_options})' if config.data_options else ''}, {config.n_way}-way"
         f" {config.k_shot}-shot, backbone {config.network}, {config.meta_steps:,} meta-steps of {config.meta_batch}"
         f" tasks, else as protocol {PROTOCOL}; seeds {seeds}. Each run is trained once and then tested again from its"
-        f" weights. {settled(load_protocol(PROTOCOL).presets)}",
+        f" weights. {chosen_for(load_protocol(PROTOCOL).presets)}",
         f"Test: {config.test_tasks:,} meta-test tasks for each seed and shift, the same for all algorithms.",
         "A corruption changes support and query images alike. The tasks without and with it are the same, pictures and"
         " all; another data set, other ways or other shots are other tasks.",
