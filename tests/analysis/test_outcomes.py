@@ -115,7 +115,7 @@ def test_no_verdict_compares_what_was_tuned_with_what_was_not_without_saying_so(
     assert any(s.startswith("b (tuned) ") and " than a (untuned) by " in s for s in told)
     assert told[-1] == "Tuning differs, as the names say: untuned or tuned with 20 trials."
     pairs = {(c.algo_a, c.algo_b): c for c in results.comparisons if c.mode == "plain"}
-    assert not pairs["a (untuned)", "b (tuned)"].judged.settled
+    assert not pairs["a (untuned)", "b (tuned)"].judged.alike
     assert Verdict("b", "a").settled
     assert not Verdict("b", "a", alike=False).settled
     assert pairs["b (tuned)", "c (tuned)"].judged.alike

@@ -9,10 +9,12 @@ from asked import asked
 from drawn import check_apart
 
 from bench.records.run import load_runs
+from bench.registry import create_algorithm
 from bench.settings.config import RunConfig
+from bench.settings.protocols import chosen_for
 from bench.studies.families import Families
 from bench.studies.families.figure import draw
-from bench.studies.families.members import families, family
+from bench.studies.families.members import config, families, family
 from bench.studies.families.ranks import mean_rank, rank
 from bench.studies.families.tables import MeanRow, RankRow, mean_rows, rank_table, ranked
 from run_bench import main
@@ -121,6 +123,21 @@ def test_every_family_has_its_data_and_settings_and_flags_leave_the_one_way_alon
         ("navigation", 1, 5, "sine-mlp", None),
     }
     assert Families().datasets(request) == ("glyphs", "sine", "navigation")
+
+
+def test_rates_are_those_of_the_algorithms_that_they_were_chosen_for_and_the_page_names_these():
+    """CAVIA's context at 0.02 instead of 1, or iMAML at 1 with a proximity of 2, is another algorithm."""
+    request = asked(algos=("maml", "cavia", "imaml"))
+    rates = {
+        (of.name, algo): config(request, of, algo, 0).hyperparameters["inner_lr"]
+        for of in families(request)
+        for algo in request.algos
+    }
+    own = {algo: create_algorithm(algo).inner_lr for algo in ("cavia", "imaml")}
+    for name, chosen in (("images", 0.4), ("sine", 0.02), ("navigation", 1.0)):
+        assert {algo: rates[name, algo] for algo in request.algos} == {"maml": chosen, **own}
+    told = chosen_for(family("sine", "omniglot").presets)
+    assert told == "Settings of their own: maml, fomaml, joint, reptile; all other algorithms run on their defaults."
 
 
 def test_a_data_set_of_ones_own_is_a_family_with_the_settings_of_images():
