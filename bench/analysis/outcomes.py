@@ -119,8 +119,12 @@ def unequal_budgets(arms: Sequence[Arm]) -> dict[str, list[int]]:
 
 
 def unequal_steps(arms: Sequence[Arm], column: str = "inner_steps") -> dict[int, list[str]]:
-    """Return the arms by their inner steps in training, or by another column, nothing where they are the same."""
-    known = ((arm.label, getattr(run.row, column)) for arm in arms for run in arm.ok.values())
+    """Return the arms by their inner steps in training, or by another column, nothing where they are the same.
+
+    Those without an inner loop are in none, whatever number of steps their protocol has for others.
+    """
+    looping = ((arm, run.row) for arm in arms for run in arm.ok.values() if run.row.inner_steps is not None)
+    known = ((arm.label, getattr(row, column)) for arm, row in looping)
     steps = {label: count for label, count in known if count is not None}
     by_count: dict[int, list[str]] = {}
     for label, count in sorted(steps.items(), key=lambda pair: pair[1]):

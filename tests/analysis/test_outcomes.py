@@ -106,6 +106,14 @@ def test_open_pairs_with_one_label_are_one_sentence_wherever_it_stands_in_the_al
     assert sentences(pairs) == ["No difference shown between m and a, b or z."]
 
 
+def test_steps_of_what_has_no_inner_loop_differ_from_nobodys(tmp_path):
+    make_run(tmp_path, "metric", level=0.7, inner_steps=None, eval_inner_steps=10)
+    make_run(tmp_path, "head", level=0.9, inner_steps=5, eval_inner_steps=100)
+    assert not [said for said in told_of(compared(tmp_path))["plain"] if "teps" in said]
+    make_run(tmp_path, "whole", level=0.9, inner_steps=5, eval_inner_steps=10)
+    assert "Adaptation steps at test differ: 10 (whole), 100 (head)." in told_of(compared(tmp_path))["plain"]
+
+
 def test_no_verdict_compares_what_was_tuned_with_what_was_not_without_saying_so(tmp_path):
     make_run(tmp_path, "a", level=0.7)
     make_run(tmp_path, "b", level=0.9, tuning_trials=20, tuning_steps=900, tuning_s=1.5)
