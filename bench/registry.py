@@ -292,11 +292,9 @@ def load_plugin(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with blaming(f"plugin {str(path)!r} failed on import"):
+            spec.loader.exec_module(module)
     except BenchError:
         del sys.modules[name]
         raise
-    except RAISED as error:  # a plugin may raise anything; the user needs its own words, in one line
-        del sys.modules[name]
-        raise BenchError(f"plugin {str(path)!r} failed on import: {said(error)}") from error
     return module

@@ -1,5 +1,6 @@
 """Configurations: ranges, types, protocols and the order in which settings override each other."""
 
+import csv
 import dataclasses
 import hashlib
 import itertools
@@ -166,6 +167,16 @@ def test_the_fair_protocols_give_all_algorithms_the_same_tasks_and_budget():
     assert (
         len({(r.meta_optimizer, r.meta_lr, r.meta_lr_schedule, r.hyperparameters["inner_steps"]) for r in matched}) == 1
     )
+
+
+def test_the_inner_rates_of_matched_are_what_the_committed_search_found_to_one_digit():
+    with (FOLDER / "tuned.csv").open() as file:
+        chosen = {row["algo"]: json.loads(row["values"]) for row in csv.DictReader(file) if row["chosen"] == "1"}
+    rates = {algo: values["inner_lr"] for algo, values in chosen.items() if "inner_lr" in values}
+    assert {"reptile", "maml", "maml++", "meta-sgd", "cavia"} <= set(rates)
+    for algo, rate in rates.items():
+        given = resolved(algo, load_protocol("matched")).hyperparameters
+        assert given["inner_lr"] == float(f"{rate:.0e}"), algo
 
 
 @pytest.mark.parametrize("name", ["quick", "matched"])
