@@ -43,6 +43,7 @@ from bench.settings.protocols import (
     gaps,
     load_protocol,
     resolve,
+    searched_elsewhere,
 )
 from bench.settings.sources import Sources, load_sources, named
 from bench.studies.study import Request
@@ -91,6 +92,9 @@ def plan(
         sources = load_sources(configs[0], place.data_roots, place.out / "cache", warn)
     source = sources.train
     configs = [named(config, sources) for config in configs]
+    for i, config in enumerate(configs):
+        configs[i], lines = searched_elsewhere(protocol, config)
+        told += lines
     given = {*asked.flags, *(override.name for override in asked.sets)}
     configs = [_unturned(config, sources, given, told) for config in configs]
     with doing(f"trying {counted(len(algos), 'algorithm')} on two small tasks of {source.name}"):

@@ -58,6 +58,8 @@ class Protocol:
     run_s: float | None = None
     """How long a run takes on two quiet cores of a CPU, its settings as they are; None where nobody says."""
     extends: str = ""
+    searched: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """What the search trained that found its settings: fields of RunConfig. Empty where there was none."""
     """The protocol whose settings it has but for its own; empty for none."""
 
 
@@ -102,7 +104,7 @@ def load_protocol(name: str) -> Protocol:
     below = load_protocol(extends).presets if extends else ()
     return Protocol(
         name, content["summary"], (*below, *read_presets(content)), tuple(content.get("deviations", ())),
-        content.get("caution", ""), None if minutes is None else 60 * minutes, extends,
+        content.get("caution", ""), None if minutes is None else 60 * minutes, extends, content.get("searched", {}),
     )  # fmt: skip
 
 
@@ -186,6 +188,16 @@ def resolve(
         test_dataset_options={name: getattr(test_data, name) for name in test_types},
         code=code_of(cls, BACKBONES.get(backbone)),
     )
+
+
+def searched_elsewhere(protocol: Protocol, config: RunConfig) -> tuple[RunConfig, list[str]]:
+    """Return a run, as untuned where the search behind its settings trained something else, and a line on that."""
+    other = [name for name, value in protocol.searched.items() if getattr(config, name) != value]
+    if not (config.tuning_trials and other):
+        return config, []
+    where = " and ".join(f"{name} {protocol.searched[name]}, not {getattr(config, name)}" for name in other)
+    line = f"protocol {protocol.name} was searched on {where}: its values stay, and its runs count as untuned"
+    return dataclasses.replace(config, **{name: _FIELDS[name].default for name in TUNING}), [line]
 
 
 def chosen_for(presets: Iterable[Preset]) -> str:

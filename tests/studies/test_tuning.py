@@ -227,6 +227,17 @@ def test_a_search_becomes_a_protocol_that_says_what_tuning_its_runs_had(tmp_path
     assert not [name for name in told if name.startswith("tuning_")]
 
 
+def test_on_data_or_a_network_that_was_not_searched_its_runs_count_as_untuned(tmp_path, own_protocols):
+    preset.main([str(searched(tmp_path / "out", search_of())), "--to", str(own_protocols)])
+    tuned = load_protocol("tuned")
+    there = dataclasses.replace(config(protocol="tuned"), **tuned.searched)
+    assert protocols.searched_elsewhere(tuned, there) == (there, [])
+    other, (line,) = protocols.searched_elsewhere(tuned, dataclasses.replace(there, dataset="glyphs", backbone="mlp"))
+    assert (other.tuning_trials, other.tuning_steps, other.meta_lr) == (0, 0, there.meta_lr)
+    assert "not glyphs" in line and "not mlp" in line and "count as untuned" in line
+    assert protocols.searched_elsewhere(tuned, other) == (other, [])  # said once, of what was tuned
+
+
 def test_a_choice_of_none_is_a_value_that_the_search_found(tmp_path, own_protocols):
     clipped = Trial(0, "complete", {"meta_lr": 0.01, "inner_clip": None}, 30, 1.5, 0.5, 0.1)
     preset.main([str(searched(tmp_path / "out", search_of("maml", (clipped,)))), "--to", str(own_protocols)])

@@ -90,7 +90,9 @@ def protocol(searches: Sequence[Search], where: str, name: str) -> dict[str, Any
         f"{base} with the settings that an equal search of {len(first.trials)} trials of {first.meta_steps} meta-steps"
         f" gave each algorithm on {first.dataset}, its record in {name}.csv"
     )
-    return {"summary": summary, "extends": base, "preset": [_preset(search) for search in searches]}
+    searched = {"dataset": first.dataset, "backbone": first.backbone}
+    presets = [_preset(search) for search in searches]
+    return {"summary": summary, "extends": base, "searched": searched, "preset": presets}
 
 
 def _preset(search: Search) -> dict[str, Any]:
