@@ -197,7 +197,8 @@ def searched_elsewhere(protocol: Protocol, config: RunConfig) -> tuple[RunConfig
         return config, []
     where = " and ".join(f"{name} {protocol.searched[name]}, not {getattr(config, name)}" for name in other)
     line = f"protocol {protocol.name} was searched on {where}: its values stay, and its runs count as untuned"
-    return dataclasses.replace(config, **{name: _FIELDS[name].default for name in TUNING}), [line]
+    none: dict[str, Any] = {name: _FIELDS[name].default for name in TUNING}
+    return dataclasses.replace(config, **none), [line]
 
 
 def chosen_for(presets: Iterable[Preset]) -> str:
