@@ -105,7 +105,12 @@ def decided(name: str) -> str:
         config = resolve(load_protocol(protocol), identity, {}, [])
         found[protocol] = {**config.hyperparameters, **{field: getattr(config, field) for field in RUN_SETTINGS}}
     names = [*hyperparameter_names(ALGORITHMS.get(name)), *RUN_SETTINGS]
-    return table(("setting", *found), [(code(field), *(values[field] for values in found.values())) for field in names])
+    rows = [(code(field), *(_short(values[field]) for values in found.values())) for field in names]
+    return table(("setting", *found), rows)
+
+
+def _short(value: object) -> object:
+    return f"{value:.4g}" if isinstance(value, float) else value
 
 
 def other_shapes(name: str) -> str:
@@ -133,7 +138,7 @@ def _loaded() -> Mapping[str, pd.DataFrame]:
 
 def results(name: str) -> str:
     """Return a table of an algorithm's committed runs."""
-    headers = ("results", "setting", "meta-steps", "inner steps", "precision", "seed", "plain", "transductive")
+    headers = ("results", "setting", "meta-steps", "inner steps × rate", "tuning", "precision", "seed")
     rows, many = [], []
     for folder, runs in _loaded().items():
         own, link = runs[(runs["algo"] == name) & runs["ok"]], f"[{folder}](../gallery/{folder}.md)"
@@ -145,10 +150,13 @@ def results(name: str) -> str:
             scores = [_score(run, f"test_{measure}{mode}") for mode in ("", "_transductive")]
             shape = f"{run.n_way}-way {run.k_shot}-shot" if measure == "acc" else f"{run.dataset}, mean squared error"
             costs = (f"{run.train_s:,.0f}", f"{run.step_ms_median:.1f}")
-            rows.append((link, shape, f"{run.meta_steps:,}", run.inner_steps, run.precision, run.seed, *scores, *costs))
+            inner = "-" if pd.isna(run.inner_steps) else f"{run.inner_steps} × {run.inner_lr:.3g}"
+            tuning = f"{run.tuning_trials} trials" if run.tuning_trials else "-"
+            of_run = (f"{run.meta_steps:,}", inner, tuning, run.precision, run.seed)
+            rows.append((link, shape, *of_run, *scores, *costs))
     if not rows:
         return " ".join(many) or "No committed run has it."
-    return "\n".join([table((*headers, "training, s", "step, ms"), rows), *many])
+    return "\n".join([table((*headers, "plain", "transductive", "training, s", "step, ms"), rows), *many])
 
 
 def _score(run: typing.Any, column: str) -> str:
