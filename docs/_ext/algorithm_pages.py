@@ -138,7 +138,7 @@ def _loaded() -> Mapping[str, pd.DataFrame]:
 
 def results(name: str) -> str:
     """Return a table of an algorithm's committed runs."""
-    headers = ("results", "setting", "meta-steps", "inner steps × rate", "tuning", "precision", "seed")
+    headers = ("results", "setting", "meta-steps", "inner steps and rate", "tuning", "precision", "seed")
     rows, many = [], []
     for folder, runs in _loaded().items():
         own, link = runs[(runs["algo"] == name) & runs["ok"]], f"[{folder}](../gallery/{folder}.md)"
@@ -150,8 +150,8 @@ def results(name: str) -> str:
             scores = [_score(run, f"test_{measure}{mode}") for mode in ("", "_transductive")]
             shape = f"{run.n_way}-way {run.k_shot}-shot" if measure == "acc" else f"{run.dataset}, mean squared error"
             costs = (f"{run.train_s:,.0f}", f"{run.step_ms_median:.1f}")
-            inner = "-" if pd.isna(run.inner_steps) else f"{run.inner_steps} × {run.inner_lr:.3g}"
-            tuning = f"{run.tuning_trials} trials" if run.tuning_trials else "-"
+            inner = "-" if pd.isna(run.inner_steps) else f"{run.inner_steps} at {run.inner_lr:.3g}"
+            tuning = "-" if pd.isna(run.tuning_trials) or not run.tuning_trials else f"{run.tuning_trials} trials"
             of_run = (f"{run.meta_steps:,}", inner, tuning, run.precision, run.seed)
             rows.append((link, shape, *of_run, *scores, *costs))
     if not rows:
