@@ -82,10 +82,8 @@ def test_a_plugin_of_any_kind_has_a_page():
 
 def test_committed_runs_stand_on_the_page_of_their_algorithm():
     page = algorithm_pages.results("maml")
-    assert (
-        "| [quick-cpu](../gallery/quick-cpu.md) | 5-way 1-shot | 3,000 | 1 at 0.4 | - | float32 | 0 | 0.9082\u00a0±\u00a00.0081 |"
-        in page
-    )
+    of_run = "[quick-cpu](../gallery/quick-cpu.md) | 5-way 1-shot | 3,000 | 1 at 0.4 | - | float32 | 0"
+    assert f"| {of_run} | 0.9082\u00a0±\u00a00.0081 |" in page
 
 
 def test_every_folder_of_results_says_how_it_was_made_and_has_words():

@@ -241,6 +241,13 @@ def test_settings_that_no_column_holds_are_told_where_they_matter(algo, hyper, t
     assert own_settings(run, ("inner_lr",)) == told
 
 
+def test_settings_that_a_search_found_are_told_with_the_digits_that_matter(tmp_path):
+    make_run(tmp_path, "a", inner_lr=0.09640465109586802, meta_lr=2.0)
+    text = (reported(tmp_path) / "summary.md").read_text()
+    assert "0.0964 " in text
+    assert "0.09640465" not in text
+
+
 def test_several_data_sets_are_never_mixed(tmp_path):
     for dataset in ("glyphs", "omniglot"):
         for algo in ("a", "b"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from bench.analysis.arms import Arm, budgets
 from bench.analysis.outcomes import unequal_budgets, unequal_steps
@@ -46,11 +47,15 @@ def _settings(arms: Sequence[Arm]) -> str:
     rows = []
     for arm in arms:
         row = arm.runs[-1].row
-        cells = ("-" if getattr(row, c) is None else str(getattr(row, c)) for c in columns)
-        rows.append([arm.label, *cells, own_settings(arm.runs[-1], columns)])
+        rows.append([arm.label, *(_told(getattr(row, c)) for c in columns), own_settings(arm.runs[-1], columns)])
     if any(own != "-" for *_, own in rows):
         return markdown_table(["algorithm", *columns, "settings of its own"], rows)
     return markdown_table(["algorithm", *columns], [row[:-1] for row in rows])
+
+
+def _told(value: Any) -> str:
+    """Return a value with as many digits as matter: searches find some of seventeen."""
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def own_settings(run: Run, told: Sequence[str]) -> str:
@@ -65,7 +70,7 @@ def own_settings(run: Run, told: Sequence[str]) -> str:
         cls = ALGORITHMS.get(run.row.algo)
         defaults, searched = vars(create_algorithm(run.row.algo)), search_spaces(cls)
         found = {n: v for n, v in found.items() if n in searched or v != defaults.get(n)}
-    return escape(", ".join(f"{n} {v:.4g}" if isinstance(v, float) else f"{n} {v}" for n, v in found.items())) or "-"
+    return escape(", ".join(f"{n} {'none' if v is None else _told(v)}" for n, v in found.items())) or "-"
 
 
 def _streams(arms: Sequence[Arm]) -> str:
