@@ -60,8 +60,9 @@ def blaming(whom: str) -> Iterator[None]:
 def unknown(what: str, name: str, accepted: Iterable[str]) -> str:
     """Return the one line for a name that is not among ``accepted``: the name, the nearest, all, which may be many."""
     accepted = list(accepted)
-    near = difflib.get_close_matches(str(name), accepted, n=1, cutoff=0.5)
-    hint = f". Did you mean {near[0]!r}? Accepted" if near else "; accepted"
+    by_letters = {one.lower(): one for one in accepted}
+    near = difflib.get_close_matches(str(name).lower(), by_letters, n=1, cutoff=0.5)
+    hint = f". Did you mean {by_letters[near[0]]!r}? Accepted" if near else "; accepted"
     return f"unknown {what} {name!r}{hint}: {', '.join(accepted) or 'none'}."
 
 
@@ -267,8 +268,6 @@ def load_package(package_name: str) -> None:
 def load_plugin(path: Path) -> ModuleType:
     """Return the module of a file that a user named with ``--plugin``, imported once however often it is named.
 
-    A file of ``algorithms/`` and its like is imported already.
-
     Raises:
         BenchError: no such file, or it raised on import.
     """
@@ -282,7 +281,7 @@ def load_plugin(path: Path) -> ModuleType:
     name = f"bench_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if name in sys.modules:
         return sys.modules[name]
-    if path.is_relative_to(ROOT):
+    if path.is_relative_to(ROOT):  # of algorithms/ and its like, imported already
         known = sys.modules.get(".".join(path.relative_to(ROOT).with_suffix("").parts))
         if known is not None and known.__file__ == str(path):
             return known

@@ -27,6 +27,7 @@ def test_only_classes_of_the_contract_register(thing):
 
 def test_unknown_names_get_the_accepted_ones_and_the_nearest():
     assert unknown("x", "abd", ["abc", "def"]) == "unknown x 'abd'. Did you mean 'abc'? Accepted: abc, def."
+    assert unknown("x", "ABC", ["abc", "Abd"]) == "unknown x 'ABC'. Did you mean 'abc'? Accepted: abc, Abd."
     assert unknown("x", "zzz", ["abc"]) == "unknown x 'zzz'; accepted: abc."
     with pytest.raises(BenchError, match="Did you mean 'reptile'"):
         create_algorithm("reptil")

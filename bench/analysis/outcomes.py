@@ -15,7 +15,7 @@ from bench.records.columns import MODES
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.system.text import plus_minus
 
-ALL_PAIRS = 12
+ALL_PAIRS = 6
 """Arms of one setting whose pairs are all told; of more the leader's are, and a sentence says so."""
 
 

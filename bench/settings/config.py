@@ -76,11 +76,11 @@ class RunConfig:
     k_shot: int = _option(1, "support images per class", least=1)
     k_query: int = _option(9, "query images per class in training", least=1)
     train_k_shot: int | None = _option(
-        None, "support images per class in training; k_shot counts at test alone then", least=1, none="k_shot"
+        None, "support images per class in training alone; validation and test have k_shot", least=1, none="k_shot"
     )
     train_classes: int | None = _option(
         None,
-        "classes that training sees, drawn by a hash so that few are among more",
+        "classes that training sees, before turning multiplies them; few are among more, by a hash",
         least=1,
         none="all",
         later=True,

@@ -243,6 +243,10 @@ def check_overrides(sets: Sequence[Override], algos: Sequence[str]) -> None:
         names = {n for algo in takers for b in BACKBONES.names() for n in accepted_names(ALGORITHMS.get(algo), b)}
         names |= {option for name in DATASETS.names() for option in hyperparameter_names(DATASETS.get(name))}
         if override.name not in names:
+            owners = [a for a in ALGORITHMS.names() if override.name in hyperparameter_names(ALGORITHMS.get(a))]
+            if owners:
+                told = f"it is a setting of {', '.join(owners)}; not of {', '.join(takers)}"
+                raise BenchError(f"--set {override.name}: {told}")
             raise BenchError(unknown("field in --set", override.name, sorted(names)))
 
 

@@ -160,6 +160,7 @@ def test_a_network_with_too_many_outputs_is_found_before_any_run(refused):
     ("flag", "value", "words"),
     [
         ("--algos", "mamll", "Did you mean 'maml'?"),
+        ("--set", "maml.proximity=3", "--set proximity: it is a setting of imaml; not of maml"),
         ("--n-way", "x", "--n-way 'x'; accepted: a whole number"),
         ("--device", "gpu", "unknown device 'gpu'"),
         ("--dataset", "omniglott", "unknown dataset 'omniglott'"),

@@ -248,6 +248,13 @@ def test_settings_that_a_search_found_are_told_with_the_digits_that_matter(tmp_p
     assert "0.09640465" not in text
 
 
+def test_algorithms_for_which_a_protocol_chooses_nothing_are_named(tmp_path):
+    for algo in ("maml", "protonet", "anil"):
+        make_run(tmp_path, algo, protocol="quick")
+    text = (reported(tmp_path) / "summary.md").read_text()
+    assert "- Protocol quick sets nothing for anil and protonet: they run on defaults.\n" in text
+
+
 def test_several_data_sets_are_never_mixed(tmp_path):
     for dataset in ("glyphs", "omniglot"):
         for algo in ("a", "b"):

@@ -71,6 +71,8 @@ def ranking(arms: Sequence[Arm], page: Page = COLUMN) -> Figure:
             Line2D([], [], ls="none", marker="s", color=GREY, markersize=4.5, label=f"filled: {_trials(shown)}"),
             Line2D([], [], ls="none", marker="s", color=GREY, mfc="none", markersize=4.5, label="hollow: untuned"),
         ]
+    if len(tuned) == 2:
+        marks.append(Line2D([], [], lw=0.8, alpha=0.6, color=GREY, label="from untuned to tuned"))
     marks.append(Line2D([], [], ls="none", marker="_", markersize=8, color=GREY, label="95% interval over tasks"))
     grow_for_titles(figure)
     put_legend(figure, [], [*marks, *footnote(shown)])
@@ -136,13 +138,14 @@ def _accuracy(axes: Axes, rows: Rows, look: Mapping[str, Style]) -> None:
                 axes.plot(
                     [*values.values()], [place + below] * 2, color=look[unmarked(row[True])].colour, lw=0.8, alpha=0.6
                 )
-            for tuned, arm in sorted(row.items()):  # where both are the same, the filled one is seen
+            for tuned, arm in sorted(row.items()):
                 half = arm.ci95(column)
                 bar = half if math.isfinite(half) else None
                 colour = look[unmarked(arm)].colour
                 filled = colour if tuned or True not in {t for r in rows.values() for t in r} else "white"
                 axes.errorbar(
-                    values[tuned], place + below, xerr=bar, color=colour, marker=marker, mfc=filled, markersize=4,
+                    values[tuned], place + below, xerr=bar, color=colour, marker=marker, mfc=filled,
+                    markersize=6 if len(row) > tuned + 1 else 4,  # the hollow one is seen around the other
                     mew=0.9, capsize=1.5, lw=0.9, ls="none",
                 )  # fmt: skip
                 heights += [values[tuned] - (bar or 0), values[tuned] + (bar or 0)]

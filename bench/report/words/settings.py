@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from bench.analysis.arms import Arm, budgets
 from bench.analysis.outcomes import unequal_budgets, unequal_steps
+from bench.analysis.verdicts import listed
 from bench.records.run import Run
-from bench.registry import ALGORITHMS, create_algorithm, search_spaces
+from bench.registry import ALGORITHMS, create_algorithm, hyperparameter_names, search_spaces
 from bench.report.words.parts import per_setting
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.system.text import escape, markdown_table
@@ -31,9 +33,20 @@ def episodes(arms: Sequence[Arm]) -> list[str]:
         points = [escape(episode), escape(seeds), _streams(members)]
         if unequal_steps(members):
             points.append("**Inner steps differ**, so times and memory compare these settings, not equal inner loops.")
+        if bare := _on_defaults(members):
+            points.append(f"Protocol {escape(s.protocol)} sets nothing for {listed(bare)}: they run on defaults.")
         return ["\n".join(f"- {point}" for point in points), _settings(members)]
 
     return per_setting(arms, describe)
+
+
+def _on_defaults(arms: Sequence[Arm]) -> list[str]:
+    """Name the algorithms for which their protocol sets no hyperparameter."""
+    protocol = arms[0].setting.protocol
+    presets = load_protocol(protocol).presets if protocol in protocol_names() else ()
+    chosen = {algo for preset in presets if (algo := preset.where.get("algo")) in ALGORITHMS.names()
+              if {*preset.values} & {*hyperparameter_names(ALGORITHMS.get(algo))}}  # fmt: skip
+    return sorted({arm.algo for arm in arms} - chosen) if chosen else []
 
 
 def _settings(arms: Sequence[Arm]) -> str:
@@ -47,9 +60,11 @@ def _settings(arms: Sequence[Arm]) -> str:
     rows = []
     for arm in arms:
         row = arm.runs[-1].row
+        if row.inner_steps is None:  # what does not adapt by steps
+            row = replace(row, eval_inner_steps=None)
         rows.append([arm.label, *(_told(getattr(row, c)) for c in columns), own_settings(arm.runs[-1], columns)])
     if any(own != "-" for *_, own in rows):
-        return markdown_table(["algorithm", *columns, "settings of its own"], rows)
+        return markdown_table(["algorithm", *columns, "searched or changed settings"], rows)
     return markdown_table(["algorithm", *columns], [row[:-1] for row in rows])
 
 
