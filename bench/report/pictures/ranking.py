@@ -145,7 +145,7 @@ def _accuracy(axes: Axes, rows: Rows, look: Mapping[str, Style]) -> None:
                 filled = colour if tuned or True not in {t for r in rows.values() for t in r} else "white"
                 axes.errorbar(
                     values[tuned], place + below, xerr=bar, color=colour, marker=marker, mfc=filled,
-                    markersize=6 if len(row) > tuned + 1 else 4,  # the hollow one is seen around the other
+                    markersize=5.2 if len(row) > tuned + 1 else 4,  # the hollow one is seen around the other
                     mew=0.9, capsize=1.5, lw=0.9, ls="none",
                 )  # fmt: skip
                 heights += [values[tuned] - (bar or 0), values[tuned] + (bar or 0)]
