@@ -86,7 +86,8 @@ def _docstring(cls: type) -> tuple[str, dict[str, str]]:
 
 def settings(cls: type[MetaAlgorithm]) -> str:
     """Return a table of an algorithm's settings with types and defaults."""
-    types, defaults, meanings = hyperparameter_types(cls), cls(), _docstring(cls)[1]
+    types, defaults = hyperparameter_types(cls), cls()
+    meanings = {name: meaning for base in reversed(cls.__mro__) for name, meaning in _docstring(base)[1].items()}
     headers, spaces = ["setting", "type", "default"], search_spaces(cls)
     headers += [*(["searched by `--tune`"] if spaces else []), *(["meaning"] if meanings else [])]
     rows = []

@@ -248,6 +248,12 @@ def test_settings_that_a_search_found_are_told_with_the_digits_that_matter(tmp_p
     assert "0.09640465" not in text
 
 
+def test_what_does_not_adapt_by_steps_has_none_in_the_table(tmp_path):
+    make_run(tmp_path, "metric", inner_steps=None, inner_lr=None, eval_inner_steps=10)
+    (row,) = re.findall(r"^\| metric +\|.*", (reported(tmp_path) / "summary.md").read_text(), re.M)[:1]
+    assert [cell.strip() for cell in row.split("|")][2:6:3] == ["-", "-"]
+
+
 def test_algorithms_for_which_a_protocol_chooses_nothing_are_named(tmp_path):
     for algo in ("maml", "protonet", "anil"):
         make_run(tmp_path, algo, protocol="quick")
