@@ -198,7 +198,7 @@ def search(
 
 
 class _Making:
-    """Keeps ``place.jobs`` trials under way until every search has enough, or a signal has come."""
+    """Keeps as many trials under way as there is room for until every search has enough, or a signal has come."""
 
     def __init__(
         self,
@@ -209,6 +209,7 @@ class _Making:
         note: Callable[[str], None],
     ) -> None:
         self.open, self.place, self.signals, self.say, self.note = deque(searches), place, signals, say, note
+        self.launcher = place.runs_by
         self.active: dict[int, tuple[Trials, Claim, Launch]] = {}
         self._next_look = 0.0
 
@@ -231,26 +232,26 @@ class _Making:
         if time.monotonic() < self._next_look:
             return
         for trials in list(self.open):
-            while len(self.active) < self.place.jobs and not self.signals.stopped:
+            while len(self.active) < self.launcher.room and not self.signals.stopped:
                 if (claim := trials.claim()) is None:
                     break
                 self._launch(trials, claim)
             if trials.done:
                 self.open.remove(trials)
-        waiting = len(self.active) < self.place.jobs
+        waiting = len(self.active) < self.launcher.room
         self._next_look = time.monotonic() + LOOK_S if waiting else 0.0  # for trials of other processes
 
     def _launch(self, trials: Trials, claim: Claim) -> None:
-        p, launched = self.place, False
+        p, jobs, launched = self.place, max(1, self.launcher.room), False
         told = f"[{claim.config.algo} trial {claim.number}, {claim.number + 1}/{trials.wanted}]"
         job = Job(
             claim.config, p.out, p.data_root, p.plugins, p.command,
             datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"), time.monotonic(),
-            bars=p.bars and p.jobs == 1, place=told, log_file=p.log_file, quiet=not p.bars, jobs=p.jobs,
+            bars=p.bars and jobs == 1, place=told, log_file=p.log_file, quiet=not p.bars, jobs=jobs,
             within=trials.within, trial=claim.number,
         )  # fmt: skip
         try:
-            launch = Launch(job, claim.lock, self.signals, p.run_timeout_s, MODULE)
+            launch = Launch(job, claim.lock, self.launcher, self.signals, p.run_timeout_s, MODULE)
             launched = True
         finally:
             if not launched:
