@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,5 +97,5 @@ class Job:
         known |= self.config.row_cells
         return SummaryRow(
             **known, run_id=self.config.run_id, started_at=self.started_at, status=status, error=error,
-            git_commit=git_commit(), version=__version__, torch_version=torch.__version__,
+            git_commit=git_commit(), version=__version__, torch_version=torch.__version__, host=socket.gethostname(),
         )  # fmt: skip
