@@ -69,6 +69,24 @@ def comparison(args: argparse.Namespace, place: Place, console: Console) -> tupl
     return with_lost(status, configs, results.runs, console), results
 
 
+@contextlib.contextmanager
+def launching(args: argparse.Namespace, place: Place, console: Console) -> Iterator[None]:
+    """Be in touch with where runs are made, unless none will be.
+
+    Raises:
+        BenchError: that cannot be.
+    """
+    if args.report:
+        yield
+        return
+    launcher = place.runs_by
+    try:
+        launcher.open(console.say, place.out, place.data_roots)
+        yield
+    finally:
+        launcher.close()
+
+
 def check_tune(args: argparse.Namespace) -> None:
     """Refuse ``--tune`` beside what makes no runs of a comparison, or without what it needs.
 
@@ -212,7 +230,8 @@ def compare(algos: Sequence[str] | str | None = None, **flags: Any) -> Results:
     place = place_of(args, words)
     try:
         console.open(args.quiet, place.log_file)
-        status, results = comparison(args, place, console)
+        with launching(args, place, console):
+            status, results = comparison(args, place, console)
     finally:
         console.close()
     if status == INTERRUPTED:

@@ -71,6 +71,10 @@ class Launch:
             self._leave()
         return None
 
+    def put(self, name: str, content: bytes) -> None:
+        """Give a run that is elsewhere a file in its folder."""
+        self._launcher.put(self._process, name, content)
+
     @property
     def late(self) -> str:
         """Say that the process took too long, where it was told to leave for that; else nothing."""

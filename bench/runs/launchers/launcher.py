@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 
+from bench.api import BenchError
 from bench.runs.job import Job
-from bench.runs.launchers.options import Options
+from bench.runs.launchers.options import RAY, Options
 from bench.runs.signals import Forwarding, Worker, ending
 
 Say = Callable[[str], None]
@@ -25,9 +28,13 @@ class Launcher(ABC):
     here: ClassVar[bool] = True
     """Whether they run on this machine and see its files."""
 
-    def open(self, say: Say) -> None:  # noqa: B027  # a machine has nothing to open
-        """Get in touch with where runs will be; ``say`` gets lines that people should read, now and later.
+    def open(self, say: Say, out: Path, roots: Sequence[Path]) -> None:  # noqa: B027  # a machine is open
+        """Get in touch with where runs will be.
 
+        Args:
+            say: gets lines that people should read, now and later.
+            out: where results go.
+            roots: of the data.
         Raises:
             BenchError: that cannot be, in one line.
         """
@@ -90,5 +97,7 @@ def launcher_of(options: Options) -> Launcher:
     Raises:
         BenchError: it needs a package that is not there.
     """
+    if options.launcher == RAY and importlib.util.find_spec("ray") is None:
+        raise BenchError("--launcher ray needs Ray; `pip install -r requirements-ray.txt` installs it")
     launcher: Launcher = importlib.import_module(f"bench.runs.launchers.{options.launcher}").make(options)
     return launcher

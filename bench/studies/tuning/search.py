@@ -21,6 +21,7 @@ from bench.runs.launch import Launch
 from bench.runs.runner import LOOK_S, POLL_S, Halted, Place
 from bench.runs.signals import Forwarding, forwarding_signals
 from bench.settings.config import RunConfig
+from bench.studies.tuning.asking import Asked
 from bench.studies.tuning.question import Question, with_values
 from bench.studies.tuning.storage import Study
 from bench.studies.tuning.trial import PRUNED
@@ -211,6 +212,7 @@ class _Making:
         self.open, self.place, self.signals, self.say, self.note = deque(searches), place, signals, say, note
         self.launcher = place.runs_by
         self.active: dict[int, tuple[Trials, Claim, Launch]] = {}
+        self.asked: dict[int, Asked] = {}  # by the same numbers, where trials are elsewhere
         self._next_look = 0.0
 
     def run(self) -> bool:
@@ -219,8 +221,12 @@ class _Making:
             while self.active or (self.open and not self.signals.stopped):
                 self._begin_some()
                 for number, (trials, claim, launch) in list(self.active.items()):
+                    if number in self.asked:
+                        self.asked[number].look(trials.study, claim.number)
                     if (code := launch.poll()) is not None:
                         del self.active[number]
+                        if (asked := self.asked.pop(number, None)) is not None:
+                            asked.close()
                         self._after(trials, claim, launch, code)
                 time.sleep(POLL_S)
         finally:
@@ -257,6 +263,8 @@ class _Making:
             if not launched:
                 claim.lock.release()
         self.active[id(launch)] = trials, claim, launch
+        if not self.launcher.here:
+            self.asked[id(launch)] = Asked(launch.job.folder, launch.put)
         self.note(f"{told} {_told(trials.study.suggest(claim.number, trials.question.spaces))}: started")
 
     def _after(self, trials: Trials, claim: Claim, launch: Launch, code: int) -> None:
