@@ -3,9 +3,11 @@
 import contextlib
 import os
 import signal
+import unittest.mock
 from pathlib import Path
 
 import ray
+from commands import uncounted
 from ray.cluster_utils import Cluster
 
 SMALL = {"num_cpus": 1, "object_store_memory": 100 * 2**20, "include_dashboard": False}
@@ -26,7 +28,7 @@ class Nodes:
     def add(self):
         """Add a node; on a busy machine Ray gives up on one after half a minute, and the next try finds it warm."""
         for _ in range(4):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), unittest.mock.patch.dict(os.environ, uncounted(), clear=True):
                 self.cluster.add_node(**SMALL)
                 return
 

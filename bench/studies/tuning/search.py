@@ -211,8 +211,7 @@ class _Making:
     ) -> None:
         self.open, self.place, self.signals, self.say, self.note = deque(searches), place, signals, say, note
         self.launcher = place.runs_by
-        self.active: dict[int, tuple[Trials, Claim, Launch]] = {}
-        self.asked: dict[int, Asked] = {}  # by the same numbers, where trials are elsewhere
+        self.active: dict[Launch, tuple[Trials, Claim, Asked]] = {}
         self._next_look = 0.0
 
     def run(self) -> bool:
@@ -220,17 +219,16 @@ class _Making:
         try:
             while self.active or (self.open and not self.signals.stopped):
                 self._begin_some()
-                for number, (trials, claim, launch) in list(self.active.items()):
-                    if number in self.asked:
-                        self.asked[number].look(trials.study, claim.number)
+                for launch, (trials, claim, asked) in list(self.active.items()):
+                    if not self.launcher.here:
+                        asked.look(trials.study, claim.number)
                     if (code := launch.poll()) is not None:
-                        del self.active[number]
-                        if (asked := self.asked.pop(number, None)) is not None:
-                            asked.close()
+                        del self.active[launch]
+                        asked.close()
                         self._after(trials, claim, launch, code)
                 time.sleep(POLL_S)
         finally:
-            Launch.end_all([launch for _, _, launch in self.active.values()])
+            Launch.end_all(list(self.active))
         return not self.open and not self.signals.stopped
 
     def _begin_some(self) -> None:
@@ -262,9 +260,7 @@ class _Making:
         finally:
             if not launched:
                 claim.lock.release()
-        self.active[id(launch)] = trials, claim, launch
-        if not self.launcher.here:
-            self.asked[id(launch)] = Asked(launch.job.folder, launch.put)
+        self.active[launch] = trials, claim, Asked(launch.job.folder, launch.put)
         self.note(f"{told} {_told(trials.study.suggest(claim.number, trials.question.spaces))}: started")
 
     def _after(self, trials: Trials, claim: Claim, launch: Launch, code: int) -> None:

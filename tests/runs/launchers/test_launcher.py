@@ -14,7 +14,7 @@ from bench.runs.launchers.options import Options
 
 RAY = ["--launcher", "ray"]
 WRONG = [
-    (["--launcher", "slurm"], "unknown launcher 'slurm'. Accepted: local, ray"),
+    (["--launcher", "slurm"], "unknown launcher 'slurm'; accepted: local, ray"),
     (["--ray-address", "auto"], "--ray-address auto: belongs to --launcher ray; add that, or leave it out"),
     (["--gpus-per-run", "0.5"], "--gpus-per-run 0.5: belongs to --launcher ray"),
     (["--cpus-per-run", "2"], "--cpus-per-run 2: belongs to --launcher ray"),

@@ -11,9 +11,11 @@ import threading
 
 import pytest
 from commands import SMALL, prepare, run_bench, until
+from places import PLUGINS
 
 from bench.api import BenchError
 from bench.records.run import load_runs
+from bench.records.tuning import load_searches
 from bench.system.forked import Forked
 
 pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
@@ -161,3 +163,14 @@ def test_accuracies_are_those_of_this_machine_to_the_last_bit(nodes, tmp_path):
         assert other.details["attempts"][-1]["ended"] == "ok"
     assert nodes.actors() == []
     assert 'launcher = "ray"' in (tmp_path / "far" / "config.toml").read_text()
+
+
+def test_trials_ask_from_afar_and_come_out_as_here(nodes, tmp_path):
+    args = [*SMALL, "--plugin", str(PLUGINS / "ranged.py"), "--algos", "ranged", "--threads", "1", "--tune", "2"]
+    far = ["--launcher", "ray", "--ray-address", nodes.address]
+    ends = [run_bench(*args, "--out", tmp_path / name, *further) for name, further in (("here", []), ("far", far))]
+    assert [done.returncode for done in ends] == [0, 0], ends[1].stderr
+    here, there = ((load_searches(tmp_path / name)[0]).trials for name in ("here", "far"))
+    told = [(trial.number, trial.values, trial.state, trial.score, trial.stream_sha256) for trial in here]
+    assert told == [(trial.number, trial.values, trial.state, trial.score, trial.stream_sha256) for trial in there]
+    assert not list(tmp_path.glob("far/**/scores.json"))
