@@ -9,7 +9,7 @@ from pathlib import Path
 from places import REPOSITORY
 
 from bench.runs import runner
-from bench.runs.launchers import shipping
+from bench.runs.launchers import node, shipping
 from bench.runs.launchers.options import Options
 from bench.runs.launchers.ray import Ray
 from bench.runs.runner import Place, run_all
@@ -45,5 +45,6 @@ def main(text):
     log = os.open(asked.pop("log"), os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
+    node.IDLE_S = asked.pop("idle_s", node.IDLE_S)
     sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115
     return grid(said=print, **asked)

@@ -26,9 +26,15 @@ class Nodes:
         return self.cluster.address
 
     def add(self):
-        """Add a node; on a busy machine Ray gives up on one after half a minute, and the next try finds it warm."""
+        """Add a node; on a busy machine Ray gives up on one after half a minute, and the next try finds it warm.
+
+        Its workers would give way to all other work, and tests take minutes on a busy machine.
+        """
         for _ in range(4):
-            with contextlib.suppress(Exception), unittest.mock.patch.dict(os.environ, uncounted(), clear=True):
+            with (
+                contextlib.suppress(Exception),
+                unittest.mock.patch.dict(os.environ, uncounted(RAY_worker_niceness="0"), clear=True),
+            ):
                 self.cluster.add_node(**SMALL)
                 return
 

@@ -66,7 +66,7 @@ class Parcel:
     """Name of the data, made of what it holds, and a reference to its files; fetched where roots are not there."""
     cache: tuple[str, Any]
     """The same of prepared data."""
-    idle_s: float = IDLE_S
+    idle_s: float
 
 
 @dataclass(frozen=True)

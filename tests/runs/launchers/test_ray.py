@@ -100,11 +100,11 @@ def test_a_run_goes_on_from_its_checkpoint_where_its_node_was_killed(grid, nodes
     assert lost[1]["node"]
 
 
-def driver(nodes, out, *algos, steps=STEPS):
+def driver(nodes, out, *algos, steps=STEPS, **further):
     """Begin a command in a process of its own."""
     prepare()
     asked = {"address": nodes.address, "out": str(out), "algos": algos, "steps": steps, "log": str(out / "said")}
-    return Forked("far_driver", json.dumps(asked), (), {})
+    return Forked("far_driver", json.dumps(asked | further), (), {})
 
 
 def test_a_command_that_was_killed_finds_what_goes_on_without_it(nodes, tmp_path):
@@ -119,6 +119,14 @@ def test_a_command_that_was_killed_finds_what_goes_on_without_it(nodes, tmp_path
     assert {resumed for _, resumed in results(tmp_path).values()} == {0}, "none was begun anew"
     assert (tmp_path / "said").read_text().count("where an earlier command has begun it") == 3
     assert nodes.actors() == []
+
+
+def test_runs_that_nobody_comes_back_for_leave_the_cluster(nodes, tmp_path):
+    first = driver(nodes, tmp_path, "a", steps=2000, idle_s=4.0)
+    until(lambda: checkpoints(tmp_path))
+    first.kill()
+    first.wait(60)
+    until(lambda: nodes.actors() == [])
 
 
 def test_ctrl_c_saves_and_leaves_no_actor(nodes, tmp_path):
