@@ -59,7 +59,7 @@ def start(*args, cwd=None, env=None, drawn=False, stdout=None, stderr=None):
 
 
 def start_run(signals, module, argument, files=()):
-    """Stands in for ``bench.runs.launch.start_process`` where this process is the command."""
+    """Stands in for ``bench.runs.launchers.local.start_process`` where this process is the command."""
     with signals.held():
         process = _forked("run", {"module": module, "argument": argument}, files)
         signals.add(process)

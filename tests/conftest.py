@@ -26,8 +26,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes get in e
 @pytest.fixture(autouse=True)
 def _runs_are_forked(monkeypatch):
     """Have the runs of commands within this process forked from what has imported all, as those of ``commands.py``."""
-    monkeypatch.setattr("bench.runs.launch.prepare", lambda: None)
-    monkeypatch.setattr("bench.runs.launch.start_process", start_run)
+    monkeypatch.setattr("bench.runs.launchers.local.prepare", lambda: None)
+    monkeypatch.setattr("bench.runs.launchers.local.start_process", start_run)
 
 
 @pytest.fixture(autouse=True)

@@ -64,7 +64,7 @@ class Forked:
 
 
 def fork_worker(signals, module, argument, files=()):
-    """Stands in for ``bench.runs.launch.start_process``: the same worker, forked and not begun anew."""
+    """Stands in for ``bench.runs.launchers.local.start_process``: the same worker, forked and not begun anew."""
 
     def work():
         sys.argv = [module, argument]

@@ -16,7 +16,7 @@ from pictures import small
 import bench.cli.command  # noqa: F401
 import run_bench
 from bench.report.drawing import pictures
-from bench.runs import launch
+from bench.runs.launchers import local
 from bench.system.start import STOPPING
 
 
@@ -41,7 +41,7 @@ def command(asked):
         sys.path[:0] = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     os.chdir(asked["folder"])
     torch.set_num_threads(1)  # its runs are forked from it: a team of threads would not come along, and be waited for
-    launch.start_process, launch.prepare = fork_worker, lambda: None
+    local.start_process, local.prepare = fork_worker, lambda: None
     if not asked["drawn"]:
         pictures.files_of = small
     sys.argv = ["run_bench.py", *asked["args"]]

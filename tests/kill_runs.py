@@ -47,7 +47,7 @@ from PIL import Image
 
 import bench.cli.command
 import bench.report.write
-import bench.runs.launch
+import bench.runs.launchers.local
 import bench.runs.outcome
 import bench.runs.runner
 import bench.runs.worker
@@ -129,7 +129,7 @@ def prepare(board):
     torch.set_num_threads(1)
     for kinds in (ALGORITHMS, BACKBONES, DATASETS):
         kinds.names()
-    bench.runs.launch.start_process, bench.runs.launch.prepare = fork_worker, lambda: None
+    bench.runs.launchers.local.start_process, bench.runs.launchers.local.prepare = fork_worker, lambda: None
     bench.training.train.Training._segment = board.during("training", bench.training.train.Training._segment)
     bench.training.train.Training._validate = board.during("validation", bench.training.train.Training._validate)
     bench.training.checkpoint.write_checkpoint = board.during("checkpoint", bench.training.checkpoint.write_checkpoint)

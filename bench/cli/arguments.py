@@ -10,6 +10,8 @@ from bench.api import BenchError
 from bench.cli import configfile
 from bench.cli.flags import flag_names, folder, given, parser
 from bench.registry import load_plugin
+from bench.runs.launchers.launcher import launcher_of
+from bench.runs.launchers.options import Options
 from bench.runs.runner import Place
 from bench.settings.protocols import Override, check_contradictions
 
@@ -52,7 +54,7 @@ def place_of(args: argparse.Namespace, argv: Sequence[str]) -> Place:
     ):  # fmt: skip
         if root is not None and root.exists() and not root.is_dir():
             raise BenchError(f"{flag} {str(said)!r} is not a folder; accepted: the one that holds the data")
-    jobs = given("--jobs", args.jobs, int)
+    options = Options.of(args, 1 if args.jobs is None else given("--jobs", args.jobs, int))
     timeout_s = given("--run-timeout", args.run_timeout, float | None)
     log_file = None if args.log_file is None else folder("--log-file", args.log_file)
     for path in args.plugin:
@@ -60,6 +62,6 @@ def place_of(args: argparse.Namespace, argv: Sequence[str]) -> Place:
     plugins = tuple(path.resolve() for path in args.plugin)
     command = shlex.join(["python", "run_bench.py", *argv])
     return Place(
-        out, data_root, plugins, command, args.profile, jobs, timeout_s, not args.quiet, log_file,
-        test_data_root=test_root,
+        out, data_root, plugins, command, args.profile, options.jobs, timeout_s, not args.quiet, log_file,
+        test_data_root=test_root, launcher=launcher_of(options),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from bench.api import BenchError
 from bench.cli.arguments import arguments, place_of
-from bench.cli.compare import FAILED, check_tune, comparison
+from bench.cli.compare import FAILED, check_tune, comparison, launching
 from bench.cli.flags import USAGE
 from bench.cli.listing import listing
 from bench.cli.plan import read
@@ -70,7 +70,8 @@ def _main(argv: Sequence[str], console: Console) -> int:
     check_tune(args)
     if args.study is not None:
         return study(args, place, console)
-    status, results = comparison(args, place, console)
+    with launching(args, place, console):
+        status, results = comparison(args, place, console)
     tables = ", ".join(one.name for one in outputs() if one.name.endswith(".csv") and one.files(results))
     console.say(folded(f"\nIn {place.out}: report.html, summary.md, {tables}, plots/, runs/", ""))
     console.say("\n".join(["", *shown(results), "", f"open {place.out / 'report.html'}"]))

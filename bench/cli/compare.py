@@ -20,7 +20,6 @@ from bench.records.run import Run
 from bench.registry import unknown
 from bench.report.tables import tensorboard
 from bench.report.write import write_report
-from bench.runs import launch
 from bench.runs.runner import Halted, Place, run_all
 from bench.runs.signals import INTERRUPTED
 from bench.settings.config import RunConfig
@@ -68,6 +67,24 @@ def comparison(args: argparse.Namespace, place: Place, console: Console) -> tupl
     with tables(after_runs=True):
         results = write_report(place.out)
     return with_lost(status, configs, results.runs, console), results
+
+
+@contextlib.contextmanager
+def launching(args: argparse.Namespace, place: Place, console: Console) -> Iterator[None]:
+    """Be in touch with where runs are made, unless none will be.
+
+    Raises:
+        BenchError: that cannot be.
+    """
+    if args.report:
+        yield
+        return
+    launcher = place.runs_by
+    try:
+        launcher.open(console.say, place.out, place.data_roots)
+        yield
+    finally:
+        launcher.close()
 
 
 def check_tune(args: argparse.Namespace) -> None:
@@ -144,17 +161,18 @@ def get_ready(configs: Sequence[RunConfig], place: Place, console: Console, othe
     """
     if not configs:
         return
-    warn_if_busy(console, others, place.jobs * max(config.threads or 1 for config in configs))
+    if place.runs_by.here:
+        warn_if_busy(console, others, place.jobs * max(config.threads or 1 for config in configs))
     if place.jobs > 1:
         threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
         console.say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
     with console.doing("loading what runs need"):
-        launch.prepare()
+        place.runs_by.prepare()
 
 
 def begun(console: Console, place: Place) -> Callable[[str], None]:
     """Return what says that a run has begun: a log always does, a terminal where no progress bar says it."""
-    return console.say if place.jobs > 1 else console.note
+    return console.say if place.runs_by.room > 1 or not place.runs_by.here else console.note
 
 
 def warn_if_busy(console: Console, others: Others, threads: int) -> None:
@@ -212,7 +230,8 @@ def compare(algos: Sequence[str] | str | None = None, **flags: Any) -> Results:
     place = place_of(args, words)
     try:
         console.open(args.quiet, place.log_file)
-        status, results = comparison(args, place, console)
+        with launching(args, place, console):
+            status, results = comparison(args, place, console)
     finally:
         console.close()
     if status == INTERRUPTED:

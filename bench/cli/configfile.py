@@ -17,6 +17,7 @@ import tomli_w
 from bench.api import BenchError
 from bench.cli.flags import DEFAULT_PROTOCOL, GRID, flag_names, folder, values_of
 from bench.registry import unknown
+from bench.runs.launchers.options import LOCAL, RAYS_OWN
 from bench.runs.runner import Place
 from bench.settings.config import RunConfig
 from bench.settings.protocols import IDENTITY, Override
@@ -206,7 +207,9 @@ def save(args: argparse.Namespace, place: Place, settings: Mapping[str, Any]) ->
         "data_root": str(place.data_root),
         **({} if place.test_data_root is None else {"test_data_root": str(place.test_data_root)}),
         "out": ".." if args.study else ".",
-        "jobs": place.jobs,
+        **({"jobs": place.jobs} if args.launcher == LOCAL else {"launcher": args.launcher}),
+        **{name: value for name in RAYS_OWN if (value := getattr(args, name)) is not None},
+        "exclusive": args.exclusive,
         **({} if place.run_timeout_s is None else {"run_timeout": place.run_timeout_s}),
         "profile": place.profile,
         "tensorboard": args.tensorboard,

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 from bench.api import BenchError
 from bench.registry import BACKBONES, default_algorithms, unknown
+from bench.runs.launchers.options import add_flags as add_launcher_flags
 from bench.settings.config import CODE, OPTIONS, TUNING, RunConfig
 from bench.settings.protocols import load_protocol, protocol_names
 from bench.settings.values import check_range, coerce
@@ -153,12 +154,7 @@ def parser() -> Parser:
         default=False,
         help="run again what has finished; older results are set aside, never lost",
     )
-    machine.add_argument(
-        "--jobs",
-        default="1",
-        metavar="N",
-        help=_default("runs under way at once, each with its share of the cores unless --threads says more", "1"),
-    )
+    add_launcher_flags(machine.add_argument)
     machine.add_argument(
         "--run-timeout",
         metavar="SECONDS",

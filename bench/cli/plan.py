@@ -166,10 +166,12 @@ def request(args: argparse.Namespace, place: Place) -> Request:
     algos, sets, given = read(args)
     single = {name: values[0] for name, values in given.items() if name not in GRID}
     device = single.pop("device", AUTO)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise BenchError("--device cuda: torch finds no GPU here; accepted here: auto, cpu")
+    launcher = place.runs_by
+    if device == "cuda" and not launcher.gpu:
+        nobody = "torch finds no GPU here" if launcher.here else "no node of the cluster has a GPU"
+        raise BenchError(f"--device cuda: {nobody}; accepted here: auto, cpu")
     if device == AUTO:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = "cuda" if launcher.gpu else "cpu"
     if single.get("kernels", AUTO) == AUTO:
         single["kernels"] = available(device)
     threads = single.pop("threads", None)
@@ -179,7 +181,7 @@ def request(args: argparse.Namespace, place: Place) -> Request:
         algos=algos,
         dataset=args.dataset,
         device=device,
-        threads=max(1, _default_threads() // place.jobs) if threads is None else threads,
+        threads=launcher.threads or max(1, _default_threads() // place.jobs) if threads is None else threads,
         flags=single,
         grid={name: values for name, values in given.items() if name in GRID},
         sets=sets,

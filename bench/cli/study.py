@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.api import BenchError, DataMissing
 from bench.cli import configfile
-from bench.cli.compare import begun, get_ready, tables, with_lost
+from bench.cli.compare import begun, get_ready, launching, tables, with_lost
 from bench.cli.plan import check, request, unfinished
 from bench.records.run import Run, load_runs
 from bench.report.tables import tensorboard
@@ -36,8 +36,16 @@ def study(args: argparse.Namespace, place: Place, console: Console) -> int:
         raise BenchError(f"--dataset {args.dataset!r}: study {args.study} is about {chosen.dataset}; leave it out")
     if chosen.measures_time and place.jobs > 1:
         raise BenchError(f"--jobs {place.jobs}: study {args.study!r} measures time; accepted: 1")
+    if chosen.measures_time and not place.runs_by.here and not args.exclusive:
+        raise BenchError(f"--launcher {args.launcher}: study {args.study!r} measures time; add --exclusive")
     check_inside(place.out, [f"study-{args.study}"])
     place = dataclasses.replace(place, out=place.out / f"study-{args.study}")
+    with launching(args, place, console):
+        return _made(args, place, console, chosen)
+
+
+def _made(args: argparse.Namespace, place: Place, console: Console, chosen: Study) -> int:
+    """Make the runs of a study, or only read them for ``--report``, and its tables; returns the exit status."""
     after_run = tensorboard.writer(place.out) if args.tensorboard else None
     others = Others()
     asked = request(args, place)

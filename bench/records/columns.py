@@ -100,6 +100,7 @@ class SummaryRow(Columns):
     test_corruption: str | None = later_column()
     test_data_sha256: str | None = later_column()
     test_data_code: str | None = later_column()
+    host: str | None = later_column()
 
     @property
     def setting(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,6 +55,10 @@ class Job:
     """Where the test data set is; None for ``data_root``."""
     tests: tuple[Mapping[str, Any], ...] = ()
     """On what a run that has finished is tested besides: fields of RunConfig that are otherwise, for each test."""
+    remote: bool = False
+    """Whether the command is on another machine, and knows of the run what its folder holds."""
+    attempts: tuple[Mapping[str, Any], ...] = ()
+    """Where and when a run elsewhere was begun, this time last, and how earlier attempts ended."""
 
     @property
     def folder(self) -> Path:
@@ -86,7 +91,7 @@ class Job:
         values = json.loads(text)
         paths = {name: Path(values[name]) for name in _PATHS if values[name] is not None}
         config, plugins = RunConfig(**values["config"]), tuple(map(Path, values["plugins"]))
-        further = {"config": config, "plugins": plugins, "tests": tuple(values["tests"])}
+        further = {"config": config, "plugins": plugins, **{n: tuple(values[n]) for n in ("tests", "attempts")}}
         return cls(**{**values, **paths, **further})
 
     def base_row(self, status: str, error: str | None = None) -> SummaryRow:
@@ -96,5 +101,5 @@ class Job:
         known |= self.config.row_cells
         return SummaryRow(
             **known, run_id=self.config.run_id, started_at=self.started_at, status=status, error=error,
-            git_commit=git_commit(), version=__version__, torch_version=torch.__version__,
+            git_commit=git_commit(), version=__version__, torch_version=torch.__version__, host=socket.gethostname(),
         )  # fmt: skip

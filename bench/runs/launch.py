@@ -1,49 +1,22 @@
-"""One run under way: a process on this machine, from its start to what it leaves.
-
-The runner starts a ``Launch``, polls it, has it leave and reads what it recorded: what makes runs elsewhere, on other
-machines say, has to offer no more than that.
-"""
+"""One run under way: a process, wherever a launcher starts it, from its start to what it leaves."""
 
 from __future__ import annotations
 
 import dataclasses
 import subprocess
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from bench.records.run import Run, load_run, rewrite_status, write_run
 from bench.runs import presence
 from bench.runs.job import Job
 from bench.runs.kept import recorded
-from bench.runs.signals import INTERRUPTED, Forwarding, Worker, ending
-from bench.system import forked
-from bench.system.forked import Forked
+from bench.runs.launchers.launcher import Launcher
+from bench.runs.signals import INTERRUPTED, Forwarding
 from bench.system.locks import Lock
-from bench.system.start import worker_environment
 
-WORKER, PROFILER = "bench.runs.worker", "bench.runs.profile"
 GRACE_S = 10.0  # for a process that was told to leave
 INTERRUPT_S = 30.0  # for one that a signal told so: schedulers kill all of us not much later
-
-# Everybody's: files of plugins, those of this repository among them, are imported by each run, as they are then.
-_PRELOADED = ("bench.runs.worker", "bench.runs.profile", "higher", "torchvision.datasets.omniglot", "PIL.Image")
-
-
-def prepare() -> None:
-    """Have what runs need imported once, by the process that they are forked from; return when that is done.
-
-    Raises:
-        OSError: no process can be made.
-    """
-    forked.prepare(_PRELOADED, worker_environment())
-
-
-def start_process(signals: Forwarding, module: str, argument: str, files: Sequence[int] = ()) -> Worker:
-    """Run a module in a fresh process, which holds the open ``files``, and hand it signals from now on."""
-    with signals.held():
-        process = Forked(module, argument, files, worker_environment())
-        signals.add(process)
-    return process
 
 
 class Launch:
@@ -52,14 +25,17 @@ class Launch:
     Args:
         lock: taken already, and let go of at the end. The process holds it too: should we be killed, it goes on until
             its next step and saves.
+        launcher: starts the process.
         limit_s: after which the process is told to leave, and killed if it does not.
         module: WORKER, PROFILER, or that of a follow-up.
     """
 
-    def __init__(self, job: Job, lock: Lock, signals: Forwarding, limit_s: float | None, module: str) -> None:
-        self._lock, self._signals, self._limit_s = lock, signals, limit_s
+    def __init__(
+        self, job: Job, lock: Lock, launcher: Launcher, signals: Forwarding, limit_s: float | None, module: str
+    ) -> None:
+        self._lock, self._launcher, self._signals, self._limit_s = lock, launcher, signals, limit_s
         self._stopped: float | None = None  # when a signal was first seen
-        self._presence = presence.announce()
+        self._presence = presence.announce() if launcher.here else None
         self.job = dataclasses.replace(job, presence=presence.name_of(self._presence))
         try:
             for torn in job.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
@@ -72,7 +48,8 @@ class Launch:
     def start(self, module: str) -> None:
         """Run the job by a fresh process; what is held for it stays held."""
         files = [self._lock.file, *([] if self._presence is None else [self._presence.fileno()])]
-        self._process = start_process(self._signals, module, self.job.to_json(), files)
+        self.job = self._launcher.adopt(self.job, module)
+        self._process = self._launcher.start(self._signals, module, self.job, files)
         self._lock.sign(self._process.pid)
         self.module, self._since = module, time.monotonic()
         self._told: float | None = None  # when it was told to leave
@@ -94,6 +71,10 @@ class Launch:
             self._leave()
         return None
 
+    def put(self, name: str, content: bytes) -> None:
+        """Give a run that is elsewhere a file in its folder."""
+        self._launcher.put(self._process, name, content)
+
     @property
     def late(self) -> str:
         """Say that the process took too long, where it was told to leave for that; else nothing."""
@@ -106,12 +87,15 @@ class Launch:
         if run is not None and run.row.started_at == job.started_at:
             gave_up = late and run.row.status == "interrupted" and not stopped
             return rewrite_status(run, "failed", late) if gave_up else run
-        status, error = ("failed", late) if late and not stopped else ending(INTERRUPTED if stopped else code)
+        ended = self._launcher.ending(self._process, INTERRUPTED if stopped else code)
+        status, error = ("failed", late) if late and not stopped else ended
         if status == "interrupted" and not stopped:  # nobody did: a plugin ended the process so
             status, error = "failed", f"the process left with status {code} and no record"
         config = dataclasses.asdict(job.config)
         details = {"config": config, "command": job.command, "hyperparameters": config["hyperparameters"]}
-        write_run(job.folder, job.base_row(status, error), details, [], [], [])
+        cells, further = self._launcher.known(self._process)
+        row = dataclasses.replace(job.base_row(status, error), **cells)
+        write_run(job.folder, row, {**details, **further}, [], [], [])
         return load_run(job.folder)
 
     def close(self) -> None:

@@ -47,6 +47,8 @@ def record(job: Job, outcome: Outcome, status: str, error: str | None) -> None:
     """
     facts, training, test = dict(outcome.facts), outcome.training, outcome.test
     details: dict[str, Any] = {"config": asdict(job.config), "command": job.command, **outcome.details}
+    if job.attempts:
+        details["attempts"] = [*job.attempts[:-1], {**job.attempts[-1], "ended": status}]
     tasks, adaptation = [], []
     if training is not None:
         device = torch.device(job.config.device).type

@@ -14,7 +14,9 @@ from typing import Any
 from bench.records.run import Run
 from bench.runs.job import Job
 from bench.runs.kept import clear, finished, recorded, usable
-from bench.runs.launch import PROFILER, WORKER, Launch
+from bench.runs.launch import Launch
+from bench.runs.launchers.launcher import PROFILER, WORKER, Launcher
+from bench.runs.launchers.local import Local
 from bench.runs.profile import PROFILE_SUMMARY
 from bench.runs.progress import Pace, Reports, line
 from bench.runs.signals import INTERRUPTED, Forwarding, ending, forwarding_signals
@@ -60,7 +62,7 @@ class Place:
     profile: bool = False
     """Whether to write a profile beside every run that has none."""
     jobs: int = 1
-    """How many runs are under way at once."""
+    """How many runs are under way at once on this machine."""
     run_timeout_s: float | None = None
     """After which a run's process is told to leave, and killed if it does not."""
     bars: bool = True
@@ -75,6 +77,13 @@ class Place:
     """Where the test data set is; None for ``data_root``."""
     follow_up: FollowUp | None = None
     """What is done with every run that is ok."""
+    launcher: Launcher | None = None
+    """What starts the processes of runs; None for processes of this machine."""
+
+    @property
+    def runs_by(self) -> Launcher:
+        """Return what starts the processes of runs."""
+        return self.launcher or Local(self.jobs)
 
     @property
     def data_roots(self) -> tuple[Path, Path]:
@@ -107,7 +116,8 @@ def run_all(
     """
     remove_leftovers(place.out)
     with forwarding_signals() as signals:
-        reports = Reports(len(configs), Pace(len(configs), place.jobs), say, note, describe or line, after_run)
+        pace = Pace(len(configs), place.runs_by.room)
+        reports = Reports(len(configs), pace, say, note, describe or line, after_run)
         return _Comparison(configs, place, fresh, reports, signals).run()
 
 
@@ -126,13 +136,14 @@ class _Item:
 
 
 class _Comparison:
-    """Keeps ``place.jobs`` runs under way until all have ended, or a signal has come."""
+    """Keeps as many runs under way as there is room for until all have ended, or a signal has come."""
 
     def __init__(
         self, configs: Sequence[RunConfig], place: Place, fresh: bool, reports: Reports, signals: Forwarding
     ) -> None:
         runs = place.out / "runs"
         self.place, self.fresh, self.reports, self.signals = place, fresh, reports, signals
+        self.launcher = place.runs_by
         self.todo = deque(_Item(n, config, runs / config.run_id) for n, config in enumerate(configs, start=1))
         self.locked: list[_Item] = []  # by other processes
         self.active: dict[_Item, Launch] = {}
@@ -159,7 +170,8 @@ class _Comparison:
 
     @property
     def _room(self) -> bool:
-        return len(self.active) < self.place.jobs and not self.signals.stopped
+        self.reports.pace.jobs = max(1, room := self.launcher.room)
+        return len(self.active) < room and not self.signals.stopped
 
     def _data(self, item: _Item) -> str:
         return self.place.data_sha256.get(item.config.dataset, "")
@@ -212,14 +224,14 @@ class _Comparison:
             self.reports.waiting(item.number, item.config.run_id, owner, self.fresh)
 
     def _launch(self, item: _Item, lock: Lock, module: str) -> None:
-        p = self.place
+        p, jobs = self.place, self.reports.pace.jobs
         job = Job(
             item.config, p.out, p.data_root, p.plugins, p.command, _now(), time.monotonic(),
-            bars=p.bars and p.jobs == 1, place=self.reports.place_of(item.number),
-            log_file=p.log_file, quiet=not p.bars, to_come=self._to_come(module), jobs=p.jobs, stated_s=p.stated_s,
+            bars=p.bars and jobs == 1, place=self.reports.place_of(item.number),
+            log_file=p.log_file, quiet=not p.bars, to_come=self._to_come(module), jobs=jobs, stated_s=p.stated_s,
             test_data_root=p.test_data_root, tests=p.follow_up.tests if p.follow_up else (),
         )  # fmt: skip
-        self.active[item] = Launch(job, lock, self.signals, p.run_timeout_s, module)
+        self.active[item] = Launch(job, lock, self.launcher, self.signals, p.run_timeout_s, module)
         if module == WORKER:
             self.reports.started(item.number, job.told)
 
@@ -228,7 +240,7 @@ class _Comparison:
         if module != WORKER:
             return None
         due = [i for i in self.todo if self.fresh or finished(i.folder, self._data(i)) is None]
-        return max(0, len(due) - (self.place.jobs - 1))
+        return max(0, len(due) - (self.reports.pace.jobs - 1))
 
     def _after(self, item: _Item, launch: Launch, code: int) -> None:
         """Record how a process ended, and go on to what the run still wants; else let the run go."""

@@ -23,8 +23,8 @@ class Worker(Protocol):
     """A process at work on a run, as ``subprocess.Popen`` is one."""
 
     @property
-    def pid(self) -> int:
-        """Return its number."""
+    def pid(self) -> int | None:
+        """Return its number on this machine; None of one elsewhere."""
 
     def poll(self) -> int | None:
         """Return its exit status, None while it is there."""

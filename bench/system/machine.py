@@ -13,6 +13,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
+COMMIT = "BENCH_COMMIT"
+"""Environment variable that says which commit a copy without Git is of."""
 
 
 def device_name(device: torch.device) -> str:
@@ -53,7 +55,12 @@ def environment(device: torch.device) -> dict[str, object]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this checkout, with ``+`` behind it if files differ from it; None outside a checkout."""
+    """Return the commit of this checkout, with ``+`` behind it if files differ from it; None outside a checkout.
+
+    A copy on another machine is told what it is a copy of.
+    """
+    if COMMIT in os.environ:
+        return os.environ[COMMIT] or None
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
         return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")

@@ -48,6 +48,7 @@ def test_summary_columns_are_those_of_the_spec_and_more_may_follow():
         " peak_tensor_mib adapt_ms code data_code results load tuning_trials tuning_steps tuning_s tuning_trial_steps"
     )
     further += " data_options test_dataset test_n_way test_k_shot test_corruption test_data_sha256 test_data_code"
+    further += " host"
     assert columns[len(expected) :] == tuple(further.split())
 
 

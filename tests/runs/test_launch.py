@@ -8,7 +8,7 @@ import signal
 import threading
 
 from bench.runs import launch
-from bench.runs.launch import start_process  # the real one
+from bench.runs.launchers.local import start_process  # the real one
 from bench.runs.signals import forwarding_signals
 
 

@@ -59,7 +59,7 @@ def test_the_log_follows_the_grid(made):
 
 
 def test_the_saved_file_finds_everything_done(made, monkeypatch, capsys):
-    monkeypatch.setattr("bench.runs.launch.start_process", None)  # nothing is run
+    monkeypatch.setattr("bench.runs.launchers.local.start_process", None)  # nothing is run
     before = [run.row for run in load_runs(made / "out")]
     assert main(["--no-quiet", "--config", str(made / "out" / "config.toml")]) == 0
     assert len(re.findall(r"\(kept; --fresh runs it again\)$", capsys.readouterr().out, re.MULTILINE)) == 2

@@ -28,6 +28,7 @@ def environment(runs: Sequence[Run]) -> str:
     names = (
         "device",
         "device_name",
+        "host",
         "threads",
         "torch_version",
         "git_commit",

@@ -21,6 +21,7 @@ from bench.runs.launch import Launch
 from bench.runs.runner import LOOK_S, POLL_S, Halted, Place
 from bench.runs.signals import Forwarding, forwarding_signals
 from bench.settings.config import RunConfig
+from bench.studies.tuning.asking import Asked
 from bench.studies.tuning.question import Question, with_values
 from bench.studies.tuning.storage import Study
 from bench.studies.tuning.trial import PRUNED
@@ -198,7 +199,7 @@ def search(
 
 
 class _Making:
-    """Keeps ``place.jobs`` trials under way until every search has enough, or a signal has come."""
+    """Keeps as many trials under way as there is room for until every search has enough, or a signal has come."""
 
     def __init__(
         self,
@@ -209,7 +210,8 @@ class _Making:
         note: Callable[[str], None],
     ) -> None:
         self.open, self.place, self.signals, self.say, self.note = deque(searches), place, signals, say, note
-        self.active: dict[int, tuple[Trials, Claim, Launch]] = {}
+        self.launcher = place.runs_by
+        self.active: dict[Launch, tuple[Trials, Claim, Asked]] = {}
         self._next_look = 0.0
 
     def run(self) -> bool:
@@ -217,13 +219,16 @@ class _Making:
         try:
             while self.active or (self.open and not self.signals.stopped):
                 self._begin_some()
-                for number, (trials, claim, launch) in list(self.active.items()):
+                for launch, (trials, claim, asked) in list(self.active.items()):
+                    if not self.launcher.here:
+                        asked.look(trials.study, claim.number)
                     if (code := launch.poll()) is not None:
-                        del self.active[number]
+                        del self.active[launch]
+                        asked.close()
                         self._after(trials, claim, launch, code)
                 time.sleep(POLL_S)
         finally:
-            Launch.end_all([launch for _, _, launch in self.active.values()])
+            Launch.end_all(list(self.active))
         return not self.open and not self.signals.stopped
 
     def _begin_some(self) -> None:
@@ -231,31 +236,31 @@ class _Making:
         if time.monotonic() < self._next_look:
             return
         for trials in list(self.open):
-            while len(self.active) < self.place.jobs and not self.signals.stopped:
+            while len(self.active) < self.launcher.room and not self.signals.stopped:
                 if (claim := trials.claim()) is None:
                     break
                 self._launch(trials, claim)
             if trials.done:
                 self.open.remove(trials)
-        waiting = len(self.active) < self.place.jobs
+        waiting = len(self.active) < self.launcher.room
         self._next_look = time.monotonic() + LOOK_S if waiting else 0.0  # for trials of other processes
 
     def _launch(self, trials: Trials, claim: Claim) -> None:
-        p, launched = self.place, False
+        p, jobs, launched = self.place, max(1, self.launcher.room), False
         told = f"[{claim.config.algo} trial {claim.number}, {claim.number + 1}/{trials.wanted}]"
         job = Job(
             claim.config, p.out, p.data_root, p.plugins, p.command,
             datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"), time.monotonic(),
-            bars=p.bars and p.jobs == 1, place=told, log_file=p.log_file, quiet=not p.bars, jobs=p.jobs,
+            bars=p.bars and jobs == 1, place=told, log_file=p.log_file, quiet=not p.bars, jobs=jobs,
             within=trials.within, trial=claim.number,
         )  # fmt: skip
         try:
-            launch = Launch(job, claim.lock, self.signals, p.run_timeout_s, MODULE)
+            launch = Launch(job, claim.lock, self.launcher, self.signals, p.run_timeout_s, MODULE)
             launched = True
         finally:
             if not launched:
                 claim.lock.release()
-        self.active[id(launch)] = trials, claim, launch
+        self.active[launch] = trials, claim, Asked(launch.job.folder, launch.put)
         self.note(f"{told} {_told(trials.study.suggest(claim.number, trials.question.spaces))}: started")
 
     def _after(self, trials: Trials, claim: Claim, launch: Launch, code: int) -> None:

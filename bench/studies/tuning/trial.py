@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 
 from bench.api import SPLITS
 from bench.records.columns import CurvePoint
@@ -10,7 +11,7 @@ from bench.runs.job import Job
 from bench.runs.outcome import Outcome
 from bench.runs.signals import Stop
 from bench.runs.worker import ready, recorded, train
-from bench.studies.tuning.storage import Study
+from bench.studies.tuning.asking import ByFiles, Judge
 from bench.system.console import Console
 from bench.system.load import cores
 from bench.system.waiting import Waiting
@@ -32,10 +33,11 @@ def main(text: str) -> int:
 def execute(job: Job, stop: Stop, outcome: Outcome, console: Console) -> Training:
     """Set up and train one trial for as long as it keeps up with the others; meta-test is not even set up."""
     assert job.trial is not None, "the search has numbered it"
-    with contextlib.closing(Waiting(job.config.threads or cores())) as waiting:
+    with contextlib.ExitStack() as closing:
+        waiting = closing.enter_context(contextlib.closing(Waiting(job.config.threads or cores())))
         training, _ = ready(job, stop, outcome, waiting, [split for split in SPLITS if split != "meta_test"])
         kind = training.stream.objective.kind
-        study = Study(job.out / job.within, job.within.rpartition("/")[2], kind, job.config.val_points)
+        judge = closing.enter_context(_judge(job, kind, stop))
         number, reported = job.trial, 0
 
         def look() -> None:
@@ -43,7 +45,7 @@ def execute(job: Job, stop: Stop, outcome: Outcome, console: Console) -> Trainin
             points = training.progress.curve
             if len(points) > reported:
                 reported = len(points)
-                if not study.goes_on(number, [score(point, kind) for point in points]):
+                if not judge.goes_on(number, [score(point, kind) for point in points]):
                     raise _Pruned
 
         try:
@@ -52,6 +54,18 @@ def execute(job: Job, stop: Stop, outcome: Outcome, console: Console) -> Trainin
             outcome.details[PRUNED] = True
         outcome.facts["stream_sha256"] = training.stream_sha256()
         return training
+
+
+@contextlib.contextmanager
+def _judge(job: Job, kind: str, stop: Stop) -> Iterator[Judge]:
+    """Give what says whether a trial goes on: the study itself, or the command where that is elsewhere."""
+    if not job.remote:
+        from bench.studies.tuning.storage import Study  # Optuna, which a node need not have
+
+        yield Study(job.out / job.within, job.within.rpartition("/")[2], kind, job.config.val_points)
+        return
+    with contextlib.closing(ByFiles(job.folder, stop.check)) as asking:
+        yield asking
 
 
 def score(point: CurvePoint, kind: str) -> float:
