@@ -1,5 +1,6 @@
 """Stands in for ``bench.runs.worker`` on a node, without torch: its steps are a chain of hashes, which shows whether a
-run that went on elsewhere took each step once. ``algo`` says what else it does.
+run that went on elsewhere took each step once. ``algo`` says what else it does: ``waits`` stays in the middle until
+there is a file ``go`` in the folder of the data.
 """
 
 import hashlib
@@ -57,9 +58,11 @@ def main(text):
         put(folder / "run.json", json.dumps(record))
         sys.exit(code)
 
+    gate = Path(job["data_root"], "go") if config["algo"] == "waits" else None
     while step < config["meta_steps"]:
         time.sleep(STEP_S)
-        value, step = hashlib.sha256(value.encode()).hexdigest(), step + 1
+        if gate is None or step < config["meta_steps"] // 2 or gate.exists():
+            value, step = hashlib.sha256(value.encode()).hexdigest(), step + 1
         if stopped or step % EVERY == 0 or os.getppid() != parent:
             put(checkpoint, json.dumps([step, value, parts + 1]))
         if stopped or os.getppid() != parent:

@@ -26,17 +26,19 @@ class Nodes:
         return self.cluster.address
 
     def add(self):
-        """Add a node; on a busy machine Ray gives up on one after half a minute, and the next try finds it warm.
+        """Add a node, from the main thread: Ray sets handlers of signals.
 
-        Its workers would give way to all other work, and tests take minutes on a busy machine.
+        On a busy machine Ray gives up on one after half a minute, and the next try finds it warm. Its workers would give
+        way to all other work, and tests take minutes on a busy machine.
         """
-        for _ in range(4):
-            with (
-                contextlib.suppress(Exception),
-                unittest.mock.patch.dict(os.environ, uncounted(RAY_worker_niceness="0"), clear=True),
-            ):
-                self.cluster.add_node(**SMALL)
+        for last in (False, False, True):
+            try:
+                with unittest.mock.patch.dict(os.environ, uncounted(RAY_worker_niceness="0"), clear=True):
+                    self.cluster.add_node(**SMALL)
                 return
+            except Exception:  # of several kinds
+                if last:
+                    raise
 
     def kill_one_with_a_run(self):
         """SIGKILL all of a node that a run is on, not the head, and add another."""
