@@ -28,7 +28,7 @@ class Nodes:
     def add(self):
         """Add a node, from the main thread: Ray sets handlers of signals.
 
-        On a busy machine Ray gives up on one after half a minute, and the next try finds it warm. Its workers would give
+        On a busy machine Ray gives up on one after half a minute, and the next try finds it warm. Workers would give
         way to all other work, and tests take minutes on a busy machine.
         """
         for last in (False, False, True):
