@@ -90,15 +90,25 @@ class Look:
 def versions() -> dict[str, str]:
     """Return the versions that decide results, here."""
     found = {"python": platform.python_version(), "the harness": __version__}
-    for name in COMPARED:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    return found | {name: version for name in COMPARED if (version := _version(name))}
 
 
-def facts(roots: Sequence[str]) -> tuple[str, dict[str, str], list[bool]]:
-    """Return the name of this node, its versions, and which of the folders it has."""
-    return socket.gethostname(), versions(), [Path(root).is_dir() for root in roots]
+def facts(roots: Sequence[str], packages: Sequence[str]) -> tuple[str, dict[str, str], list[bool], list[str]]:
+    """Return the name of this node, its versions, which of the folders it has, and which packages it lacks."""
+    has = [Path(root).is_dir() for root in roots]
+    return socket.gethostname(), versions(), has, [name for name in packages if not _version(name)]
+
+
+def pins() -> dict[str, str]:
+    """Return what runs need besides Ray, pinned to the versions of this machine, by the names of packages."""
+    names = [line.split("==")[0].strip() for line in (_ROOT / "requirements.txt").read_text().splitlines()]
+    return {name: f"{name}=={found.split('+')[0]}" for name in names if (found := _version(name))}
+
+
+def _version(package: str) -> str:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(package)
+    return ""
 
 
 def difference(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:

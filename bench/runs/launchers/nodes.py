@@ -16,6 +16,7 @@ from bench.runs.launchers import node
 
 LOOK_S = 1.0
 PATIENCE_S = 120.0  # for a node to answer, the copy of the harness included
+INSTALLING_S = 1200.0  # where packages are fetched first
 
 
 @dataclass
@@ -52,6 +53,8 @@ class Share:
 class Nodes:
     """Nodes that are there, asked once each for their versions and data before a run is on them.
 
+    Where one lacks packages, all are given them by pip, pinned, as part of Ray's runtime environment.
+
     Args:
         versions: of this machine.
         say: called with one line per node that cannot make runs.
@@ -60,6 +63,8 @@ class Nodes:
     def __init__(self, share: Share, roots: Sequence[str], versions: Mapping[str, str], say: Callable[[str], None]):
         self.share, self._roots, self._versions, self._say = share, roots, versions, say
         self.known: dict[str, Known] = {}
+        self.environment: dict[str, Any] = {}
+        """What runs need beyond the harness, as Ray's runtime environment."""
         self._asked: dict[Any, str] = {}
         self._there: dict[str, Mapping[str, float]] = {}
         self._next = 0.0
@@ -72,23 +77,38 @@ class Nodes:
         self._there = {n["NodeID"]: n["Resources"] for n in ray.nodes() if n["Alive"]}
         for ident in self._there.keys() - self.known.keys() - set(self._asked.values()):
             here = NodeAffinitySchedulingStrategy(ident, soft=False)
-            asked = ray.remote(node.facts).options(num_cpus=0, scheduling_strategy=here, max_retries=0)
-            self._asked[asked.remote(self._roots)] = ident
+            asked = ray.remote(node.facts).options(
+                num_cpus=0, scheduling_strategy=here, max_retries=0, runtime_env=self.environment
+            )
+            self._asked[asked.remote(self._roots, list(node.pins()))] = ident
         ready, _ = ray.wait(list(self._asked), num_returns=len(self._asked), timeout=0) if self._asked else ([], [])
         for reference in ready:
-            self._take(self._asked.pop(reference), reference)
+            if ident := self._asked.pop(reference, ""):
+                self._take(ident, reference)
 
     def _take(self, ident: str, reference: Any) -> None:
         try:
-            name, versions, has = ray.get(reference)
+            name, versions, has, lacks = ray.get(reference)
         except RayError as error:
             if ident in self._there:
-                words = " ".join(str(error).split())[:300]
+                words = " ".join(str(error).split())[-300:]  # the reason comes last
                 self.known[ident] = Known(ident[:12], [], f"cannot make runs: {words}")
         else:
-            self.known[ident] = Known(name, has, node.difference(versions, self._versions))
+            wrong = node.difference(versions, {n: v for n, v in self._versions.items() if n in versions})
+            if lacks and not wrong and not self.environment:
+                self._install(name, lacks)
+                return
+            differs = wrong or node.difference(versions, self._versions)
+            self.known[ident] = Known(name, has, differs or (f"lacks {', '.join(lacks)}" if lacks else ""))
         if ident in self.known and (why := self.known[ident].refused):
             self._say(f"node {self.known[ident].name} {why}: it makes no runs")
+
+    def _install(self, name: str, lacks: Sequence[str]) -> None:
+        """Ask all nodes anew, with what runs need installed."""
+        self._say(f"node {name} lacks {', '.join(lacks)}: the nodes install what runs need by pip, in our versions")
+        self.environment = {"pip": list(node.pins().values())}
+        self._asked.clear()
+        self.known.clear()
 
     def wait(self) -> None:
         """Wait until all nodes have answered.
@@ -96,9 +116,11 @@ class Nodes:
         Raises:
             BenchError: versions differ on one, or none can make a run.
         """
-        end = time.monotonic() + PATIENCE_S
+        began = time.monotonic()
         self.look(at_once=True)
-        while self._asked and time.monotonic() < end:
+        while self._there.keys() - self.known.keys():
+            if time.monotonic() - began > (INSTALLING_S if self.environment else PATIENCE_S):
+                break
             time.sleep(0.05)
             self.look(at_once=True)
         if refused := [one for ident, one in self.known.items() if one.refused and ident in self._there]:

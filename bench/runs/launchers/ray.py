@@ -183,7 +183,7 @@ class Ray(Launcher):
         strategy = "SPREAD" if where is None else NodeAffinitySchedulingStrategy(where, soft=False)
         actor = ray.remote(node.NodeRun).options(
             name=name_of(worker.job, worker.module), lifetime="detached", num_cpus=cpus, num_gpus=share.gpus,
-            scheduling_strategy=strategy, max_restarts=0, max_task_retries=0,
+            scheduling_strategy=strategy, max_restarts=0, max_task_retries=0, runtime_env=nodes.environment,
         )  # fmt: skip
         try:
             return actor.remote(), where

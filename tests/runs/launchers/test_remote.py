@@ -1,5 +1,6 @@
 """A run on a node as the command sees it, and how many runs nodes have room for; no cluster is there."""
 
+import importlib.metadata
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
 
 from ray.exceptions import ActorDiedError, OutOfMemoryError
 
+from bench.api import BenchError
 from bench.runs.job import Job
 from bench.runs.launchers import node
 from bench.runs.launchers.launcher import WORKER
@@ -109,6 +111,64 @@ def test_a_run_for_itself_goes_where_none_of_ours_is():
     assert nodes.freest(["a"]) == "b"
     assert nodes.freest(["a", "b"]) is None
     assert not nodes.all_usable
+
+
+class TwoNodes:
+    """Stands in for ``ray``: one node has all packages, the other lacks one until it comes by the environment."""
+
+    def __init__(self, by_pip):
+        self.by_pip, self.asked = by_pip, []
+
+    def nodes(self):
+        return [{"NodeID": name, "Alive": True, "Resources": SIX} for name in ("a", "b")]
+
+    def remote(self, function):
+        def options(scheduling_strategy, runtime_env, **_):
+            name = scheduling_strategy.node_id
+            self.asked.append((name, runtime_env))
+            lacks = [] if name == "a" or (runtime_env and self.by_pip) else ["higher"]
+            return SimpleNamespace(remote=lambda roots, names: (name, (), (), tuple(lacks)))
+
+        return SimpleNamespace(options=options)
+
+    def wait(self, references, **_):
+        return references, []
+
+    def get(self, reference):
+        return reference
+
+
+def asked(monkeypatch, by_pip):
+    monkeypatch.setattr("bench.runs.launchers.nodes.ray", TwoNodes(by_pip))
+    monkeypatch.setattr("bench.runs.launchers.nodes.NodeAffinitySchedulingStrategy", lambda i, soft: named(i))
+    said = []
+    return Nodes(Share(1, 0, False), [], {}, said.append), said
+
+
+def named(ident):
+    return SimpleNamespace(node_id=ident)
+
+
+def test_what_a_node_lacks_comes_by_pip_pinned_to_all(monkeypatch):
+    nodes, said = asked(monkeypatch, by_pip=True)
+    nodes.wait()
+    assert said == ["node b lacks higher: the nodes install what runs need by pip, in our versions"]
+    assert nodes.environment == {"pip": list(node.pins().values())}
+    assert nodes.room == 12
+
+
+def test_a_node_that_lacks_it_even_then_is_refused(monkeypatch):
+    nodes, _ = asked(monkeypatch, by_pip=False)
+    with pytest.raises(BenchError, match="node b lacks higher; accepted: the same on all nodes"):
+        nodes.wait()
+
+
+def test_pins_are_what_requirements_name_in_the_versions_that_are_here():
+    pins = node.pins()
+    assert {"torch", "higher", "torchvision"} <= pins.keys()
+    assert "ray" not in pins
+    assert pins["higher"] == f"higher=={importlib.metadata.version('higher')}"
+    assert "+" not in pins["torch"]
 
 
 def test_versions_that_differ_are_named():
