@@ -19,6 +19,7 @@ from bench.runs.job import Job
 from bench.runs.launchers.node import RECORD, Look
 from bench.runs.signals import INTERRUPTED
 from bench.system.files import write_atomic
+from bench.system.text import shortened
 from bench.training.checkpoint import CHECKPOINT_FILE
 
 if TYPE_CHECKING:
@@ -216,4 +217,4 @@ def _why(error: RayError) -> str:
     """Return what Ray says, as one short line: why, where it knows, and else what."""
     cause = getattr(error, "cause", None) or error
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [type(error).__name__]
-    return next((line for line in lines if "dead because" in line), lines[0])[:200]
+    return shortened(next((line for line in lines if "dead because" in line), lines[0]), 300)
