@@ -39,7 +39,8 @@ def chain(seed, steps):
 
 def main(text):
     job = json.loads(text)
-    config, (folder,) = job["config"], Path(job["out"], job["within"], "runs").iterdir()
+    config = job["config"]
+    folder = next(Path(job["out"], job["within"], "runs").glob(f"*-s{config['seed']}-*"))
     stopped = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.append(True))
