@@ -40,7 +40,11 @@ def chain(seed, steps):
 def main(text):
     job = json.loads(text)
     config = job["config"]
-    folder = next(Path(job["out"], job["within"], "runs").glob(f"*-s{config['seed']}-*"))
+    if (folder := next(Path(job["out"], job["within"], "runs").glob(f"*-s{config['seed']}-*"), None)) is None:
+        from bench.runs.job import Job  # on this machine, where runs make their folders
+
+        folder = Job.from_json(text).folder
+        folder.mkdir(parents=True)
     stopped = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.append(True))

@@ -127,9 +127,8 @@ class Nodes:
             raise BenchError(f"node {refused[0].name} {refused[0].refused}; accepted: the same on all nodes")
         if not self.room:
             gpus = f" and {self.share.gpus:g} GPUs" if self.share.gpus else ""
-            raise BenchError(
-                f"no node of the cluster has {self.share.cpus:g} CPUs{gpus} for a run (--cpus-per-run, --gpus-per-run)"
-            )
+            cpus = f"{self.share.cpus:g} CPU{'s' * (self.share.cpus != 1)}"
+            raise BenchError(f"no node of the cluster has {cpus}{gpus} for a run (--cpus-per-run, --gpus-per-run)")
 
     @property
     def usable(self) -> dict[str, Mapping[str, float]]:
@@ -142,13 +141,18 @@ class Nodes:
         return len(self.usable) == len(self._there)
 
     @property
+    def with_room(self) -> dict[str, int]:
+        """Return how many runs each node that can make some has room for."""
+        return {i: count for i, r in self.usable.items() if (count := self.share.runs(r))}
+
+    @property
     def room(self) -> int:
         """Return how many runs can be under way at once."""
-        return sum(self.share.runs(resources) for resources in self.usable.values())
+        return sum(self.with_room.values())
 
     def freest(self, ours: Sequence[str]) -> str | None:
         """Return a node with room for a run beside ours, which are on nodes called so; None where there is none."""
-        left = {i: self.share.runs(r) - ours.count(i) for i, r in self.usable.items()}
+        left = {i: count - ours.count(i) for i, count in self.with_room.items()}
         best = max(left, key=lambda i: left[i], default=None)
         return best if best is not None and left[best] > 0 else None
 

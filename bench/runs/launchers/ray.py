@@ -115,7 +115,8 @@ class Ray(Launcher):
     def threads(self) -> int:
         """Return how many threads a run gets where nobody says: its CPUs."""
         if self._joined and self.options.exclusive and not self._gpu:
-            return max(1, int(min(n["Resources"].get("CPU", 1.0) for n in ray.nodes() if n["Alive"])))
+            cpus = [n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]]
+            return max(1, int(min((n for n in cpus if n >= self.options.cpus), default=1.0)))
         return max(1, int(self.options.cpus))
 
     def prepare(self) -> None:
@@ -126,7 +127,7 @@ class Ray(Launcher):
         """
         self._made().wait()
         self._data()  # what is too much is refused now
-        count = len(self._made().usable)
+        count = len(self._made().with_room)
         own = ", each with one for itself" if self.options.exclusive else ""
         self.say(f"{self.room} runs at a time on {count} node{'s' * (count > 1)} of the Ray cluster{own}")
 

@@ -15,6 +15,8 @@ from bench.runs.launchers import node
 from bench.runs.launchers.launcher import WORKER
 from bench.runs.launchers.node import Look
 from bench.runs.launchers.nodes import Known, Nodes, Share
+from bench.runs.launchers.options import Options
+from bench.runs.launchers.ray import Ray
 from bench.runs.launchers.remote import LOSSES, Remote
 from bench.settings.config import RunConfig
 
@@ -169,6 +171,15 @@ def test_pins_are_what_requirements_name_in_the_versions_that_are_here():
     assert "ray" not in pins
     assert pins["higher"] == f"higher=={importlib.metadata.version('higher')}"
     assert "+" not in pins["torch"]
+
+
+def test_a_node_for_itself_gives_a_run_as_many_threads_as_the_smallest_that_makes_runs(monkeypatch):
+    nodes = [{"Alive": cpus != 8, "Resources": {"CPU": cpus} if cpus else {}} for cpus in (0, 1.0, 6.0, 4.0, 8)]
+    monkeypatch.setattr("bench.runs.launchers.ray.ray", SimpleNamespace(nodes=lambda: nodes))
+    launcher = Ray(Options("ray", cpus=2.0, exclusive=True))
+    assert launcher.threads == 2, "nothing is known yet"
+    launcher._joined = True
+    assert launcher.threads == 4
 
 
 def test_versions_that_differ_are_named():
