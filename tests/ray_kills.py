@@ -2,7 +2,7 @@
 
     python tests/ray_kills.py FOLDER [NODE_KILLS] [COMMAND_KILLS] [SEED]
 
-The cluster is on this machine: a head and three nodes that are killed and replaced. Runs are stand-ins
+The cluster is on this machine: a head, and two nodes that are killed and replaced. Runs are stand-ins
 (``far_run.py``), a chain of hashes over their steps: one that was lost, begun twice at once or went on from another
 place than its checkpoint ends with another hash. Prints one line of JSON with the figures, and leaves with status 1 if
 a run was lost, ended twice or differs.
