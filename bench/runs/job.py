@@ -55,6 +55,8 @@ class Job:
     """Where the test data set is; None for ``data_root``."""
     tests: tuple[Mapping[str, Any], ...] = ()
     """On what a run that has finished is tested besides: fields of RunConfig that are otherwise, for each test."""
+    data_sha256: str = ""
+    """Of the data that the command reads; empty where it does not say."""
     remote: bool = False
     """Whether the command is on another machine, and knows of the run what its folder holds."""
     attempts: tuple[Mapping[str, Any], ...] = ()

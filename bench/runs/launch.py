@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import subprocess
 import time
@@ -98,6 +99,10 @@ class Launch:
         write_run(job.folder, row, {**details, **further}, [], [], [])
         return load_run(job.folder)
 
+    def ended(self, code: int) -> str:
+        """Return why a process that was to leave no row left with ``code``."""
+        return self.late or self._launcher.ending(self._process, code)[1]
+
     def close(self) -> None:
         """Let go of what is held for a process that has ended."""
         self._lock.release()
@@ -115,10 +120,14 @@ class Launch:
             if not launch._signals.stopped and launch._told is None:  # a second signal would end it unsaved
                 launch._leave()
         deadline = time.monotonic() + GRACE_S
-        for launch in launches:
-            try:
-                launch._process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                launch._process.kill()
-                launch._process.wait(GRACE_S)
-            launch.close()
+        with contextlib.ExitStack() as closing:  # all of them, whatever becomes of one
+            for launch in launches:
+                closing.callback(launch.close)
+                closing.callback(launch._see_off, deadline)
+
+    def _see_off(self, deadline: float) -> None:
+        try:
+            self._process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(GRACE_S)

@@ -19,7 +19,7 @@ from bench.runs.launchers.launcher import PROFILER, WORKER, Launcher
 from bench.runs.launchers.local import Local
 from bench.runs.profile import PROFILE_SUMMARY
 from bench.runs.progress import Pace, Reports, line
-from bench.runs.signals import INTERRUPTED, Forwarding, ending, forwarding_signals
+from bench.runs.signals import INTERRUPTED, Forwarding, forwarding_signals
 from bench.settings.config import RunConfig
 from bench.system.files import remove_leftovers
 from bench.system.locks import Lock, Owner, run_lock
@@ -160,7 +160,7 @@ class _Comparison:
                     if (code := launch.poll()) is not None:
                         del self.active[item]
                         self._after(item, launch, code)
-                if self.active or self.locked:
+                if self.active or self.locked or self.todo:
                     time.sleep(POLL_S)
         except OSError as error:
             raise Halted.by(error) from error
@@ -230,6 +230,7 @@ class _Comparison:
             bars=p.bars and jobs == 1, place=self.reports.place_of(item.number),
             log_file=p.log_file, quiet=not p.bars, to_come=self._to_come(module), jobs=jobs, stated_s=p.stated_s,
             test_data_root=p.test_data_root, tests=p.follow_up.tests if p.follow_up else (),
+            data_sha256=self._data(item),
         )  # fmt: skip
         self.active[item] = Launch(job, lock, self.launcher, self.signals, p.run_timeout_s, module)
         if module == WORKER:
@@ -255,7 +256,7 @@ class _Comparison:
             elif code != 0 and not self.signals.stopped:
                 self.failed = True
                 what = "profile" if launch.module == PROFILER else "further tests"
-                self.reports.say(f"{self.reports.place_of(item.number)} no {what}: {launch.late or ending(code)[1]}")
+                self.reports.say(f"{self.reports.place_of(item.number)} no {what}: {launch.ended(code)}")
             if code == 0 and not self.signals.stopped and (further := self._further(item, recorded(item.folder))):
                 launch.start(further)
                 self.active[item] = launch

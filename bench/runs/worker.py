@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import socket
 import time
 import traceback
 from collections.abc import Callable, Collection
@@ -161,6 +162,9 @@ def set_up(
     check_code(what, config.test_data_code, code_at_test(config, sources))
     sources = sources.trained_on(config.train_classes)
     source = sources.train
+    if job.remote and job.data_sha256 not in ("", source.sha256):
+        here = f"{job.data_root} on {socket.gethostname()}"
+        raise BenchError(f"dataset {config.dataset!r} in {here} is other data than the command's; put the same there")
     facts.update(data_sha256=source.sha256, data_pipeline=source.pipeline, measure=source.objective.measure)
     outcome.details["data"] = {"name": source.name, "pipeline": source.pipeline, "sha256": source.sha256}
     outcome.details["data"]["shape"] = list(source.shape)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import datetime
 import fcntl
-import getpass
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -30,6 +28,7 @@ from typing import Any
 import ray
 
 from bench.runs import presence
+from bench.runs.launchers.delivered import kept
 from bench.system.files import write_atomic
 from bench.system.start import STOPPING, worker_environment
 from bench.system.version import __version__
@@ -37,13 +36,23 @@ from bench.system.version import __version__
 IDLE_S = 900.0
 """After so long without a look, a run saves and leaves: nobody may come back for it."""
 GRACE_S = 30.0  # for a process that was told to leave
+HOME = "meta-bench-run-"  # begins the name of an actor's folder, in that of temporary files
 RECORD = "run.json"  # says that all is there, so it travels last
 ROOTS = ("data_root", "test_data_root")  # of a job
 COMPARED = ("torch", "higher", "numpy", "ray")
 """Packages whose versions a node must have in common with the command."""
 
 _ROOT = Path(__file__).resolve().parents[3]
-_BEGIN = "import importlib, sys; sys.exit(importlib.import_module(sys.argv[1]).main(open(sys.argv[2]).read()))"
+# The process goes with its actor, however that ends: the run is begun elsewhere then, and this one would hold a GPU.
+_BEGIN = """
+import ctypes, importlib, os, signal, sys
+module, job, actor = sys.argv[1:]
+if hasattr(libc := ctypes.CDLL(None), "prctl"):  # Linux
+    libc.prctl(1, signal.SIGKILL)
+    if os.getppid() != int(actor):
+        sys.exit(1)
+sys.exit(importlib.import_module(module).main(open(job).read()))
+"""
 
 
 @dataclass(frozen=True)
@@ -124,7 +133,10 @@ class NodeRun:
     """One run on a node; an actor of Ray, which goes on when the command that began it is gone."""
 
     def __init__(self) -> None:
-        self._home = Path(tempfile.mkdtemp(prefix="meta-bench-run-"))
+        _sweep()
+        self._home = Path(tempfile.mkdtemp(prefix=HOME))
+        self._lock = (self._home / "lock").open("w")
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
         self._process: subprocess.Popen[bytes] | None = None
         self._looked, self._idle_s = time.monotonic(), IDLE_S
         self._job: dict[str, Any] = {}
@@ -148,12 +160,12 @@ class NodeRun:
         out.mkdir()
         roots = {name: job[name] for name in ROOTS}
         if missing := [name for name, root in roots.items() if root is not None and not Path(root).is_dir()]:
-            data = _here(*parcel.data) if parcel.data[0] else self._home
+            data = kept(*parcel.data) if parcel.data[0] else self._home
             for name in missing:
                 roots[name] = str(data / name)
                 (data / name).mkdir(exist_ok=True)
         if parcel.cache[0]:
-            (out / "cache").symlink_to(_here(*parcel.cache) / "cache")
+            (out / "cache").symlink_to(kept(*parcel.cache) / "cache")
         self._presence = presence.announce()
         plugins = [str(_ROOT / path if (_ROOT / path).is_file() else code / path) for path in parcel.plugins]
         self._job = {
@@ -182,8 +194,9 @@ class NodeRun:
         try:
             with (self._home / "stdout").open("wb") as out, (self._home / "stderr").open("wb") as err:
                 return subprocess.Popen(
-                    [sys.executable, "-c", _BEGIN, parcel.module, str(job)], stdin=subprocess.DEVNULL, stdout=out,
-                    stderr=err, env=environment, pass_fds=held, start_new_session=True, cwd=self._home,
+                    [sys.executable, "-c", _BEGIN, parcel.module, str(job), str(os.getpid())], env=environment,
+                    stdin=subprocess.DEVNULL, stdout=out, stderr=err, pass_fds=held, start_new_session=True,
+                    cwd=self._home,
                 )  # fmt: skip
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -254,33 +267,15 @@ class NodeRun:
         shutil.rmtree(self._home, ignore_errors=True)
 
 
+def _sweep() -> None:
+    """Remove what actors have left that were killed: nobody holds its lock."""
+    for home in Path(tempfile.gettempdir()).glob(f"{HOME}*"):
+        with contextlib.suppress(OSError), (home / "lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(home, ignore_errors=True)
+
+
 def _attempt() -> dict[str, Any]:
     """Return what is recorded of an attempt that begins here, now."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
     return {"host": socket.gethostname(), "node": ray.get_runtime_context().get_node_id()[:12], "started": now}
-
-
-def _here(name: str, reference: Any) -> Path:
-    """Return the folder of this user that holds the data of that name, made once on each node."""
-    home = Path(tempfile.gettempdir()) / f"meta-bench-data-{getpass.getuser()}"
-    home.mkdir(mode=0o700, exist_ok=True)
-    if home.stat().st_uid != os.getuid():
-        raise RuntimeError(f"{home} on {socket.gethostname()} belongs to somebody else")
-    folder = home / name
-    with (home / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not folder.is_dir():
-            content: Mapping[str, bytes] = ray.get(reference)
-            making = Path(tempfile.mkdtemp(dir=home, prefix=f"{name}-"))
-            for path, data in content.items():
-                write_atomic(making / path, data)
-            making.rename(folder)
-    return folder
-
-
-def name_of_data(content: Mapping[str, bytes]) -> str:
-    """Return a name made of what data holds."""
-    digest = hashlib.sha256()
-    for path in sorted(content):
-        digest.update(f"{path} {len(content[path])} {hashlib.sha256(content[path]).hexdigest()}\n".encode())
-    return digest.hexdigest()[:16]

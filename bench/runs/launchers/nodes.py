@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from bench.api import BenchError
 from bench.runs.launchers import node
 
 LOOK_S = 1.0
+TRIES = 3  # to ask a node
 PATIENCE_S = 120.0  # for a node to answer, the copy of the harness included
 INSTALLING_S = 1200.0  # where packages are fetched first
 
@@ -66,6 +67,8 @@ class Nodes:
         self.environment: dict[str, Any] = {}
         """What runs need beyond the harness, as Ray's runtime environment."""
         self._asked: dict[Any, str] = {}
+        self._failures: dict[str, int] = {}
+        self._waiting = False
         self._there: dict[str, Mapping[str, float]] = {}
         self._next = 0.0
 
@@ -90,18 +93,24 @@ class Nodes:
         try:
             name, versions, has, lacks = ray.get(reference)
         except RayError as error:
-            if ident in self._there:
+            self._failures[ident] = self._failures.get(ident, 0) + 1
+            if ident in self._there and self._failures[ident] >= TRIES:
                 words = " ".join(str(error).split())[-300:]  # the reason comes last
                 self.known[ident] = Known(ident[:12], [], f"cannot make runs: {words}")
         else:
             wrong = node.difference(versions, {n: v for n, v in self._versions.items() if n in versions})
-            if lacks and not wrong and not self.environment:
+            if lacks and not wrong and not self.environment and self._waiting:  # not while runs are on the others
                 self._install(name, lacks)
                 return
             differs = wrong or node.difference(versions, self._versions)
             self.known[ident] = Known(name, has, differs or (f"lacks {', '.join(lacks)}" if lacks else ""))
         if ident in self.known and (why := self.known[ident].refused):
             self._say(f"node {self.known[ident].name} {why}: it makes no runs")
+
+    def refuse(self, ident: str, why: str) -> None:
+        """Make no runs on a node any more."""
+        self.known[ident].refused = why
+        self._say(f"node {self.known[ident].name}: {why}; it makes no runs")
 
     def _install(self, name: str, lacks: Sequence[str]) -> None:
         """Ask all nodes anew, with what runs need installed."""
@@ -116,13 +125,14 @@ class Nodes:
         Raises:
             BenchError: versions differ on one, or none can make a run.
         """
-        began = time.monotonic()
+        began, self._waiting = time.monotonic(), True
         self.look(at_once=True)
         while self._there.keys() - self.known.keys():
             if time.monotonic() - began > (INSTALLING_S if self.environment else PATIENCE_S):
                 break
             time.sleep(0.05)
             self.look(at_once=True)
+        self._waiting = False
         if refused := [one for ident, one in self.known.items() if one.refused and ident in self._there]:
             raise BenchError(f"node {refused[0].name} {refused[0].refused}; accepted: the same on all nodes")
         if not self.room:
@@ -136,11 +146,6 @@ class Nodes:
         return {i: r for i, r in self._there.items() if i in self.known and not self.known[i].refused}
 
     @property
-    def all_usable(self) -> bool:
-        """Say whether runs may be on any node."""
-        return len(self.usable) == len(self._there)
-
-    @property
     def with_room(self) -> dict[str, int]:
         """Return how many runs each node that can make some has room for."""
         return {i: count for i, r in self.usable.items() if (count := self.share.runs(r))}
@@ -150,12 +155,8 @@ class Nodes:
         """Return how many runs can be under way at once."""
         return sum(self.with_room.values())
 
-    def freest(self, ours: Sequence[str]) -> str | None:
+    def freest(self, ours: Sequence[str], avoided: Collection[str] = ()) -> str | None:
         """Return a node with room for a run beside ours, which are on nodes called so; None where there is none."""
-        left = {i: count - ours.count(i) for i, count in self.with_room.items()}
+        left = {i: count - ours.count(i) for i, count in self.with_room.items() if i not in avoided}
         best = max(left, key=lambda i: left[i], default=None)
         return best if best is not None and left[best] > 0 else None
-
-    def without(self) -> list[str]:
-        """Return the names of usable nodes that lack a folder of the data."""
-        return [self.known[ident].name for ident in self.usable if not all(self.known[ident].has)]

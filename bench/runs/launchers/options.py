@@ -13,6 +13,7 @@ from bench.settings.values import check_range, coerce
 
 LOCAL, RAY = "local", "ray"
 LAUNCHERS = (LOCAL, RAY)
+_LEAST = 0.01  # of a CPU: Ray counts in 1/10,000
 RAYS_OWN = ("ray_address", "gpus_per_run", "cpus_per_run")
 
 
@@ -108,6 +109,6 @@ def _amount(name: str, text: str | None, least: float | None) -> float | None:
     """Return the number that a flag was given, above zero unless ``least`` says otherwise."""
     value: float | None = coerce(_flag(name), text, float | None) if text is not None else None
     check_range(_flag(name), value, least=least)
-    if value is not None and least is None and value <= 0:
-        raise BenchError(f"{_flag(name)} {text!r}; accepted: a number above 0")
+    if value is not None and least is None and value < _LEAST:
+        raise BenchError(f"{_flag(name)} {text!r}; accepted: {_LEAST} or more")
     return value

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import logging
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -24,14 +22,14 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from bench.api import BenchError
 from bench.runs.job import Job
-from bench.runs.kept import finished
 from bench.runs.launchers import node, shipping
+from bench.runs.launchers.delivered import name_of_data
 from bench.runs.launchers.launcher import Launcher, Say
+from bench.runs.launchers.left import left_over, name_of
 from bench.runs.launchers.nodes import Nodes, Share
 from bench.runs.launchers.options import Options
 from bench.runs.launchers.remote import Remote
 from bench.runs.signals import Forwarding, Worker, ending
-from bench.system.locks import run_lock
 from bench.system.machine import git_commit
 from bench.system.start import STOPPING
 
@@ -62,7 +60,7 @@ class Ray(Launcher):
         self._gpu = False
         self._adopted: dict[str, tuple[Any, node.Look]] = {}
         self._leaving: list[tuple[Any, Any]] = []
-        self._joined = False
+        self._joined = self._prepared = self._full = False
         self._references: dict[object, tuple[str, Any]] = {}
         self._code: tuple[list[str], Any] | None = None
         self._roots: list[str] = []
@@ -104,7 +102,8 @@ class Ray(Launcher):
         self._gpu = self.options.gpus != 0 and self.options.device != "cpu" and _gpus() > 0
         if self.options.gpus and not self._gpu:
             raise BenchError(f"--gpus-per-run {self.options.gpus:g}: no node of the cluster has a GPU; leave it out")
-        self._end_left(out)
+        for actor in left_over(out):
+            self.let_go(actor)
 
     @property
     def gpu(self) -> bool:
@@ -114,9 +113,6 @@ class Ray(Launcher):
     @property
     def threads(self) -> int:
         """Return how many threads a run gets where nobody says: its CPUs."""
-        if self._joined and self.options.exclusive and not self._gpu:
-            cpus = [n["Resources"].get("CPU", 0.0) for n in ray.nodes() if n["Alive"]]
-            return max(1, int(min((n for n in cpus if n >= self.options.cpus), default=1.0)))
         return max(1, int(self.options.cpus))
 
     def prepare(self) -> None:
@@ -126,7 +122,9 @@ class Ray(Launcher):
             BenchError: a node has other versions, or none has what a run needs.
         """
         self._made().wait()
-        self._data()  # what is too much is refused now
+        for ident in self._made().with_room:
+            self._data(ident)  # what is too much is refused now
+        self._prepared = True
         count = len(self._made().with_room)
         own = ", each with one for itself" if self.options.exclusive else ""
         self.say(f"{self.room} runs at a time on {count} node{'s' * (count > 1)} of the Ray cluster{own}")
@@ -142,8 +140,18 @@ class Ray(Launcher):
     @property
     def room(self) -> int:
         """Return how many runs the cluster has room for, as far as its nodes have answered."""
+        if not self._prepared:  # all have been made
+            return 1
         self._made().look()
-        return self._made().room
+        room = self._made().room
+        if self._full != (room == 0):
+            self._full = not room
+            self.say("the cluster has room for runs again" if room else "no node can make runs: waiting for one")
+        return room
+
+    def called(self, ident: str) -> str:
+        """Return the name of a node."""
+        return self._made().known[ident].name if ident in self._made().known else ident[:12]
 
     def adopt(self, job: Job, module: str) -> Job:
         """Return the job as an earlier command has begun it, where its actor is there still."""
@@ -170,35 +178,39 @@ class Ray(Launcher):
         signals.add(worker)
         return worker
 
-    def place(self, worker: Remote) -> Any:
-        """Return an actor for a worker and the node it is bound to, which may be any; None where there is no room."""
+    def place(self, worker: Remote) -> tuple[Any, str] | None:
+        """Return an actor for a worker and the node it is bound to; None where there is no room."""
         nodes = self._made()
         nodes.look()
-        share, bound = nodes.share, self.options.exclusive and not self._gpu
-        cpus, where = share.cpus, None
-        if bound or not nodes.all_usable:
-            taken = [other.node for other in self.workers if other is not worker and other.node is not None]
-            if (where := nodes.freest(taken)) is None:
-                return None
-            cpus = nodes.usable[where]["CPU"] if bound else cpus
-        strategy = "SPREAD" if where is None else NodeAffinitySchedulingStrategy(where, soft=False)
+        taken = [other.node for other in self.workers if other is not worker and other.node is not None]
+        if (where := nodes.freest(taken, worker.avoid)) is None:
+            worker.avoid.clear()
+            return None
+        try:
+            self._data(where)
+        except BenchError as error:
+            nodes.refuse(where, str(error))
+            return None
+        bound = self.options.exclusive and not self._gpu
         actor = ray.remote(node.NodeRun).options(
-            name=name_of(worker.job, worker.module), lifetime="detached", num_cpus=cpus, num_gpus=share.gpus,
-            scheduling_strategy=strategy, max_restarts=0, max_task_retries=0, runtime_env=nodes.environment,
+            name=name_of(worker.job, worker.module), lifetime="detached", num_gpus=nodes.share.gpus,
+            num_cpus=nodes.usable[where]["CPU"] if bound else nodes.share.cpus, max_restarts=0, max_task_retries=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(where, soft=False), runtime_env=nodes.environment,
         )  # fmt: skip
         try:
             return actor.remote(), where
         except ValueError:  # the one before has not quite gone
             return None
 
-    def parcel(self, job: Job, module: str, attempts: Sequence[Mapping[str, Any]]) -> node.Parcel:
+    def parcel(self, job: Job, module: str, attempts: Sequence[Mapping[str, Any]], where: str | None) -> node.Parcel:
         """Return what a run is sent with: its folder as it is here, and references to what is sent once."""
         if self._code is None:
             names, files = shipping.plugins(job.plugins)
             self._code = names, ray.put(files)
         names, code = self._code
-        data = self._data()
-        cache = self._sent({"cache": job.cache}, ["the nodes"])
+        data, cache = self._data(where), ("", None)
+        with contextlib.suppress(BenchError):  # too much to send: the node prepares it itself
+            cache = self._sent({"cache": job.cache}, "the nodes")
         text = dataclasses.replace(job, attempts=(*job.attempts, *attempts)).to_json()
         held = {
             str(path.relative_to(job.folder)): path.read_bytes()
@@ -210,20 +222,20 @@ class Ray(Launcher):
             text, run_id, module, held, names, versions, self._commit, code, data, cache, node.IDLE_S
         )  # fmt: skip
 
-    def _data(self) -> tuple[str, Any]:
-        """Return name and reference of the data, for the nodes that lack it."""
+    def _data(self, where: str | None) -> tuple[str, Any]:
+        """Return name and reference of the data for a node; an empty name if it has all."""
+        if where in self._made().known and all(self._made().known[where].has):
+            return "", None
         train, test = map(Path, self._roots)
         folders = {"data_root": train, "test_data_root": None if test == train else test}
-        return self._sent(folders, self._made().without())
+        return self._sent(folders, self.called(where or "a node"))
 
-    def _sent(self, folders: Mapping[str, Path | None], missing: Sequence[str]) -> tuple[str, Any]:
+    def _sent(self, folders: Mapping[str, Path | None], where: str) -> tuple[str, Any]:
         """Return name and reference of what folders hold, sent once; an empty name for nothing."""
-        if not missing:
-            return "", None
         key = str(folders)
         if key not in self._references:
-            found = shipping.content(folders, shipping.nodes_without(missing))
-            self._references[key] = (node.name_of_data(found), ray.put(found)) if found else ("", None)
+            found = shipping.content(folders, where)
+            self._references[key] = (name_of_data(found), ray.put(found)) if found else ("", None)
         return self._references[key]
 
     def ending(self, worker: Worker, code: int) -> tuple[str, str]:
@@ -268,31 +280,9 @@ class Ray(Launcher):
         for actor, left in self._leaving:
             if not ray.wait([left], timeout=max(0.0, end - time.monotonic()))[0]:
                 ray.kill(actor)
-        self.workers, self._leaving, self._nodes, self._joined = [], [], None, False
+        self.workers, self._leaving, self._nodes = [], [], None
+        self._joined = self._prepared = False
         ray.shutdown()
-
-    def _end_left(self, out: Path) -> None:
-        """End actors that an earlier command has left on a folder, of runs that have come home and nobody works on."""
-        for name in ray.util.list_named_actors():
-            home, within, run_id, _ = (name.split("|") + [""] * 4)[:4]
-            if home != _home(out) or within or finished(out / "runs" / run_id) is None:
-                continue
-            lock = run_lock(out, run_id)
-            if not lock.take():
-                continue
-            with contextlib.suppress(ValueError):  # it has gone meanwhile
-                self.let_go(ray.get_actor(name))
-            lock.release()
-
-
-def name_of(job: Job, module: str) -> str:
-    """Return the name of the actor of a run, the same in every command on the folder."""
-    return "|".join([_home(job.out), job.within, job.config.run_id, module])
-
-
-def _home(out: Path) -> str:
-    """Return a name of a folder of results, of this machine."""
-    return hashlib.sha256(f"{socket.gethostname()} {out}".encode()).hexdigest()[:12]
 
 
 def _gpus() -> float:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from bench.api import BenchError
 from bench.registry import load_plugin
 from bench.settings.code import files_of
 from bench.system.machine import ROOT
-from bench.system.text import counted
 
 SHIPPED = ("algorithms", "bench", "datasets", "requirements.txt", "run_bench.py")
 """Of the checkout."""
@@ -60,7 +60,7 @@ def content(folders: Mapping[str, Path | None], where: str) -> dict[str, bytes]:
     """Return the files of folders, each below its name.
 
     Args:
-        where: ends the message, of nodes without the folders.
+        where: the node without them, for the message.
     Raises:
         BenchError: they hold more than is sent.
     """
@@ -68,8 +68,7 @@ def content(folders: Mapping[str, Path | None], where: str) -> dict[str, bytes]:
         f"{name}/{path.relative_to(folder)}": path
         for name, folder in folders.items()
         if folder is not None and folder.is_dir()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
+        for path in _files(folder)
     }
     size = sum(path.stat().st_size for path in paths.values())
     if size > MOST:
@@ -80,7 +79,15 @@ def content(folders: Mapping[str, Path | None], where: str) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in paths.items()}
 
 
-def nodes_without(names: Iterable[str]) -> str:
-    """Return in words which nodes have no data."""
-    found = sorted(set(names))
-    return found[0] if len(found) == 1 else f"{found[0]} and {counted(len(found) - 1, 'further node')}"
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder in order, through links to folders, each folder once."""
+    seen: set[str] = set()
+    for place, below, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:
+            below.clear()
+            continue
+        seen.add(real)
+        below.sort()
+        for name in sorted(names):
+            if not name.startswith(".") and (path := Path(place, name)).is_file():
+                yield path

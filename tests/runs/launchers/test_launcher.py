@@ -20,7 +20,7 @@ WRONG = [
     (["--cpus-per-run", "2"], "--cpus-per-run 2: belongs to --launcher ray"),
     (["--exclusive", "--jobs", "2"], "--jobs 2 with --exclusive: a run has this machine for itself; accepted: 1"),
     ([*RAY, "--jobs", "2"], "--jobs 2: belongs to --launcher local; with ray --cpus-per-run"),
-    ([*RAY, "--cpus-per-run", "0"], "--cpus-per-run '0'; accepted: a number above 0"),
+    ([*RAY, "--cpus-per-run", "0"], "--cpus-per-run '0'; accepted: 0.01 or more"),
     ([*RAY, "--cpus-per-run", "many"], "--cpus-per-run 'many'; accepted: a number"),
     ([*RAY, "--gpus-per-run", "-1"], "--gpus-per-run -1.0; accepted: 0 or more"),
     ([*RAY, "--gpus-per-run", "1.5"], "--gpus-per-run 1.5; accepted: a part of a GPU, as 0.25, or 1"),

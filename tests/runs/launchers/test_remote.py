@@ -7,16 +7,15 @@ import pytest
 
 pytest.importorskip("ray", reason="Ray is not installed (requirements-ray.txt)")
 
-from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.exceptions import RayError
 
 from bench.api import BenchError
 from bench.runs.job import Job
-from bench.runs.launchers import node
+from bench.runs.launchers import node, shipping
+from bench.runs.launchers import nodes as nodes_module
 from bench.runs.launchers.launcher import WORKER
 from bench.runs.launchers.node import Look
-from bench.runs.launchers.nodes import Known, Nodes, Share
-from bench.runs.launchers.options import Options
-from bench.runs.launchers.ray import Ray
+from bench.runs.launchers.nodes import TRIES, Known, Nodes, Share
 from bench.runs.launchers.remote import LOSSES, Remote
 from bench.settings.config import RunConfig
 
@@ -40,26 +39,18 @@ def look(code=None, files=(), names=()):
 def test_a_run_is_given_up_that_is_lost_again_and_again_without_a_newer_checkpoint(remote):
     for _ in range(LOSSES - 1):
         remote._take(look())
-        remote._lost(ActorDiedError())
+        remote._lost("the actor died")
         assert remote.poll() is None
     remote._take(look(files=[("checkpoint.pt", b"newer")]))
-    remote._lost(ActorDiedError())
+    remote._lost("the actor died")
     for _ in range(LOSSES - 1):
         assert remote.poll() is None
         remote._take(look())
-        remote._lost(ActorDiedError())
+        remote._lost("the actor died")
     assert remote.poll() == 1
     assert remote.why[0] == "failed"
     assert f"lost {LOSSES} times in a row without a newer checkpoint, at last far" in remote.why[1]
     assert remote.attempts[-1].keys() == {"host", "node", "started", "ended"}
-
-
-def test_a_node_without_memory_is_told_as_that_and_the_run_not_tried_again(remote):
-    remote._take(look())
-    remote._lost(OutOfMemoryError("Task was killed due to the node running low on memory."))
-    assert remote.poll() == 1
-    assert remote.why[0] == "oom"
-    assert remote.why[1].startswith("the node far ran out of memory")
 
 
 def test_files_come_and_go_as_they_do_there_and_the_record_is_the_last(remote, monkeypatch):
@@ -69,7 +60,7 @@ def test_files_come_and_go_as_they_do_there_and_the_record_is_the_last(remote, m
     remote._take(look(files=[("gone", b"x"), ("checkpoint.pt", b"1")]))
     assert remote.poll() is None
     remote._take(look(0, [("run.json", b"{}"), ("zz.csv", b"")], ["checkpoint.pt", "run.json", "zz.csv"]))
-    assert written == ["gone", "checkpoint.pt", "zz.csv", "run.json"] or written[-1] == "run.json"
+    assert written == ["checkpoint.pt", "gone", "checkpoint.pt", "zz.csv", "run.json"][-len(written) :]
     assert sorted(p.name for p in remote.job.folder.iterdir()) == ["checkpoint.pt", "run.json", "zz.csv"]
     assert remote.poll() == 0
 
@@ -77,20 +68,6 @@ def test_files_come_and_go_as_they_do_there_and_the_record_is_the_last(remote, m
 def test_a_file_outside_the_folder_of_the_run_is_refused(remote):
     with pytest.raises(OSError, match="is no file of a run's folder"):
         remote._take(look(files=[("../x", b"")]))
-
-
-def test_a_signal_ends_a_run_that_has_not_begun_and_is_handed_to_one_that_has(remote):
-    sent = []
-    remote._take(look())
-    remote._actor = SimpleNamespace(signal=SimpleNamespace(remote=sent.append), look=None)
-    remote._look, remote._next = None, float("inf")
-    remote.send_signal(2)
-    assert sent == [], "not in the middle of a handler"
-    assert remote.poll() is None
-    assert sent == [2]
-    remote._begun = False
-    remote.send_signal(15)
-    assert remote.poll() == 130
 
 
 @pytest.mark.parametrize(
@@ -112,7 +89,6 @@ def test_a_run_for_itself_goes_where_none_of_ours_is():
     assert nodes.room == 2
     assert nodes.freest(["a"]) == "b"
     assert nodes.freest(["a", "b"]) is None
-    assert not nodes.all_usable
 
 
 class TwoNodes:
@@ -173,13 +149,56 @@ def test_pins_are_what_requirements_name_in_the_versions_that_are_here():
     assert "+" not in pins["torch"]
 
 
-def test_a_node_for_itself_gives_a_run_as_many_threads_as_the_smallest_that_makes_runs(monkeypatch):
-    nodes = [{"Alive": cpus != 8, "Resources": {"CPU": cpus} if cpus else {}} for cpus in (0, 1.0, 6.0, 4.0, 8)]
-    monkeypatch.setattr("bench.runs.launchers.ray.ray", SimpleNamespace(nodes=lambda: nodes))
-    launcher = Ray(Options("ray", cpus=2.0, exclusive=True))
-    assert launcher.threads == 2, "nothing is known yet"
-    launcher._joined = True
-    assert launcher.threads == 4
+def test_a_node_that_comes_later_without_a_package_leaves_the_others_alone(monkeypatch):
+    nodes, said = asked(monkeypatch, by_pip=True)
+    nodes.look(at_once=True)
+    assert said == ["node b lacks higher: it makes no runs"]
+    assert nodes.environment == {}
+    assert nodes.room == 6
+
+
+def test_a_node_that_cannot_answer_is_asked_again(monkeypatch):
+    nodes, _ = asked(monkeypatch, by_pip=True)
+    stand_in, failing = nodes_module.ray, [RayError("a hiccup")] * (TRIES - 1)
+    monkeypatch.setattr(stand_in, "get", lambda reference: raised(failing.pop()) if failing else reference)
+    nodes.wait()
+    assert nodes.room == 12
+    failing[:] = [RayError("never")] * 2 * TRIES
+    nodes.known.clear()
+    with pytest.raises(BenchError, match="cannot make runs: never"):
+        nodes.wait()
+
+
+def raised(error):
+    raise error
+
+
+def test_a_run_avoids_nodes_and_a_refused_one_makes_none():
+    said = []
+    nodes = Nodes(Share(1, 0, True), [], {}, said.append)
+    nodes._there, nodes.known = {"a": SIX, "b": SIX}, {"a": Known("A", []), "b": Known("B", [])}
+    assert nodes.freest([], {"a"}) == "b"
+    assert nodes.freest(["b"], {"a"}) is None
+    nodes.refuse("b", "too much to send")
+    assert nodes.room == 1
+    assert said == ["node B: too much to send; it makes no runs"]
+
+
+def test_data_behind_links_to_folders_is_sent_each_folder_once(tmp_path):
+    (tmp_path / "real" / "below").mkdir(parents=True)
+    (tmp_path / "real" / "below" / "x.png").write_bytes(b"x")
+    (tmp_path / "real" / ".hidden").write_bytes(b"no")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "set").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "around").symlink_to(tmp_path / "data")
+    assert shipping.content({"root": tmp_path / "data", "none": None}, "a node") == {"root/set/below/x.png": b"x"}
+
+
+def test_what_is_too_much_to_send_is_said(tmp_path, monkeypatch):
+    (tmp_path / "x").write_bytes(b"12345")
+    monkeypatch.setattr(shipping, "MOST", 4)
+    with pytest.raises(BenchError, match="are too much to send to far; put the data at that path on every node"):
+        shipping.content({"root": tmp_path}, "far")
 
 
 def test_versions_that_differ_are_named():
