@@ -185,7 +185,10 @@ def test_a_file_that_could_not_be_written_comes_again(run, far, monkeypatch):
 
 
 def test_a_run_goes_with_its_actor_however_that_ends(tmp_path):
-    (tmp_path / "sleeper.py").write_text("import time\n\n\ndef main(text):\n    time.sleep(100)\n")
+    (tmp_path / "sleeper.py").write_text(
+        "import pathlib, time\n\n\ndef main(text):\n"
+        "    pathlib.Path(__file__).with_name('there').touch()\n    time.sleep(100)\n"
+    )
     begin = (
         "import os, subprocess, sys\nfrom bench.runs.launchers.node import _BEGIN\n"
         "run = subprocess.Popen([sys.executable, '-c', _BEGIN, 'sleeper', os.devnull, str(os.getpid())])\n"
@@ -196,7 +199,7 @@ def test_a_run_goes_with_its_actor_however_that_ends(tmp_path):
         [sys.executable, "-c", begin], stdout=subprocess.PIPE, env=uncounted(PYTHONPATH=search), text=True
     )
     run = int(actor.stdout.readline())
-    until(lambda: "sleeper" in Path(f"/proc/{run}/cmdline").read_text())
+    until((tmp_path / "there").exists)
     actor.kill()
     actor.communicate()
     until(lambda: gone(run), 30)
