@@ -1,5 +1,7 @@
 """What goes wrong between a command and an actor, by stand-ins for both ends of Ray; no cluster is there."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -201,8 +203,13 @@ def test_a_run_goes_with_its_actor_however_that_ends(tmp_path):
     run = int(actor.stdout.readline())
     until((tmp_path / "there").exists)
     actor.kill()
-    actor.communicate()
-    until(lambda: gone(run), 30)
+    actor.wait()
+    actor.stdout.close()
+    try:
+        until(lambda: gone(run), 30)
+    finally:
+        if not gone(run):
+            os.kill(run, signal.SIGKILL)
 
 
 def gone(pid):
