@@ -78,3 +78,13 @@ def test_an_algorithm_edited_since_the_command_began_is_not_run(job, monkeypatch
         row = load_run(changed.folder).row
     assert row.error.startswith("algorithm 'maml' or backbone ")
     assert row.error.endswith(" was edited after the command had begun; give the command again")
+
+
+@pytest.mark.parametrize(("remote", "told"), [(True, "f" * 64), (True, ""), (False, "f" * 64)])
+def test_a_run_elsewhere_refuses_other_data_than_the_command_reads(remote, told, job, monkeypatch):
+    monkeypatch.setattr(worker, "Stop", lambda: SimpleNamespace(check=no_room))  # reached where data is accepted
+    config = dataclasses.replace(job.config, dataset="glyphs")
+    other = dataclasses.replace(job, config=config, remote=remote, data_sha256=told)
+    assert worker.main(other.to_json()) == 1
+    error = load_run(other.folder).row.error
+    assert ("is other data than the command's; put the same there" in error) == (remote and told != "")

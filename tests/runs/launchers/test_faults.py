@@ -21,8 +21,10 @@ from ray.exceptions import (
 )
 
 from bench.runs.job import Job
+from bench.runs.launchers import left
 from bench.runs.launchers import remote as remote_module
 from bench.runs.launchers.launcher import WORKER
+from bench.runs.launchers.left import name_of
 from bench.runs.launchers.node import Look
 from bench.runs.launchers.options import Options
 from bench.runs.launchers.ray import Ray
@@ -217,6 +219,16 @@ def gone(pid):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"  # nobody reaps it here
     except FileNotFoundError:
         return True
+
+
+def test_what_an_earlier_command_left_ends_where_nobody_needs_it(tmp_path, monkeypatch):
+    jobs = {seed: Job(RunConfig(algo="a", seed=seed), tmp_path, tmp_path, (), "", "now", 0.0) for seed in range(3)}
+    names = [name_of(jobs[0], WORKER), name_of(jobs[1], WORKER), name_of(jobs[2], "bench.runs.profile"), "another's"]
+    names.append(name_of(Job(RunConfig(algo="a"), tmp_path / "elsewhere", tmp_path, (), "", "", 0.0), WORKER))
+    there = SimpleNamespace(util=SimpleNamespace(list_named_actors=lambda: names), get_actor=lambda name: name)
+    monkeypatch.setattr(left, "ray", there)
+    monkeypatch.setattr(left, "finished", lambda folder: "-s1-" not in folder.name or None)
+    assert list(left.left_over(tmp_path)) == [names[0]], "not one under way, a profile, or another folder's"
 
 
 def test_runs_that_are_all_there_need_no_room():
