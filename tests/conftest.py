@@ -4,8 +4,12 @@ import contextlib
 import os
 from pathlib import Path
 
-import coverage
 import pytest
+
+try:
+    import coverage
+except ImportError:  # where only the tests of a card are run
+    coverage = None
 
 # Before torch is loaded: tests are many short pieces of work, often beside other work, and none is timed.
 if not os.environ.keys() & {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}:
@@ -23,6 +27,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # threads of several processes get in e
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leave files without tests of the kind alone that ``-m gpu`` asks for: a card's machine lacks what they import."""
+    asked = config.option.markexpr == "gpu" and collection_path.name.startswith("test_")
+    return (asked and "mark.gpu" not in collection_path.read_text()) or None
+
+
 @pytest.fixture(autouse=True)
 def _runs_are_forked(monkeypatch):
     """Have the runs of commands within this process forked from what has imported all, as those of ``commands.py``."""
@@ -33,7 +43,7 @@ def _runs_are_forked(monkeypatch):
 @pytest.fixture(autouse=True)
 def _uncounted(request):
     """Let a test marked ``uncounted`` run at full speed: what it covers, quicker tests cover too."""
-    counted = coverage.Coverage.current()
+    counted = coverage and coverage.Coverage.current()
     if counted is None or request.node.get_closest_marker("uncounted") is None:
         yield
         return

@@ -44,8 +44,6 @@ from bench.system.machine import device_name, git_commit
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
-start_variant: Callable[..., Variant | VariantProcess] = VariantProcess
-
 Case = tuple[str, str]  # algorithm and variant
 
 
@@ -116,6 +114,14 @@ def _measure(args: argparse.Namespace, command: str) -> None:
     write_pictures(args.out, "speed", partial(plot, results))
     write_atomic(args.out / "speed.md", page)
     print(f"\n{page}\nIn {args.out}: speed.md, speed.csv, speed.png")
+
+
+def start_variant(
+    work: Work, algo: str, name: str, device: torch.device, threads: int, memory: bool
+) -> Variant | VariantProcess:
+    """Set a variant up: on a card in this process, since the heap that asks for others is a CPU's."""
+    kind = Variant if device.type == "cuda" else VariantProcess
+    return kind(work, algo, name, device, threads, memory)
 
 
 def time_variants(

@@ -26,7 +26,7 @@ from bench.system.machine import ROOT
 from bench.system.start import worker_environment
 from bench.tasks.stream import TaskWindow
 from bench.training.clocks import now
-from bench.training.memory import Memory
+from bench.training.memory import MIB, Memory
 
 AGREEMENT = 1e-9
 AGREEMENT_TASKS = 3
@@ -179,7 +179,9 @@ def task_seconds(case: Problem) -> float:
 
 
 def peak_here(case: Problem, variant: str) -> float | None:
-    """Return the peak memory of some meta-iterations in this process, after one to warm up."""
+    """Return the peak memory of some meta-iterations in this process, after one to warm up, less what others hold."""
+    gc.collect()
+    held = torch.cuda.memory_allocated(case.device) / MIB if case.device.type == "cuda" else 0.0
     runner = VARIANTS[variant](case)
     runner.step()
     memory = Memory(case.device)
@@ -188,7 +190,7 @@ def peak_here(case: Problem, variant: str) -> float | None:
         runner.step()
     now(case.device)
     memory.close()
-    return memory.peak_mib
+    return None if memory.peak_mib is None else memory.peak_mib - held
 
 
 def start_seconds(algos: list[str], device: torch.device, threads: int) -> dict[str, tuple[float, float]]:

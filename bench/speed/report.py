@@ -169,9 +169,9 @@ def markdown(results: Results) -> str:
 
 _LEGEND = """\
 Medians over rounds; lowest and highest are in `speed.csv`. Every round runs every variant of all algorithms of its
-setting, each in a process of its own, over as many meta-iterations as fill 0.3 s after one that is not timed; each
-round begins with another. Ratios and shares are taken round by round, then their median. `loop`: one task after the
-other through `higher`, for reptile with `torch.optim.Adam`. `vmap`: `torch.func`. `project` makes its tasks anew at
+setting, on a CPU each in a process of its own, over as many meta-iterations as fill 0.3 s after one that is not timed;
+each round begins with another. Ratios and shares are taken round by round, then their median. `loop`: one task after
+the other through `higher`, for reptile with `torch.optim.Adam`. `vmap`: `torch.func`. `project` makes its tasks anew at
 every step; the others find theirs ready. `supervised`: forward and backward of as many images (each support image
 once per inner step, each query image once) through one network, channels last, batches of 100, no optimizer. Work:
 convolutions and linear layers as torch's own operators execute them in the plain loop; in brackets without what they
@@ -179,8 +179,8 @@ compute and throw away in second order (`bench/speed/work.py`). Share: of the fa
 the same round, best of three tries; best of all rounds: {rates}. Before anything was timed, the variants' meta-
 gradients agreed in float64 to a relative {error}."""
 
-_MEMORY = """Each in a process of its own over two meta-iterations after one to warm up. On a CPU: peak resident size
-above that before; on a GPU: peak that tensors took, all of them."""
+_MEMORY = """Over two meta-iterations after one to warm up. On a CPU, each in a process of its own: peak resident size
+above that before; on a GPU: peak that tensors took, less what those of other variants held."""
 
 
 def _cell(row: SpeedRow, value: float | None) -> str:

@@ -1,7 +1,7 @@
 """One variant in a process of its own, timed when told to: ``python -m bench.speed.variant JOB``, for ``bench.speed``.
 
 In one process the variants would share a heap, and each would be timed on what the others had left of it: on the
-smallest work all of them were then slower by a quarter and more.
+smallest work all of them were then slower by a quarter and more. On a card they share one.
 """
 
 from __future__ import annotations

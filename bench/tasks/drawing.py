@@ -19,6 +19,14 @@ _CLASSES, _ROTATIONS, _IMAGES = range(3)  # purposes: one family of counters eac
 _SHUFFLED = 128  # images of a class up to which all are shuffled to draw some; beyond, sorting them all would show
 
 
+def grey_levels(device: torch.device) -> dict[torch.dtype, Tensor]:
+    """Return what each of the 256 values of a pixel is in [0, 1], as a CPU divides, by type.
+
+    A card divides by a number by multiplying with its inverse, which differs in the last bit.
+    """
+    return {dtype: torch.arange(256, dtype=dtype).div_(255).to(device) for dtype in (torch.float32, torch.float64)}
+
+
 @dataclass(frozen=True)
 class TaskIndices:
     """Which images T tasks hold: ``classes [T, N]`` (numbers in the data set), ``rotations [T, N]`` in quarter
@@ -52,6 +60,7 @@ class ImagePool(TaskPool):
         self.starts = torch.tensor(starts, device=device)
         self._shuffled = counts[0] if len(set(counts)) == 1 and counts[0] <= _SHUFFLED else 0
         self._labels = cache(lambda n_way, k: torch.arange(n_way, device=device).repeat_interleave(k))
+        self._levels = {} if self.pixels.device.type == "cpu" else grey_levels(self.pixels.device)
         self._enough = cache(lambda n_images: (self.counts >= n_images).nonzero().flatten())
 
     def indices(self, bits: Bits, episode: Episode) -> TaskIndices:
@@ -95,7 +104,8 @@ class ImagePool(TaskPool):
         """Return images ``[T, n, C, H, W]`` in [0, 1] and labels ``[T, n]`` int64, classes in label order."""
 
         def part(places: Tensor, k: int) -> tuple[Tensor, Tensor]:
-            x = self.pixels[places].to(dtype).div_(255)
+            pixels = self.pixels[places]
+            x = self._levels[dtype][pixels.int()] if dtype in self._levels else pixels.to(dtype).div_(255)
             return x, self._labels(episode.n_way, k).expand(len(places), -1)
 
         support, query, _ = parts

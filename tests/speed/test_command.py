@@ -19,6 +19,13 @@ from bench.system.csvfile import read_rows
 from bench.system.start import WORKER_ENVIRONMENT
 
 
+def test_on_a_card_variants_share_a_process(monkeypatch):
+    for name in ("Variant", "VariantProcess"):
+        monkeypatch.setattr(speed, name, lambda *args, name=name: name)
+    kinds = [speed.start_variant(TINY["S1"], "maml", "vmap", torch.device(kind), 1, False) for kind in ("cuda", "cpu")]
+    assert kinds == ["Variant", "VariantProcess"]
+
+
 def test_a_variant_that_computes_something_else_stops_the_script(monkeypatch, capsys, tmp_path):
     def other_rate(problem):
         return vmap_of_grad(dataclasses.replace(problem, work=dataclasses.replace(problem.work, inner_lr=0.4001)))

@@ -10,7 +10,7 @@ import torch
 from reference_streams import chi_square, reference_bits, threshold
 
 from bench.api import BenchError, Episode
-from bench.tasks.drawing import ImagePool
+from bench.tasks.drawing import ImagePool, grey_levels
 from bench.tasks.stream import TaskStream
 
 CPU = torch.device("cpu")
@@ -158,6 +158,15 @@ def test_another_process_draws_the_same_tasks(toy_images):
 def test_an_episode_that_does_not_fit_is_refused_in_words(toy_images, episode, word):
     with pytest.raises(BenchError, match=word):
         make_stream(toy_images, episode=episode)
+
+
+def test_grey_values_are_looked_up_on_a_card_as_a_cpu_divides(toy_images):
+    here, card = (ImagePool(toy_images, "meta_train", "pooled", torch.device("cpu")) for _ in range(2))
+    card._levels = grey_levels(torch.device("cpu"))
+    batches = [TaskStream(pool, EPISODE, 0).batch(0, 40) for pool in (here, card)]
+    assert len(batches[0].query.x.unique()) > 20, "or this shows nothing"
+    assert torch.equal(batches[0].query.x, batches[1].query.x)
+    assert torch.equal(batches[0].support.x, batches[1].support.x)
 
 
 @pytest.mark.gpu
