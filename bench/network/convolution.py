@@ -151,9 +151,8 @@ def _keep(ctx: Any, *factors: Tensor) -> None:
 def _moved(ctx: Any, tangents: Sequence[Tensor | None], product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Return how a product moves with its two factors; the tangent of one that stands still is None."""
     (a, b), (da, db) = ctx.saved_tensors, tangents[:2]
-    if da is None or db is None:
-        return product(a, db) if da is None else product(da, b)
-    return product(da, b).add_(product(a, db))
+    parts = [*([] if da is None else [product(da, b)]), *([] if db is None else [product(a, db)])]
+    return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
 
 
 def _convolved(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
