@@ -2,7 +2,8 @@
 
 A step goes from weights w, along the gradient g(w) of the support loss, to weights U(w, g). What is asked of the latter
 (the derivative of the query loss) is led back to w directly, through U, and through g: by a product with the support
-loss's Hessian. The step runs again for that: with its graph, or forward over reverse, which needs none of second order.
+loss's Hessian. The step runs again for that: with its graph, or in mixed mode (Kemaev et al. 2025, arXiv:2505.00793),
+which needs no graph of second order.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ def meta_gradient(
     """Return what the graph of the whole inner loop gives, up to rounding.
 
     Args:
-        mixed: forward over reverse, where the task loss can do that; else each step runs again with its graph.
+        mixed: products with the Hessian in mixed mode where the loss can; else each step runs again with its graph.
         importance: weight of the query loss after each step, ``[inner_steps]``; that of the last alone unless given.
     Raises:
         BenchError: the algorithm takes its inner steps in a way that cannot be followed back.
     """
     support, steps = tasks.support, algorithm.inner_steps
-    mixed = mixed and _can_mix(algorithm, task_loss, slow, support)
-    linear = mixed and is_linear(algorithm)
+    product = _product(algorithm, task_loss, slow, support) if mixed else None
+    linear = product is not None and is_linear(algorithm)
     numbers = coefficients(algorithm) if linear else {}
     noted = _Noted(task_loss)
-    path = list(_path(algorithm, noted, slow, support, mixed, linear))
+    path = list(_path(algorithm, noted, slow, support, product is not None, linear))
     if len(noted.batches) != steps:
         raise BenchError(
             f"{type(algorithm).__name__}: {len(noted.batches)} losses in {steps} inner steps, which only their graph"
@@ -60,12 +61,14 @@ def meta_gradient(
     asked = Asked(found, {})
     for step in reversed(range(steps)):
         at, batch = path.pop(), noted.batches[step]
-        if linear:
-            asked = _mixed(task_loss, at, batch, *by_numbers(numbers, algorithm.adapted(at.fast), asked))
-        elif mixed:
-            asked = _mixed(task_loss, at, batch, *Rule(algorithm, at, step, end).noted(asked))
-        else:
+        if product is None:
             asked = Rule(algorithm, at, step, end).again(task_loss, batch, asked)
+        else:
+            rule = Rule(algorithm, at, step, end) if not linear else None
+            direct, along = rule.noted(asked) if rule else by_numbers(numbers, algorithm.adapted(at.fast), asked)
+            through = product(task_loss, at.fast, batch, along) if along else {}
+            asked = Asked(added(direct.fast, through), direct.carry)
+            del rule, direct, along, through
         end = None  # one step is held against where the loop came to
         if importance is not None and step:
             loss, found = _query(task_loss, at.fast, tasks, importance[step - 1])
@@ -143,25 +146,37 @@ def _some(examples: Examples, part: slice) -> Examples:
     return Examples(examples.x[part], examples.y[part], n_way=examples.n_way, classes=classes)
 
 
-def _mixed(task_loss: TaskLoss, at: Stand, batch: Examples, direct: Asked, along: Weights) -> Asked:
-    """Return all that is asked in front of a step, from what is asked directly and along its gradient."""
-    return Asked(added(direct.fast, hessian_product(task_loss, at.fast, batch, along)), direct.carry)
-
-
-def hessian_product(task_loss: TaskLoss, fast: Weights, batch: Examples, along: Weights) -> dict[str, Tensor]:
+def hessian_by_forward(task_loss: TaskLoss, fast: Weights, batch: Examples, along: Weights) -> dict[str, Tensor]:
     """Return by weight how the gradient of each task's loss changes along a direction of some of them, ``[T, ...]``.
 
-    Dual numbers pass through the loss and back; no graph of second order is made.
+    Reverse over forward: dual numbers pass through the network, and one backward pass through what they tell, how the
+    loss changes. So the gradient itself is never computed. Of the loss behind the outputs, which is small, torch takes
+    two derivatives backward: some of its forward rules cannot be differentiated.
     """
-    if not along:
-        return {}
+    _load_rules()
+    with torch.enable_grad():
+        leaves = leaves_of(fast)
+        with forward_ad.dual_level():
+            outputs, moved = forward_ad.unpack_dual(task_loss.outputs(_dual(leaves, along), batch.x))
+        if moved is None:
+            return {}
+        loss = task_loss.of_outputs(outputs, batch.y).sum()
+        (slope,) = torch.autograd.grad(loss, outputs, create_graph=True)
+        return led_back({"": (slope * moved).sum()}, leaves)
+
+
+def hessian_by_reverse(task_loss: TaskLoss, fast: Weights, batch: Examples, along: Weights) -> dict[str, Tensor]:
+    """Return the same forward over reverse: dual numbers pass through the loss and back."""
     _load_rules()
     with forward_ad.dual_level(), torch.enable_grad():
-        leaves = leaves_of(fast)
-        dual = {n: forward_ad.make_dual(w, along[n]) if n in along else w for n, w in leaves.items()}
+        dual = _dual(leaves_of(fast), along)
         grads = led_back({"": task_loss(dual, batch).sum()}, dual)
         moved = {name: forward_ad.unpack_dual(g).tangent for name, g in grads.items()}
     return {name: tangent for name, tangent in moved.items() if tangent is not None}
+
+
+def _dual(leaves: Weights, along: Weights) -> dict[str, Tensor]:
+    return {n: forward_ad.make_dual(w, along[n]) if n in along else w for n, w in leaves.items()}
 
 
 @functools.cache
@@ -184,21 +199,30 @@ def _to_slow(algorithm: GradientBased, slow: Weights, n_tasks: int, asked: Asked
     return {name: found[name] / n_tasks if name in found else torch.zeros_like(w) for name, w in leaves.items()}
 
 
-# Whether a task loss can be differentiated forward over reverse, asked once.
+# Which way a task loss can go, asked once.
 
-_REASONS: weakref.WeakKeyDictionary[TaskLoss, str] = weakref.WeakKeyDictionary()
-
-
-def _can_mix(algorithm: GradientBased, task_loss: TaskLoss, slow: Weights, support: Examples) -> bool:
-    """Hold a product with the Hessian of one task's loss against one by reverse over reverse; tell once if it fails."""
-    if task_loss not in _REASONS:
-        _REASONS[task_loss] = reason = _why_not(algorithm, task_loss, slow, _some(support, slice(1)))
-        if reason:
-            log.warning("unroll mixed: each inner step runs again with its graph (recompute), because %s", reason)
-    return not _REASONS[task_loss]
+_Product = Callable[[TaskLoss, Weights, Examples, Weights], dict[str, Tensor]]
+_PRODUCTS: weakref.WeakKeyDictionary[TaskLoss, _Product | None] = weakref.WeakKeyDictionary()
 
 
-def _why_not(algorithm: GradientBased, task_loss: TaskLoss, slow: Weights, one: Examples) -> str:
+def _product(algorithm: GradientBased, task_loss: TaskLoss, slow: Weights, support: Examples) -> _Product | None:
+    """Return what gives products with the Hessian of this loss in mixed mode; None if nothing does, said once."""
+    if task_loss not in _PRODUCTS:
+        _PRODUCTS[task_loss] = None
+        reasons = []
+        for product in (hessian_by_forward, hessian_by_reverse):
+            reasons.append(_why_not(product, algorithm, task_loss, slow, _some(support, slice(1))))
+            if not reasons[-1]:
+                _PRODUCTS[task_loss] = product
+                break
+        else:
+            text = "unroll mixed: each inner step runs again with its graph (recompute), because %s"
+            log.warning(text, reasons[-1])
+    return _PRODUCTS[task_loss]
+
+
+def _why_not(product: _Product, algorithm: GradientBased, task_loss: TaskLoss, slow: Weights, one: Examples) -> str:
+    """Hold a product for one task against reverse over reverse."""
     fast = {n: w.detach() for n, w in algorithm.start({n: w.detach() for n, w in slow.items()}, 1).items()}
     with torch.enable_grad():
         leaves = leaves_of(fast)
@@ -209,7 +233,7 @@ def _why_not(algorithm: GradientBased, task_loss: TaskLoss, slow: Weights, one: 
     along = {n: _ramp(fast[n]) for n in first}
     expected = led_back(first, leaves, along)
     try:
-        got = hessian_product(task_loss, fast, one, along)
+        got = product(task_loss, fast, one, along)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of a network whose backward pass has just been differentiated, or of torch with it
@@ -218,11 +242,8 @@ def _why_not(algorithm: GradientBased, task_loss: TaskLoss, slow: Weights, one: 
         sum(float((got.get(n, 0 * w) - share * expected.get(n, 0 * w)).square().sum()) for n, w in fast.items())
         for share in (1, 0)
     )
-    return (
-        ""
-        if apart <= (1e-9 if loss.dtype == torch.float64 else 0.02) ** 2 * total
-        else "forward mode gives another second derivative"
-    )
+    rounding = 1e-9 if loss.dtype == torch.float64 else 0.02
+    return "" if apart <= rounding**2 * total else "forward mode gives another second derivative"
 
 
 def _ramp(w: Tensor) -> Tensor:

@@ -1,7 +1,6 @@
 """Products and convolutions of every task with its own weights, closed under differentiation: second order is exact.
 
-Each also says how it moves with its factors (``jvp``), for forward-mode differentiation of the first derivative. These
-tangents are cut off: no derivative leads back through them.
+Each also says how it moves with its factors (``jvp``), by products that can be differentiated like itself.
 """
 
 from __future__ import annotations
@@ -65,7 +64,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        return _moved(ctx, tangents, lambda x, w: torch.bmm(x, w.transpose(1, 2)))
+        return _moved(ctx, tangents, _Linear.apply)
 
 
 class _Convolution(torch.autograd.Function):
@@ -75,7 +74,8 @@ class _Convolution(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
         ctx.geometry = geometry
         _keep(ctx, x, w)
-        return _convolved(x, w, geometry)
+        stride, padding, groups = geometry
+        return F.conv2d(_channels_last(x), _channels_last(w), None, stride, padding, 1, groups)
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
@@ -89,7 +89,7 @@ class _Convolution(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        return _moved(ctx, tangents, lambda x, w: _convolved(x, w, ctx.geometry))
+        return _moved(ctx, tangents, lambda x, w: _Convolution.apply(x, w, ctx.geometry))
 
 
 class _ConvolutionInput(torch.autograd.Function):
@@ -113,7 +113,7 @@ class _ConvolutionInput(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        return _moved(ctx, tangents, lambda dy, w: _derivatives(dy, _blank(ctx.shape, dy), w, ctx.geometry, 0))
+        return _moved(ctx, tangents, lambda dy, w: _ConvolutionInput.apply(dy, w, ctx.shape, ctx.geometry))
 
 
 class _ConvolutionWeight(torch.autograd.Function):
@@ -137,7 +137,7 @@ class _ConvolutionWeight(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
-        return _moved(ctx, tangents, lambda dy, x: _derivatives(dy, x, _blank(ctx.shape, dy), ctx.geometry, 1))
+        return _moved(ctx, tangents, lambda dy, x: _ConvolutionWeight.apply(dy, x, ctx.shape, ctx.geometry))
 
 
 def _keep(ctx: Any, *factors: Tensor) -> None:
@@ -147,17 +147,11 @@ def _keep(ctx: Any, *factors: Tensor) -> None:
     ctx.save_for_forward(*factors)
 
 
-@torch.no_grad()
 def _moved(ctx: Any, tangents: Sequence[Tensor | None], product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
     """Return how a product moves with its two factors; the tangent of one that stands still is None."""
     (a, b), (da, db) = ctx.saved_tensors, tangents[:2]
     parts = [*([] if da is None else [product(da, b)]), *([] if db is None else [product(a, db)])]
-    return parts[0] if len(parts) == 1 else parts[0].add_(parts[1])
-
-
-def _convolved(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
-    stride, padding, groups = geometry
-    return F.conv2d(_channels_last(x), _channels_last(w), None, stride, padding, 1, groups)
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
 def _derivatives(dy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, which: int) -> Tensor:
@@ -200,7 +194,6 @@ class _Patches(torch.autograd.Function):
         return _FoldPatches.apply(grad[0], *ctx.geometry), None, None, None
 
     @staticmethod
-    @torch.no_grad()
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         return _Patches.apply(tangents[0], *ctx.geometry[1:])
 
@@ -226,6 +219,5 @@ class _FoldPatches(torch.autograd.Function):
         return _Patches.apply(grad[0], *ctx.geometry), None, None, None, None
 
     @staticmethod
-    @torch.no_grad()
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         return _FoldPatches.apply(tangents[0], ctx.shape, *ctx.geometry)

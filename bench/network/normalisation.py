@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from bench.network.kernels import UNCOMPILED, Kernels, bent_along, norm_backward, norm_double_backward
 
@@ -42,14 +43,34 @@ class _BatchNorm(torch.autograd.Function):
         return (*derivatives, None, None, None, None)
 
     @staticmethod
-    @torch.no_grad()
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
-        x, weight, y, mean, rstd = ctx.saved_tensors
-        (tx, tw, tb), (_, slope, dim, kernels) = tangents[:3], ctx.settings
-        # Along x it is the derivative with respect to x, which is symmetric.
+        return _BatchNormAlong.apply(*tangents[:3], *ctx.saved_tensors, *ctx.settings)
+
+
+class _BatchNormAlong(torch.autograd.Function):
+    """How ``_BatchNorm`` moves with ``x``, weight and bias."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, tx: Tensor, tw: Tensor, tb: Tensor, x: Tensor, weight: Tensor, y: Tensor, mean: Tensor, rstd: Tensor,
+        eps: float, slope: float | None, dim: int, kernels: Kernels,
+    ) -> Tensor:  # fmt: skip
+        ctx.settings = (slope, dim, kernels)
+        ctx.save_for_backward(tx, tw, tb, x, weight, y, mean, rstd)
+        # With x alone it moves as a derivative comes back to x, which is symmetric.
         ty, _, _ = kernels.backward(tx, x, x, mean, rstd, weight, None, dim)
         along = tw.unsqueeze(dim) * rstd
         return bent_along(ty.addcmul_(x, along).add_(tb.unsqueeze(dim) - along * mean), y, slope)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
+        tx, tw, tb, x, weight, y, mean, rstd = ctx.saved_tensors
+        (dy,), (slope, dim, kernels) = grad, ctx.settings
+        d_tx, d_tw, d_tb = kernels.backward(dy, x, y, mean, rstd, weight, slope, dim)
+        # What dy gives along a tangent is what the tangent gives along dy, so that the rest is known from there.
+        _, d_x, d_w = kernels.double_backward(tx, dy, x, y, mean, rstd, weight, tw, tb, d_tw, d_tb, slope, dim)
+        return d_tx, d_tw, d_tb, d_x, d_w, *[None] * 7
 
 
 class _BatchNormBackward(torch.autograd.Function):
@@ -82,8 +103,9 @@ class _BatchNormBackward(torch.autograd.Function):
         return (d_dy, d_x, d_w, *[None] * 7)
 
     @staticmethod
-    @torch.no_grad()
     def jvp(ctx: Any, *tangents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if torch.is_grad_enabled():
+            raise NotImplementedError("the second derivative of normalisation by forward mode cannot be differentiated")
         dy, x, weight, y, mean, rstd, d_weight, d_bias = ctx.saved_tensors
         (t_dy, tx, tw), (_, slope, dim, kernels) = tangents[:3], ctx.settings
         dx, dw, db = kernels.backward(t_dy, x, y, mean, rstd, weight, slope, dim)

@@ -38,7 +38,6 @@ class _MaxPool(torch.autograd.Function):
         return _Put.apply(grad[0], *ctx.saved_tensors, ctx.shape, ctx.geometry), None
 
     @staticmethod
-    @torch.no_grad()
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         return _Pick.apply(tangents[0], *ctx.saved_tensors, ctx.shape, ctx.geometry)
 
@@ -61,7 +60,6 @@ class _Put(torch.autograd.Function):
         return _Pick.apply(grad[0], *ctx.saved_tensors, ctx.shape, ctx.geometry), None, None, None
 
     @staticmethod
-    @torch.no_grad()
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         return _Put.apply(tangents[0], *ctx.saved_tensors, ctx.shape, ctx.geometry)
 
@@ -82,7 +80,6 @@ class _Pick(torch.autograd.Function):
         return _Put.apply(grad[0], *ctx.saved_tensors, ctx.shape, ctx.geometry), None, None, None
 
     @staticmethod
-    @torch.no_grad()
     def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
         return _Pick.apply(tangents[0], *ctx.saved_tensors, ctx.shape, ctx.geometry)
 

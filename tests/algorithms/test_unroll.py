@@ -10,7 +10,7 @@ from torch import nn
 
 from algorithms.anil import ANIL
 from algorithms.maml import MAML
-from algorithms.unroll import hessian_product
+from algorithms.unroll import hessian_by_forward, hessian_by_reverse
 from bench.api import BenchError, TaskBatch
 from bench.network.build import build_network, extra_weights
 from bench.network.model import Classifier
@@ -217,11 +217,23 @@ def test_or_is_refused_in_one_line(cls, way, rng):
         cls(inner_steps=2, unroll=way).meta_grad(task_loss, task_loss.weights, tasks)
 
 
-def test_products_with_the_hessian_are_of_each_task_alone(rng):
-    """L = sum of w**4 / 12 has the Hessian diag(w**2)."""
+class Quartic:
+    """L = sum of w**4 / 12, which has the Hessian diag(w**2)."""
+
+    def outputs(self, fast, x):
+        return fast["w"] ** 2
+
+    def of_outputs(self, outputs, y):
+        return (outputs**2 / 12).sum(1)
+
+    def __call__(self, fast, examples):
+        return self.of_outputs(self.outputs(fast, examples.x), examples.y)
+
+
+@pytest.mark.parametrize("product", [hessian_by_forward, hessian_by_reverse])
+def test_products_with_the_hessian_are_of_each_task_alone(product, rng):
     w, along = torch.randn(2, 3, 4, generator=rng, dtype=torch.float64)
-    batch = image_tasks(rng, n_tasks=3, size=8).support
-    got = hessian_product(lambda fast, _: (fast["w"] ** 4 / 12).sum(1), {"w": w, "rate/w": w}, batch, {"w": along})
+    got = product(Quartic(), {"w": w, "rate/w": w}, image_tasks(rng, n_tasks=3, size=8).support, {"w": along})
     assert set(got) == {"w"}
     torch.testing.assert_close(got["w"], w**2 * along)
 
