@@ -26,6 +26,9 @@ from bench.registry import said
 
 log = logging.getLogger("bench")
 
+# Steps that have been held against the loop that took them, once: the host waits for the device then.
+_HELD: weakref.WeakKeyDictionary[TaskLoss, set[object]] = weakref.WeakKeyDictionary()
+
 _AS_A_STEP = 2  # images of a query pass that take the memory of one image in a step that is led back through, or less
 
 
@@ -56,23 +59,26 @@ def meta_gradient(
             f"{type(algorithm).__name__}: {len(noted.batches)} losses in {steps} inner steps, which only their graph"
             " leads back through; accepted: unroll higher"
         )
-    end: Weights | None = path.pop().fast
-    total, found = _query(task_loss, end or {}, tasks, None if importance is None else importance[-1])
-    asked = Asked(found, {})
+    total, found = _query(task_loss, path[-1].fast, tasks, None if importance is None else importance[-1])
+    asked, end = Asked(found, {}), path.pop().fast
+    held, rule_of = _HELD.setdefault(task_loss, set()), type(algorithm).inner_step
     for step in reversed(range(steps)):
         at, batch = path.pop(), noted.batches[step]
+        against = end if step == steps - 1 and rule_of not in held else None
+        end = {}
         if product is None:
-            asked = Rule(algorithm, at, step, end).again(task_loss, batch, asked)
+            asked = Rule(algorithm, at, step, against).again(task_loss, batch, asked)
         else:
-            rule = Rule(algorithm, at, step, end) if not linear else None
+            rule = Rule(algorithm, at, step, against) if not linear else None
             direct, along = rule.noted(asked) if rule else by_numbers(numbers, algorithm.adapted(at.fast), asked)
             through = product(task_loss, at.fast, batch, along) if along else {}
             asked = Asked(added(direct.fast, through), direct.carry)
             del rule, direct, along, through
-        end = None  # one step is held against where the loop came to
         if importance is not None and step:
             loss, found = _query(task_loss, at.fast, tasks, importance[step - 1])
             total, asked = total + loss, Asked(added(asked.fast, found), asked.carry)
+    if not linear:
+        held.add(rule_of)
     return MetaGrad(_to_slow(algorithm, slow, support.n_tasks, asked), total)
 
 

@@ -178,6 +178,14 @@ class ByItsValue(MAML):
 
 
 @dataclasses.dataclass(frozen=True)
+class OfThrice(MAML):
+    """Its steps follow three times the gradient."""
+
+    def inner_step(self, loss, fast, carry, step):
+        return super().inner_step(3 * loss, fast, carry, step)
+
+
+@dataclasses.dataclass(frozen=True)
 class InOtherBatches(MAML):
     """Its steps are on one example each."""
 
@@ -195,7 +203,11 @@ class OfTwoLosses(MAML):
         )
 
 
-RIGHT = [(OffTheSupport, way) for way in WAYS] + [(InOtherBatches, way) for way in WAYS] + [(ByItsValue, "recompute")]
+RIGHT = (
+    [(OffTheSupport, way) for way in WAYS]
+    + [(InOtherBatches, way) for way in WAYS]
+    + [(ByItsValue, "recompute"), (OfThrice, "recompute")]
+)
 
 
 @pytest.mark.parametrize(("cls", "way"), RIGHT)
@@ -208,7 +220,9 @@ def test_an_algorithm_of_ones_own_gets_the_right_gradient(cls, way, rng):
     assert relative_error(got, expected) < 1e-12
 
 
-@pytest.mark.parametrize(("cls", "way"), [(ByItsValue, "mixed"), *((OfTwoLosses, way) for way in WAYS)])
+@pytest.mark.parametrize(
+    ("cls", "way"), [(ByItsValue, "mixed"), (OfThrice, "mixed"), *((OfTwoLosses, way) for way in WAYS)]
+)
 def test_or_is_refused_in_one_line(cls, way, rng):
     task_loss, tasks = small_classifier(rng), image_tasks(rng, n_tasks=2, size=8)
     with pytest.raises(
