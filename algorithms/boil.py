@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from algorithms.head import HeadApart, head
+from algorithms.maml import MAML
 from bench.api import BenchError, Weights
 from bench.registry import register_algorithm
 
 
 @register_algorithm("boil")
 @dataclass(frozen=True)
-class BOIL(HeadApart):
+class BOIL(HeadApart, MAML):
     """Body only update in the inner loop: representations change, the head stays as it is.
 
     The exact gradient through the steps of the body, second order. Cost: that of MAML.

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from algorithms.maml import MAML
+from algorithms.maml import SecondOrder
 from bench.api import BenchError, Examples, InnerState, TaskLoss, Weights
 
 
 @dataclass(frozen=True)
-class HeadApart(MAML):
-    """MAML that knows the head, and sees in front of every inner loop that the last layer is one."""
+class HeadApart(SecondOrder):
+    """An algorithm that knows the head, and sees in front of every inner loop that the last layer is one."""
 
     by_default = False
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from algorithms.inner_loop import normalisation
 from algorithms.maml import MAML
+from algorithms.unroll import meta_gradient
 from bench.api import MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.registry import register_algorithm
 
@@ -98,6 +99,9 @@ class MAMLPlusPlus(MAML):
     def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
         """Return the gradient of the weighted mean of the query losses along the inner loop."""
         algorithm = _FirstOrder(**vars(self)) if tasks.phase & _FIRST else self
+        if self.unroll != "higher":
+            importance = self.importance(tasks.progress) if tasks.phase & _SEVERAL else None
+            return meta_gradient(algorithm, task_loss, slow, tasks, self.unroll == "mixed", importance)
         slow = {name: w.detach().requires_grad_() for name, w in slow.items()}
         states = algorithm.adaptation(task_loss, slow, tasks.support, self.inner_steps)
         next(states)  # before any step, where no loss counts

@@ -1,7 +1,11 @@
-"""Products and convolutions of every task with its own weights, closed under differentiation: second order is exact."""
+"""Products and convolutions of every task with its own weights, closed under differentiation: second order is exact.
+
+Each also says how it moves with its factors (``jvp``), by products that can be differentiated like itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -47,15 +51,20 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
-        ctx.save_for_backward(x, w)
+        _keep(ctx, x, w)
         return torch.bmm(x, w.transpose(1, 2))
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         x, w = ctx.saved_tensors
-        dx = torch.bmm(grad[0], w) if ctx.needs_input_grad[0] else None
-        dw = torch.bmm(grad[0].transpose(1, 2), x) if ctx.needs_input_grad[1] else None
+        (dy,) = grad
+        dx = torch.bmm(dy, w) if dy is not None and ctx.needs_input_grad[0] else None
+        dw = torch.bmm(dy.transpose(1, 2), x) if dy is not None and ctx.needs_input_grad[1] else None
         return dx, dw
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        return _moved(ctx, tangents, _Linear.apply)
 
 
 class _Convolution(torch.autograd.Function):
@@ -64,17 +73,23 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
         ctx.geometry = geometry
-        ctx.save_for_backward(x, w)
+        _keep(ctx, x, w)
         stride, padding, groups = geometry
         return F.conv2d(_channels_last(x), _channels_last(w), None, stride, padding, 1, groups)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
         x, w = ctx.saved_tensors
         (dy,), geometry = grad, ctx.geometry
+        if dy is None:
+            return None, None, None
         dx = _ConvolutionInput.apply(dy, w, x.shape, geometry) if ctx.needs_input_grad[0] else None
         dw = _ConvolutionWeight.apply(dy, x, w.shape, geometry) if ctx.needs_input_grad[1] else None
         return dx, dw, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        return _moved(ctx, tangents, lambda x, w: _Convolution.apply(x, w, ctx.geometry))
 
 
 class _ConvolutionInput(torch.autograd.Function):
@@ -82,17 +97,23 @@ class _ConvolutionInput(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, dy: Tensor, w: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
-        ctx.geometry = geometry
-        ctx.save_for_backward(dy, w)
+        ctx.geometry, ctx.shape = geometry, shape
+        _keep(ctx, dy, w)
         return _derivatives(dy, _blank(shape, dy), w, geometry, 0)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
         dy, w = ctx.saved_tensors
         (v,), geometry = grad, ctx.geometry
+        if v is None:
+            return None, None, None, None
         d_dy = _Convolution.apply(v, w, geometry) if ctx.needs_input_grad[0] else None
         dw = _ConvolutionWeight.apply(dy, v, w.shape, geometry) if ctx.needs_input_grad[1] else None
         return d_dy, dw, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        return _moved(ctx, tangents, lambda dy, w: _ConvolutionInput.apply(dy, w, ctx.shape, ctx.geometry))
 
 
 class _ConvolutionWeight(torch.autograd.Function):
@@ -100,17 +121,37 @@ class _ConvolutionWeight(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, dy: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
-        ctx.geometry = geometry
-        ctx.save_for_backward(dy, x)
+        ctx.geometry, ctx.shape = geometry, shape
+        _keep(ctx, dy, x)
         return _derivatives(dy, x, _blank(shape, dy), geometry, 1)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
         dy, x = ctx.saved_tensors
         (v,), geometry = grad, ctx.geometry
+        if v is None:
+            return None, None, None, None
         d_dy = _Convolution.apply(x, v, geometry) if ctx.needs_input_grad[0] else None
         dx = _ConvolutionInput.apply(dy, v, x.shape, geometry) if ctx.needs_input_grad[1] else None
         return d_dy, dx, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        return _moved(ctx, tangents, lambda dy, x: _ConvolutionWeight.apply(dy, x, ctx.shape, ctx.geometry))
+
+
+def _keep(ctx: Any, *factors: Tensor) -> None:
+    """Keep the factors of a product for its derivatives, of which those that are nothing stay None."""
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*factors)
+    ctx.save_for_forward(*factors)
+
+
+def _moved(ctx: Any, tangents: Sequence[Tensor | None], product: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Return how a product moves with its two factors; the tangent of one that stands still is None."""
+    (a, b), (da, db) = ctx.saved_tensors, tangents[:2]
+    parts = [*([] if da is None else [product(da, b)]), *([] if db is None else [product(a, db)])]
+    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
 
 
 def _derivatives(dy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, which: int) -> Tensor:
@@ -152,13 +193,17 @@ class _Patches(torch.autograd.Function):
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None, None]:
         return _FoldPatches.apply(grad[0], *ctx.geometry), None, None, None
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _Patches.apply(tangents[0], *ctx.geometry[1:])
+
 
 class _FoldPatches(torch.autograd.Function):
     """Patches back to images, overlapping ones added up; the adjoint of ``_Patches``."""
 
     @staticmethod
     def forward(ctx: Any, patches: Tensor, shape: torch.Size, kernel: Pair, stride: Pair, padding: Pair) -> Tensor:
-        ctx.geometry = (kernel, stride, padding)
+        ctx.geometry, ctx.shape = (kernel, stride, padding), shape
         n_tasks, n, height, width, channels = shape
         rows, columns = output_size((height, width), kernel, stride, padding)
         patches = patches.reshape(n_tasks, n, rows, columns, *kernel, channels)
@@ -172,3 +217,7 @@ class _FoldPatches(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None, None, None]:
         return _Patches.apply(grad[0], *ctx.geometry), None, None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _FoldPatches.apply(tangents[0], ctx.shape, *ctx.geometry)

@@ -87,8 +87,8 @@ def _masked(u: Tensor, y: Tensor, slope: float | None) -> Tensor:
     return torch.where(y > 0, u, slope * u if slope else 0.0)
 
 
-def _native_masked(u: Tensor, y: Tensor, slope: float | None) -> Tensor:
-    """Return what ``_masked`` does, in one pass."""
+def bent_along(u: Tensor, y: Tensor, slope: float | None) -> Tensor:
+    """Return ``u`` times the slope of the (leaky) ReLU that returned ``y``, in one pass."""
     if slope is None:
         return u
     masked: Tensor = (
@@ -145,7 +145,7 @@ def native_backward(
     """Return what ``norm_backward`` does, by torch's own kernel where the rows come first."""
     if dim != 0:
         return norm_backward(dy, x, y, mean, rstd, weight, slope, dim)
-    dz = _native_masked(dy, y, slope)
+    dz = bent_along(dy, y, slope)
     return _native_backward(dz, x, weight, mean, rstd, [True, True, True])
 
 
@@ -169,7 +169,7 @@ def native_double_backward(
     if dim != 0:
         return norm_double_backward(vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias, slope, dim)
     m, z_xh, sum_z = x.shape[0], d_weight, d_bias
-    dz = _native_masked(dy, y, slope)
+    dz = bent_along(dy, y, slope)
     d_dy, v_xh, sum_v = _native_backward(vx, x, weight, mean, rstd, [True, True, True])
     # The sum of vx * dz in one pass: it is what a weight's derivative would be.
     _, v_z, _ = _native_backward(dz, vx, weight, torch.zeros_like(mean), torch.ones_like(rstd), [False, True, False])
@@ -180,7 +180,7 @@ def native_double_backward(
     mean_g = (from_v * sum_v + from_z * sum_z) / m
     along_x = rstd * (from_v * v_xh + from_z * z_xh + scale * v_pz) / m
     d_dy.addcmul_(x, vw * rstd).add_(vb - vw * rstd * mean)
-    d_dy = _native_masked(d_dy, y, slope)
+    d_dy = bent_along(d_dy, y, slope)
     dx = torch.addcmul(rstd * (along_x * mean - mean_g), vx, rstd * from_v)
     dx.addcmul_(dz, rstd * from_z).addcmul_(x, -rstd * along_x)
     return d_dy, dx, rstd * v_pz

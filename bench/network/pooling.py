@@ -29,12 +29,17 @@ class _MaxPool(torch.autograd.Function):
         y, places = torch.ops.aten.max_pool2d_with_indices(x, *map(_listed, geometry[:4]), geometry[4])
         ctx.geometry, ctx.shape = geometry, x.shape
         ctx.save_for_backward(places)
+        ctx.save_for_forward(places)
         largest: Tensor = y
         return largest
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None]:
         return _Put.apply(grad[0], *ctx.saved_tensors, ctx.shape, ctx.geometry), None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _Pick.apply(tangents[0], *ctx.saved_tensors, ctx.shape, ctx.geometry)
 
 
 class _Put(torch.autograd.Function):
@@ -44,6 +49,7 @@ class _Put(torch.autograd.Function):
     def forward(ctx: Any, dy: Tensor, places: Tensor, shape: torch.Size, geometry: tuple[Any, ...]) -> Tensor:
         ctx.geometry, ctx.shape = geometry, shape
         ctx.save_for_backward(places)
+        ctx.save_for_forward(places)
         dx: Tensor = torch.ops.aten.max_pool2d_with_indices_backward(
             dy, _blank(shape, dy), *map(_listed, geometry[:4]), geometry[4], places
         )
@@ -53,6 +59,10 @@ class _Put(torch.autograd.Function):
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None, None]:
         return _Pick.apply(grad[0], *ctx.saved_tensors, ctx.shape, ctx.geometry), None, None, None
 
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _Put.apply(tangents[0], *ctx.saved_tensors, ctx.shape, ctx.geometry)
+
 
 class _Pick(torch.autograd.Function):
     """The values at given places; its adjoint is ``_Put``."""
@@ -61,12 +71,17 @@ class _Pick(torch.autograd.Function):
     def forward(ctx: Any, v: Tensor, places: Tensor, shape: torch.Size, geometry: tuple[Any, ...]) -> Tensor:
         ctx.geometry, ctx.shape = geometry, shape
         ctx.save_for_backward(places)
+        ctx.save_for_forward(places)
         rows, at = (t.permute(0, 2, 3, 1).flatten(1, 2) for t in (v, places))  # views of channels-last memory
         return rows.gather(1, at).unflatten(1, places.shape[2:]).permute(0, 3, 1, 2)
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, None, None, None]:
         return _Put.apply(grad[0], *ctx.saved_tensors, ctx.shape, ctx.geometry), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor) -> Tensor:
+        return _Pick.apply(tangents[0], *ctx.saved_tensors, ctx.shape, ctx.geometry)
 
 
 def _listed(size: int | tuple[int, int]) -> list[int]:

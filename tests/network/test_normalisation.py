@@ -5,6 +5,7 @@ import shutil
 import pytest
 import torch
 import torch.nn.functional as F
+from tangents import check_tangents
 
 from bench.network.kernels import UNCOMPILED, Kernels, compiled
 from bench.network.normalisation import normalise
@@ -76,3 +77,14 @@ def test_compiled_equals_plain_for_every_shape_without_compiling_again(rng, dim,
             for a, b in zip(*pairs, strict=True):
                 if m > 1:
                     torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-4 * b.abs().max().item())
+
+
+@pytest.mark.parametrize("kernels", [UNCOMPILED, Kernels()], ids=["native", "written out"])
+@pytest.mark.parametrize("slope", [None, 0.0, 0.1])
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("moving", [(0,), (1, 2), (0, 1, 2)], ids=["inputs", "weights", "both"])
+def test_normalisation_moves_with_what_it_is_given_forward_and_forward_over_reverse(rng, moving, dim, slope, kernels):
+    def of(x, weight, bias):
+        return normalise(x, weight, bias, EPS, slope, dim, kernels)
+
+    check_tangents(of, [t.detach() for t in inputs(rng, dim, 2, 5, 3)], moving)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tangents import check_tangents
 from torch import nn
 
 from bench.network.pooling import max_pool
@@ -27,3 +28,9 @@ def test_images_are_not_kept(rng):
     with LiveTensors() as live:
         y = max_pool(x * 1, nn.MaxPool2d(2))
     assert live.held == y.numel() * (4 + 8), "what comes out, and where it was"
+
+
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(2), nn.MaxPool2d(3, 2, 1)])
+def test_pooling_moves_with_what_it_is_given_forward_and_forward_over_reverse(layer, rng):
+    x = torch.randn(2, 3, 7, 6, generator=rng, dtype=torch.float64)
+    check_tangents(lambda x: max_pool(x, layer), [x.contiguous(memory_format=torch.channels_last)], (0,))

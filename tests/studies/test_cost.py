@@ -144,7 +144,27 @@ def test_figures_show_every_point_and_cut_nothing_off(axis, tmp_path):
     assert [("(ms)" in p.get_ylabel(), "(MiB)" in p.get_ylabel()) for p in drawn.axes] == [(True, False), (False, True)]
 
 
+def test_forms_of_an_algorithm_are_lines_of_their_own(tmp_path):
+    """``--vary unroll``: those that have no such choice are measured once."""
+    vary = {"inner_steps": ["1", "50"], "unroll": ["higher", "mixed", "recompute"]}
+    request = asked(algos=("fomaml", "maml"), vary=vary)
+    points = list(wanted_points(request))
+    labels = ["fomaml", "maml unroll=higher", "maml unroll=mixed", "maml unroll=recompute"]
+    assert [(p.value, p.label) for p in points] == [(steps, label) for steps in (1, 50) for label in labels]
+    chosen = [p.timed.hyperparameters.get("unroll") for p in points]
+    assert chosen == [None, "higher", "mixed", "recompute"] * 2
+    rows = cost_rows(points, made(request, tmp_path, by_formula))
+    assert [row.algo for row in rows] == labels * 2
+    assert {slope.algo for slope in slope_rows(rows)} == set(labels)
+    drawn = draw(AXES[0], rows, slope_rows(rows), {})
+    check_apart(drawn)
+    assert all(len(panel.get_lines()) >= 4 for panel in drawn.axes)
+    assert "maml unroll=mixed" in Cost().report(request, {}, tmp_path) + (tmp_path / "cost.md").read_text()
+
+
 REFUSED = [
+    ({"vary": {"unroll": ["mixt"]}}, "--vary unroll 'mixt'; accepted: higher, mixed, recompute"),
+    ({"vary": {"unroll": ["mixed"]}, "algos": ("fomaml",)}, "unknown setting in --vary of study cost 'unroll'"),
     ({"vary": {"inner_step": ["1"]}}, "Did you mean 'inner_steps'?"),
     ({"vary": {"inner_steps": ["few"]}}, "--vary inner_steps 'few'; accepted: a whole number"),
     ({"vary": {"inner_steps": ["0"]}}, "inner_steps 0; accepted: 1 or more"),

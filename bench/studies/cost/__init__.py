@@ -17,7 +17,10 @@ from bench.system.files import write_atomic
 
 @register_study("cost")
 class Cost(Study):
-    """Varies one setting at a time around a base that is the same for all algorithms."""
+    """Varies one setting at a time around a base that is the same for all algorithms.
+
+    ``--vary`` of a choice that an algorithm offers, ``unroll=higher,mixed,recompute`` say, measures each as a line.
+    """
 
     measures_time = True
     summary = "step time and peak memory against inner steps, ways, shots, meta-batch and network width"

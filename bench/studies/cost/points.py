@@ -1,12 +1,15 @@
 """Which runs the study of cost takes: one setting varied at a time, around a base that all algorithms share."""
 
-from collections.abc import Iterator
+import itertools
+import typing
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.api import BenchError
-from bench.registry import ALGORITHMS, hyperparameter_names
+from bench.registry import ALGORITHMS, hyperparameter_names, hyperparameter_types
 from bench.settings.config import RunConfig
+from bench.settings.values import coerce
 from bench.studies.axes import Axis, sweep
 from bench.studies.study import Request
 
@@ -46,6 +49,8 @@ class Point:
 
     axis: Axis
     value: float
+    label: str
+    """The algorithm, and which of its forms where the study is to compare these: ``maml unroll=mixed``."""
     timed: RunConfig
     whole: RunConfig
     """The run that holds the whole meta-batch at once, for its memory."""
@@ -57,19 +62,22 @@ def wanted_points(request: Request) -> Iterator[Point]:
     Raises:
         BenchError: an axis or value that is not known, an algorithm without inner steps, a list where one value fits.
     """
-    request.check_vary("cost", [axis.name for axis in AXES])
-    request.check_single("cost", ", and --vary n_way=A,B to vary it")
     algos = _algorithms(request)
+    choices = {name: kind for algo in algos for name, kind in _choices(algo).items()}
+    request.check_vary("cost", [*(axis.name for axis in AXES), *choices])
+    request.check_single("cost", ", and --vary n_way=A,B to vary it")
+    forms = [(algo, form) for algo in algos for form in _forms(request, algo)]
     for seed in request.seeds:
         for axis, value in sweep(AXES, request):
-            for algo in algos:
-                timed = _config(request, algo, seed, axis, value)
+            for algo, form in forms:
+                timed = _config(request, algo, seed, {axis.name: value, **form})
+                label = " ".join([algo, *(f"{name}={chosen}" for name, chosen in form.items())])
                 whole = replace(timed, task_chunk=timed.meta_batch)
                 if timed.device == "cpu":
                     whole = replace(whole, meta_steps=min(MEMORY_STEPS, timed.meta_steps))
                 elif timed.task_chunk is None:
                     timed = whole  # a GPU holds the whole meta-batch anyway
-                yield Point(axis, value, timed, whole)
+                yield Point(axis, value, label, timed, whole)
 
 
 def _algorithms(request: Request) -> list[str]:
@@ -83,9 +91,22 @@ def _algorithms(request: Request) -> list[str]:
     return list(request.algos)
 
 
-def _config(request: Request, algo: str, seed: int, axis: Axis, value: int) -> RunConfig:
-    given = {**BASE, **request.given, axis.name: value}
+def _choices(algo: str) -> dict[str, Any]:
+    """Return the hyperparameters that are one of a few words, with their types."""
+    types = hyperparameter_types(ALGORITHMS.get(algo))
+    return {name: kind for name, kind in types.items() if typing.get_origin(kind) is typing.Literal}
+
+
+def _forms(request: Request, algo: str) -> Sequence[dict[str, Any]]:
+    """Return in which forms an algorithm is measured: by all values of those of its choices that the request varies."""
+    varied = {name: kind for name, kind in _choices(algo).items() if name in request.vary}
+    values = [[coerce(f"--vary {n}", text, kind) for text in request.vary[n]] for n, kind in varied.items()]
+    return [dict(zip(varied, chosen)) for chosen in itertools.product(*values)]
+
+
+def _config(request: Request, algo: str, seed: int, varied: dict[str, Any]) -> RunConfig:
+    given = {**BASE, **request.given, **varied}
     # Minibatches that together hold all images of a task in the base's number of steps, as in the protocols.
     images = given["n_way"] * (given["k_shot"] + given["k_query"])
     base = {**BASE, "inner_batch": max(1, images // BASE["inner_steps"])}
-    return request.config("cost", algo, seed, base, {axis.name: value})
+    return request.config("cost", algo, seed, base, varied)

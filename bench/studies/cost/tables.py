@@ -19,6 +19,7 @@ from bench.system.text import markdown_table, number
 class CostRow(Columns):
     """One algorithm at one value of one axis, over all rounds; None where a value is not known.
 
+    ``algo`` also tells its form (``maml unroll=mixed``) where the study compares forms.
     ``step_ms_median`` is the median over rounds of each run's median, ``_low`` and ``_high`` the lowest and highest of
     these. ``peak_mem_mib`` and ``peak_mem_whole_mib`` are the highest over rounds, with ``task_chunk`` tasks at once
     and with the whole meta-batch.
@@ -69,7 +70,7 @@ def cost_rows(wanted: Sequence[Point], runs: Mapping[str, Run]) -> list[CostRow]
     """Return a row per axis, value and algorithm, from the runs that are there."""
     groups: dict[tuple[str, float, str], list[Point]] = {}
     for point in wanted:
-        groups.setdefault((point.axis.name, point.value, point.timed.algo), []).append(point)
+        groups.setdefault((point.axis.name, point.value, point.label), []).append(point)
     rows = []
     for (axis, value, algo), rounds in groups.items():
         timed, whole = ([run_of(getattr(point, kind), runs, ()) for point in rounds] for kind in ("timed", "whole"))
@@ -144,15 +145,15 @@ def beside(axis: Axis, wanted: Sequence[Point], runs: Mapping[str, Run]) -> dict
     Cores count from where times are said to be measured beside them.
     """
     found: dict[str, tuple[int, float]] = {}
-    for config in (point.timed for point in wanted if point.axis == axis):
-        run = run_of(config, runs, ())
+    for point in (point for point in wanted if point.axis == axis):
+        run = run_of(point.timed, runs, ())
         if run is None:
             continue
         others, load = run.row.beside or 0, run.row.load or 0.0
         load = load if load >= NOTABLE else 0.0
         if others or load:
-            most = found.get(config.algo, (0, 0.0))
-            found[config.algo] = max(most[0], others), max(most[1], load)
+            most = found.get(point.label, (0, 0.0))
+            found[point.label] = max(most[0], others), max(most[1], load)
     return found
 
 
