@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from algorithms.flat import means
 from algorithms.inner_loop import GradientBased
 from bench.api import MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.registry import register_algorithm
@@ -26,5 +27,4 @@ class FirstOrderMAML(GradientBased):
         fast = self.adapt(task_loss, slow, tasks.support)  # each [T, ...]
         query_loss = task_loss(fast, tasks.query)  # [T]
         per_task = torch.autograd.grad(query_loss.sum(), list(fast.values()), materialize_grads=True)
-        grads = {name: g.mean(dim=0) for name, g in zip(fast, per_task)}  # each [...]
-        return MetaGrad(grads, query_loss.detach())
+        return MetaGrad(means(dict(zip(fast, per_task))), query_loss.detach())  # each [...]

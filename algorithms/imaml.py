@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from algorithms.flat import means
 from algorithms.inner_loop import GradientBased
 from bench.api import MetaGrad, TaskBatch, TaskLoss, Weights, searched
 from bench.registry import register_algorithm
@@ -77,7 +78,7 @@ class ImplicitMAML(GradientBased):
         if others:  # what the inner loop leaves alone moves its end as well
             cross = product([-x / self.proximity for x in solved], [fast[n] for n in others])
             grads |= {n: direct[n] + c for n, c in zip(others, cross)}
-        return MetaGrad({n: grads[n].mean(dim=0) for n in slow}, query_loss.detach())
+        return MetaGrad(means({n: grads[n] for n in slow}), query_loss.detach())
 
 
 def conjugate_gradients(

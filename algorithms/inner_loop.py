@@ -10,11 +10,16 @@ import higher
 import torch
 from torch import Tensor
 
+from algorithms.flat import Layout, at_once
 from bench.api import MetaAlgorithm, Weights, searched
 from bench.registry import unknown
 
 RULES: dict[str, tuple[str, ...]] = {"sgd": (), "momentum": ("momentum_buffer",), "adam": ("exp_avg", "exp_avg_sq")}
 """The inner rules, with what each keeps of a weight from step to step, as torch's optimizers call it."""
+
+
+State = dict[str, dict[str, Tensor]]
+ALL = "all weights"
 
 
 class AdamInsideRoot(torch.optim.Adam):
@@ -100,30 +105,66 @@ class GradientBased(MetaAlgorithm):
         self, weights: Weights, grads: Weights, rates: Mapping[str, Tensor | float], carry: Weights, step: int
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return weights ``[T, ...]`` a step of the rule along ``grads`` later, and the carry with the rule's state."""
+        grads, kept = clipped(grads, self.inner_clip), RULES[self.inner_optimizer]
+        state = {k: {name: carry[f"{k}/{name}"] for name in weights} for k in kept}
+        if at_once(weights):
+            moved, state = self._together(weights, grads, rates, state, step)
+        else:
+            moved, state = self._moved(weights, grads, rates, state, step)
+        return moved, {**carry, **{f"{k}/{name}": s for k in kept for name, s in state[k].items()}}
+
+    def _together(
+        self, weights: Weights, grads: Weights, rates: Mapping[str, Tensor | float], state: State, step: int
+    ) -> tuple[dict[str, Tensor], State]:
+        """Return what ``_moved`` does, to the bit, in as many launches as it takes for a single weight."""
+        layout, tracked = Layout(weights), _tracked(weights, grads)
+        if not tracked:
+            weights, grads = ({name: t.detach() for name, t in of.items()} for of in (weights, grads))
+        every = {}
+        if rates:
+            of_each = {n: _stacked(rates.get(n, self.inner_lr), w) for n, w in weights.items()}
+            every = {ALL: layout.gather(of_each)}
+        flat = {k: {ALL: layout.gather(s)} for k, s in state.items()}
+        moved, flat = self._moved({ALL: layout.gather(weights)}, {ALL: layout.gather(grads)}, every, flat, step)
+        after = layout.split(moved[ALL] if tracked else moved[ALL].detach())
+        after = after if tracked else {name: w.requires_grad_() for name, w in after.items()}
+        return after, {k: layout.split(s[ALL]) for k, s in flat.items()}
+
+    def _moved(
+        self, weights: Weights, grads: Weights, rates: Mapping[str, Tensor | float], state: State, step: int
+    ) -> tuple[dict[str, Tensor], State]:
+        """Return the weights a step later, and the rule's state, what it keeps by its name and the weight's."""
         names = list(weights)
         params = [w if w.requires_grad else w.detach().requires_grad_() for w in weights.values()]
-        grads = clipped(grads, self.inner_clip)
         stand_ins = [torch.empty(0) for _ in params]  # torch's optimizers take leaves only; higher wants their number
         optimizer = higher.optim.get_diff_optim(
             self._rule([{"params": [place]} for place in stand_ins]),
             stand_ins,
             override={"lr": [rates.get(name, self.inner_lr) for name in names]},
-            track_higher_grads=not all(w.is_leaf for w in (*params, *grads.values())),
+            track_higher_grads=_tracked(weights, grads),
         )
-        kept = RULES[self.inner_optimizer]
-        for state, name in zip(optimizer.state, names, strict=True):
-            if kept:
-                state[0] = {"step": step, **{k: carry[f"{k}/{name}"] for k in kept}}
+        for found, name in zip(optimizer.state, names, strict=True):
+            if state:
+                found[0] = {"step": step, **{k: s[name] for k, s in state.items()}}
         nothing = params[0].new_zeros((), requires_grad=True)  # higher differentiates a loss; the gradients are here
         moved = optimizer.step(nothing, params=params, grad_callback=lambda _: [grads[name] for name in names])
-        states = {f"{k}/{n}": state[0][k] for state, n in zip(optimizer.state, names, strict=True) for k in kept}
-        return dict(zip(names, moved, strict=True)), {**carry, **states}
+        after = {k: {n: found[0][k] for found, n in zip(optimizer.state, names, strict=True)} for k in state}
+        return dict(zip(names, moved, strict=True)), after
 
     def _rule(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         if self.inner_optimizer == "adam":
             return AdamInsideRoot(groups, lr=self.inner_lr, eps=1e-8, weight_decay=self.inner_decay)
         momentum = self.inner_momentum if self.inner_optimizer == "momentum" else 0.0
         return torch.optim.SGD(groups, lr=self.inner_lr, momentum=momentum, weight_decay=self.inner_decay)
+
+
+def _stacked(rate: Tensor | float, w: Tensor) -> Tensor:
+    """Return a rate for every number of ``w``."""
+    return rate.expand_as(w) if isinstance(rate, Tensor) else torch.full_like(w, rate)
+
+
+def _tracked(weights: Weights, grads: Weights) -> bool:
+    return not all(w.is_leaf for w in (*weights.values(), *grads.values()))
 
 
 def clipped(grads: Weights, most: float | None) -> Weights:

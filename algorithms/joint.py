@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
+from algorithms.flat import means
 from algorithms.inner_loop import GradientBased
 from bench.api import MetaGrad, TaskBatch, TaskLoss, Weights
 from bench.registry import register_algorithm
@@ -33,4 +34,4 @@ class Joint(GradientBased):
         (batch,) = tasks.together().minibatches(self.train_batch, 1)
         loss = task_loss(weights, batch)  # [T]
         per_task = torch.autograd.grad(loss.sum(), list(weights.values()), materialize_grads=True)
-        return MetaGrad({name: g.mean(dim=0) for name, g in zip(weights, per_task)}, loss.detach())
+        return MetaGrad(means(dict(zip(weights, per_task))), loss.detach())

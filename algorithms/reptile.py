@@ -7,10 +7,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from algorithms.inner_loop import GradientBased, clipped
+from algorithms.flat import Layout, at_once, means
+from algorithms.inner_loop import ALL, GradientBased, clipped
 from bench.api import Examples, InnerState, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights, last
 from bench.registry import register_algorithm
 
+_STEP = "step"
 BETA2, EPS = 0.999, 1e-8  # torch's and TensorFlow's defaults, which the official code leaves as they are
 
 
@@ -50,9 +52,12 @@ class Reptile(GradientBased):
     def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
         """Return the mean over tasks of slow minus adapted weights; the official step size is then a meta_lr of 1."""
         end = last(self.adaptation(task_loss, slow, tasks.together(), self.inner_steps, tasks.carry))
-        grads = {name: w.detach() - end.fast[name].detach().mean(dim=0) for name, w in slow.items()}
+        ends = means({name: end.fast[name].detach() for name in slow})
+        way = torch._foreach_sub([w.detach() for w in slow.values()], list(ends.values()))
         assert end.loss is not None, "inner_steps is at least 1"
-        return MetaGrad(grads, end.loss, {name: end.carry[name].mean(dim=0) for name in self.initial_carry(slow)})
+        carried = [name for name in self.initial_carry(slow) if name != _STEP]
+        carry = {name: end.carry[name].mean(dim=0) for name in end.carry.keys() & {_STEP}}
+        return MetaGrad(dict(zip(slow, way)), end.loss, {**carry, **means({n: end.carry[n] for n in carried})})
 
     def adaptation(
         self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None
@@ -67,7 +72,7 @@ class Reptile(GradientBased):
         moments = {f"second_moment/{name}": torch.zeros_like(slow[name]) for name in self.adapted(slow)}
         # float64, because 1 - beta2**step loses four digits in float32
         step = torch.zeros((), dtype=torch.float64, device=next(iter(slow.values())).device)
-        return {"step": step, **moments}
+        return {_STEP: step, **moments}
 
     def initial_state(self, slow: Weights) -> Weights:
         """Return the zeros with which momentum begins; the moments of Adam are carried."""
@@ -77,17 +82,41 @@ class Reptile(GradientBased):
         """Return the weights and second moments a step later; Adam (Kingma and Ba 2015) has beta1 = 0 here."""
         if self.inner_optimizer != "adam":
             return super().inner_step(loss, fast, carry, step)
-        count = carry["step"] + 1  # [T]
-        weights, moments = {}, {}
-        for name, grad in clipped(self.inner_grads(loss, fast), self.inner_clip).items():
-            if self.inner_decay:
-                grad = grad + self.inner_decay * fast[name]
-            moment = torch.lerp(grad.square(), carry[f"second_moment/{name}"], BETA2)
-            correction = (1 - BETA2**count).to(grad.dtype).view(-1, *[1] * (grad.dim() - 1))
-            change = self.inner_lr * grad / ((moment / correction).sqrt_() + EPS)
-            weights[name] = fast[name] - change
-            moments[f"second_moment/{name}"] = moment
-        return weights, {"step": count, **moments}
+        grads = clipped(self.inner_grads(loss, fast), self.inner_clip)
+        if self.inner_decay:
+            grads = {name: g + self.inner_decay * fast[name] for name, g in grads.items()}
+        weights = {name: fast[name] for name in grads}
+        moments = {name: carry[f"second_moment/{name}"] for name in grads}
+        count = carry[_STEP] + 1  # [T], all alike
+        moved, moments = self._by_adam(weights, grads, moments, count[0])
+        return moved, {_STEP: count, **{f"second_moment/{name}": m for name, m in moments.items()}}
+
+    def _by_adam(
+        self, weights: Weights, grads: Weights, moments: Weights, count: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return weights and second moments after Adam's step number ``count``, by torch's kernel, which is in place.
+
+        With beta1 = 0 the first moment is the gradient, for which its own memory serves.
+
+        Raises:
+            ValueError: a gradient is to pass through the step, which torch's kernel does not let through.
+        """
+        if not all(w.is_leaf for w in weights.values()):
+            raise ValueError("reptile's inner Adam has no derivative; accepted: slow weights that require no gradient")
+        layout, names = Layout(weights), list(weights)
+        together = at_once(weights)
+        if together:
+            weights, grads, moments = ({ALL: layout.gather(of)} for of in (weights, grads, moments))
+        moved = [w.detach().clone() for w in weights.values()]
+        squares = [torch.empty_like(w).copy_(m) for m, w in zip(moments.values(), moved)]
+        slopes = [_in_order_of(w, g.detach()) for g, w in zip(grads.values(), moved)]
+        torch._fused_adam_(
+            moved, slopes, slopes, squares, [], [count.float()] * len(moved), lr=self.inner_lr, beta1=0.0, beta2=BETA2,
+            weight_decay=0.0, eps=EPS, amsgrad=False, maximize=False,
+        )  # fmt: skip
+        if together:
+            return layout.split(moved[0]), layout.split(squares[0])
+        return dict(zip(names, moved)), dict(zip(names, squares))
 
     def predictors(
         self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int | None, carry: Weights
@@ -95,3 +124,8 @@ class Reptile(GradientBased):
         """Yield predictors adapted with ``eval_inner_batch`` in place of ``inner_batch``."""
         at_test = replace(self, inner_batch=self.eval_inner_batch)
         return super(Reptile, at_test).predictors(task_loss, slow, support, steps, carry)
+
+
+def _in_order_of(w: Tensor, grad: Tensor) -> Tensor:
+    """Return ``grad`` in the memory order of ``w``, in which torch's kernel takes all its tensors to be."""
+    return grad if grad.stride() == w.stride() else torch.empty_like(w).copy_(grad)

@@ -47,24 +47,57 @@ def output_size(size: Pair, kernel: Pair, stride: Pair, padding: Pair) -> Pair:
 
 
 class _Linear(torch.autograd.Function):
-    """``y = x w^T`` for every task; torch's own derivative leaves ``dw`` in another memory order than ``w``."""
+    """``y = x w^T`` for every task; it and the two below are bilinear and each other's derivatives.
+
+    Torch's own derivative leaves ``dw`` in another memory order than ``w``. Where all tasks share one weight, seen by
+    the task axis that does not move in memory, theirs is one dense product in place of T; the derivative with respect
+    to the weight is each task's own all the same.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
         _keep(ctx, x, w)
-        return torch.bmm(x, w.transpose(1, 2))
+        return _product(x, w.transpose(1, 2))
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
         x, w = ctx.saved_tensors
         (dy,) = grad
-        dx = torch.bmm(dy, w) if dy is not None and ctx.needs_input_grad[0] else None
+        dx = _LinearInput.apply(dy, w) if dy is not None and ctx.needs_input_grad[0] else None
         dw = torch.bmm(dy.transpose(1, 2), x) if dy is not None and ctx.needs_input_grad[1] else None
         return dx, dw
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         return _moved(ctx, tangents, _Linear.apply)
+
+
+class _LinearInput(torch.autograd.Function):
+    """The derivative of ``_Linear`` with respect to its input, ``dx = dy w``."""
+
+    @staticmethod
+    def forward(ctx: Any, dy: Tensor, w: Tensor) -> Tensor:
+        _keep(ctx, dy, w)
+        return _product(dy, w)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        dy, w = ctx.saved_tensors
+        (v,) = grad
+        d_dy = _Linear.apply(v, w) if v is not None and ctx.needs_input_grad[0] else None
+        dw = torch.bmm(dy.transpose(1, 2), v) if v is not None and ctx.needs_input_grad[1] else None
+        return d_dy, dw
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        return _moved(ctx, tangents, _LinearInput.apply)
+
+
+def _product(x: Tensor, w: Tensor) -> Tensor:
+    """Return ``x [T, n, I]`` times ``w [T, I, O]`` task by task, or all rows times the one ``w`` that tasks share."""
+    if w.stride(0) or not x.is_contiguous():
+        return torch.bmm(x, w)
+    return torch.mm(x.flatten(0, 1), w[0]).view(*x.shape[:2], -1)
 
 
 class _Convolution(torch.autograd.Function):
@@ -211,7 +244,7 @@ class _FoldPatches(torch.autograd.Function):
         for i in range(kernel[0]):
             for j in range(kernel[1]):
                 down, right = slice(i, i + stride[0] * rows, stride[0]), slice(j, j + stride[1] * columns, stride[1])
-                x[:, :, down, right] += patches[:, :, :, :, i, j]
+                x[:, :, down, right].add_(patches[:, :, :, :, i, j])  # += would also assign it
         return x[:, :, padding[0] : padding[0] + height, padding[1] : padding[1] + width]
 
     @staticmethod

@@ -261,5 +261,5 @@ def blank(pixels: Tensor, at_once: int = 4096) -> Iterator[int]:
     """Yield the places of the images of ``[images, ...]`` that show nothing: every channel is one value throughout."""
     for start in range(0, len(pixels), at_once):
         part = pixels[start : start + at_once].flatten(2)
-        same = (part == part[:, :, :1]).all(dim=2).all(dim=1)
+        same = (part.amin(dim=2) == part.amax(dim=2)).all(dim=1)  # comparing pixel by pixel took 15 times as long
         yield from (start + place for place in same.nonzero().flatten().tolist())

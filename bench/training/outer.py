@@ -37,7 +37,7 @@ class MetaOptimizer:
         if self._sgd:  # which reads a rate that is a tensor back to the host: it gets gradients times the rate instead
             self.torch = torch.optim.SGD(weights, lr=1.0 if captured else config.meta_lr)
         elif captured:
-            self.torch = torch.optim.Adam(weights, lr=self._rate, capturable=True)
+            self.torch = torch.optim.Adam(weights, lr=self._rate, capturable=True, fused=True)
         else:
             self.torch = torch.optim.Adam(weights, lr=config.meta_lr)
 
@@ -48,7 +48,7 @@ class MetaOptimizer:
         else:
             self._rate.copy_(self._rates.index_select(0, done)[0])  # indexing with [done] would ask the host
             if self._sgd:
-                grads = {name: g * self._rate for name, g in grads.items()}
+                grads = dict(zip(grads, torch._foreach_mul(list(grads.values()), self._rate)))
         for name, w in self.slow.items():
             w.grad = grads[name]
         self.torch.step()

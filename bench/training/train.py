@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from bench.api import MetaAlgorithm
+from bench.api import MetaAlgorithm, MetaGrad
 from bench.network.kernels import EAGER
 from bench.network.model import LOOP, Classifier
 from bench.records.columns import CurvePoint, measured
@@ -115,19 +115,30 @@ class Training:
             self.step.go_to(0)
             p.chunk = self.step.chunk = measured_chunk(self.step)
         self.step.go_to(0)
-        result = self._sparing(self.step.estimate)
-        check_values(config.algo, result)
-        del result  # of which a capture would count the memory twice
-        if self.device.type == "cuda" or config.kernels == EAGER:  # no looking into what is compiled
-            try:
-                self.tensor_peak = peak_of_tensors(self.step.estimate, self.device)
-            except Exception as error:  # of a tensor without storage, say: what is measured must cost no run
-                log.warning("%s: tensors of a meta-step were not counted: %s", config.algo, error)
-                release(self.device)
+        check_values(config.algo, self._first_estimate())  # of whose result a capture would count the memory twice
         if self.recorder is not None:
             self._capture(self.recorder)
         self.step.go_to(p.meta_step)
         self.memory = Memory(self.device, p.memory, self._replay.peak if self._replay else 0)
+
+    def _first_estimate(self) -> MetaGrad:
+        """Return the estimate of a meta-step, its tensors counted meanwhile where they can be."""
+        if self.device.type == "cuda":  # where libraries take their workspaces at the first call
+            self._sparing(self.step.estimate)
+        elif self.config.kernels != EAGER:  # no looking into what is compiled
+            return self._sparing(self.step.estimate)
+        found: list[MetaGrad] = []
+        try:
+            peak = peak_of_tensors(lambda: found.append(self._sparing(self.step.estimate)), self.device)
+        except Exception as error:  # of a tensor without storage, say: what is measured must cost no run
+            reason = str(error)
+            release(self.device)
+        else:
+            self.tensor_peak = peak
+            return found[0]
+        result = self._sparing(self.step.estimate)  # which raises what was not the counting's fault
+        log.warning("%s: tensors of a meta-step were not counted: %s", self.config.algo, reason)
+        return result
 
     def run(self, advance: Callable[[int], object] = lambda steps: None) -> None:
         """Train to the end of the budget, validating on the way.

@@ -123,6 +123,27 @@ def test_warm_up_leaves_no_trace(toy_images, tmp_path):
     assert all(torch.equal(warm.progress.slow[n], w) for n, w in cold.progress.slow.items())
 
 
+def test_warm_up_takes_one_estimate_and_counts_its_tensors_or_says_why_not(toy_images, tmp_path, monkeypatch, caplog):
+    def estimates():
+        made, training = [], make_training(toy_images, tmp_path, kernels="eager")
+        estimate = training.step.estimate
+        training.step.estimate = lambda: made.append(1) or estimate()
+        training.warm_up()
+        return len(made), training.tensor_peak
+
+    count, peak = estimates()
+    assert count == 1
+    assert peak > 0
+
+    def counted(work, device):
+        work()
+        raise NotImplementedError("no storage")
+
+    monkeypatch.setattr("bench.training.train.peak_of_tensors", counted)
+    assert estimates() == (2, None)
+    assert "tensors of a meta-step were not counted: no storage" in caplog.text
+
+
 def test_reptile_with_the_official_outer_step_moves_to_the_mean_of_the_adapted_weights(toy_images, tmp_path):
     training = make_training(toy_images, tmp_path, meta_steps=1, val_points=1, meta_optimizer="sgd", meta_lr=1.0)
     before = {n: w.clone() for n, w in training.progress.slow.items()}

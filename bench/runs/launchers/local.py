@@ -13,7 +13,10 @@ from bench.system.forked import Forked
 from bench.system.start import worker_environment
 
 # Everybody's: files of plugins, those of this repository among them, are imported by each run, as they are then.
-_PRELOADED = ("bench.runs.worker", "bench.runs.profile", "higher", "torchvision.datasets.omniglot", "PIL.Image")
+_PRELOADED = (
+    "bench.runs.worker", "bench.runs.profile", "higher", "torchvision.datasets.omniglot", "PIL.Image",
+    "matplotlib.ft2font",
+)  # fmt: skip
 
 
 def make(options: Options) -> Launcher:
