@@ -1,0 +1,151 @@
+"""The kernels of ``bench.network.card`` against torch's own operations in float64, one task after the other.
+
+``test_card.py`` runs this file in processes of its own: interpreted on the CPU (``TRITON_INTERPRET=1``, which Triton
+must find when it is imported), and compiled where there is a card.
+"""
+
+import os
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bench.network.card import convolution, normalisation
+from bench.network.card.convolution import convolve
+from bench.network.kernels import Kernels
+from bench.network.normalisation import normalise
+
+DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
+ROUNDING = 2e-6  # of float32, relative
+TRITON = Kernels(normalisation.forward, normalisation.backward, normalisation.double_backward)
+
+# tasks, images, height, width, channels, outputs, kernel, stride, padding
+SHAPES = {
+    "conv4's first layer, odd": (2, 3, 7, 6, 1, 16, (3, 3), (2, 2), (1, 1)),
+    "colour, unpadded": (2, 2, 6, 5, 3, 20, (3, 3), (1, 1), (0, 0)),
+    "conv4's others": (1, 2, 5, 3, 32, 64, (3, 3), (2, 2), (1, 1)),
+    "wide": (1, 1, 3, 2, 16, 128, (3, 3), (1, 1), (1, 1)),
+    "a shortcut that skips": (3, 1, 6, 5, 16, 5, (1, 1), (2, 2), (0, 0)),
+    "nothing alike": (1, 3, 8, 9, 5, 7, (2, 3), (1, 2), (0, 2)),
+    "a stride beyond the kernel": (1, 2, 7, 7, 48, 3, (2, 2), (3, 3), (1, 0)),
+}
+
+
+def numbers(seed, *shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def both(tensors, dtype=torch.float32):
+    """Return leaves for the kernels, and the same values in float64 for torch."""
+    ours = [t.to(DEVICE, dtype).requires_grad_() for t in tensors]
+    return ours, [t.detach().double().cpu().requires_grad_() for t in ours]
+
+
+def two_derivatives(y, leaves):
+    """Return ``y``, and of a curved number made of it the first derivatives and the second along some direction."""
+    along = torch.arange(y.numel(), dtype=y.dtype, device=y.device).cos().view_as(y)
+    first = torch.autograd.grad((0.3 * y * y + y).mul(along).sum(), leaves, create_graph=True)
+    directions = [torch.arange(g.numel(), dtype=g.dtype, device=g.device).add(1).sin().view_as(g) for g in first]
+    number = sum((g * d).sum() for g, d in zip(first, directions, strict=True))
+    return [y, *first, *torch.autograd.grad(number, leaves, materialize_grads=True)]
+
+
+def assert_near(got, want, rounding=ROUNDING):
+    for a, b in zip(got, want, strict=True):
+        off = (a.detach().double().cpu() - b.detach()).norm() / b.detach().norm().clamp(min=1e-30)
+        assert float(off) < rounding, [tuple(a.shape), float(off)]
+
+
+def by_torch(x, w, stride, padding):
+    return torch.stack(
+        [F.conv2d(x[t].movedim(-1, 1), w[t], None, stride, padding).movedim(1, -1) for t in range(len(x))]
+    )
+
+
+def weights(n_tasks, out, channels, kernel):
+    return numbers(1, n_tasks, out, channels, *kernel) / (channels * kernel[0] * kernel[1]) ** 0.5
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_convolution_and_two_derivatives_are_those_of_torch(shape):
+    n_tasks, n, height, width, channels, out, kernel, stride, padding = SHAPES[shape]
+    tensors = (numbers(0, n_tasks, n, height, width, channels), weights(n_tasks, out, channels, kernel))
+    ours, exact = both(tensors)
+    got = two_derivatives(convolve(*ours, stride, padding), ours)
+    assert_near(got, two_derivatives(by_torch(*exact, stride, padding), exact))
+
+
+def test_it_takes_float64_too():
+    ours, exact = both((numbers(0, 2, 2, 5, 5, 3), weights(2, 4, 3, (3, 3))), torch.float64)
+    got = two_derivatives(convolve(*ours, (2, 2), (1, 1)), ours)
+    assert_near(got, two_derivatives(by_torch(*exact, (2, 2), (1, 1)), exact), 1e-13)
+
+
+def test_a_long_sum_by_weight_is_taken_in_parts(monkeypatch):
+    monkeypatch.setattr(convolution, "_PART", 60)
+    ours, exact = both((numbers(0, 1, 3, 7, 7, 3), weights(1, 4, 3, (3, 3))))
+    got = two_derivatives(convolve(*ours, (1, 1), (1, 1)), ours)
+    assert_near(got, two_derivatives(by_torch(*exact, (1, 1), (1, 1)), exact))
+
+
+def test_images_that_lie_otherwise_in_memory_and_weights_channels_last_are_convolved_alike():
+    x, w = numbers(0, 2, 2, 3, 6, 6).movedim(2, -1), weights(2, 4, 3, (3, 3))
+    last = w.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
+    ours, exact = both((x, last))
+    assert not ours[0].is_contiguous()
+    assert_near([convolve(*ours, (2, 2), (1, 1))], [by_torch(*exact, (2, 2), (1, 1))])
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter multiplies the bits of bfloat16 as whole numbers")
+def test_a_bf16_convolution_is_that_of_rounded_factors():
+    """1 + 2**-9 is 1 in bfloat16."""
+    x = torch.full((1, 1, 1, 1, 1), 1 + 2.0**-9, device=DEVICE)
+    y = convolve(x, torch.full((1, 1, 1, 1, 1), 1 + 2.0**-9, device=DEVICE).bfloat16(), (1, 1), (0, 0))
+    assert (y.dtype, y.item()) == (torch.float32, 1.0)
+
+
+@pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter knows one precision")
+def test_three_products_of_tf32_are_far_better_than_one():
+    tensors = (numbers(0, 4, 8, 14, 14, 64), weights(4, 64, 64, (3, 3)))
+    ours, exact = both(tensors)
+    true = by_torch(*exact, (2, 2), (1, 1))
+    errors = {}
+    for precision in ("ieee", "tf32x3", "tf32"):
+        y = convolve(*ours, (2, 2), (1, 1), precision).double().cpu()
+        errors[precision] = float((y - true).norm() / true.norm())
+    print("relative errors against float64:", errors)
+    assert errors["ieee"] < 1e-6, errors
+    assert errors["tf32x3"] < errors["tf32"] / 10, errors
+
+
+def normalised(x, weight, bias, slope):
+    """Every task by itself through ``F.batch_norm``."""
+    parts = [F.batch_norm(x[t], None, None, weight[t], bias[t], training=True, eps=1e-5) for t in range(len(x))]
+    y = torch.stack(parts)
+    return y if slope is None else F.leaky_relu(y, slope)
+
+
+@pytest.mark.parametrize("slope", [None, 0.0, 0.1])
+@pytest.mark.parametrize("shape", [(3, 7, 4), (1, 300, 12)])
+def test_normalisation_and_two_derivatives_are_those_of_torch(shape, slope):
+    """The rows of the first fit into one step of a program, those of the others do not."""
+    n_tasks, _, channels = shape
+    ours, exact = both((numbers(0, *shape) + 3, numbers(1, n_tasks, channels), numbers(2, n_tasks, channels)))
+    got = two_derivatives(normalise(*ours, 1e-5, slope, 1, TRITON), ours)
+    assert_near(got, two_derivatives(normalised(*exact, slope), exact), 5e-6)
+
+
+def test_the_mean_of_many_rows_far_from_zero_is_exact():
+    """A sum of 1,000 numbers near 1,000 has rounding of some 0.01 in float32; their distances from the first do not."""
+    x = (numbers(0, 1, 1000, 2) + 1000).to(DEVICE, torch.float32)
+    one = torch.ones(1, 2, device=DEVICE)
+    _, mean, rstd = normalisation.forward(x, one, one, 1e-5, None, 1)
+    exact = x.double()
+    assert float((mean - exact.mean(1, keepdim=True)).abs().max()) < 4e-5  # float32 knows 6e-5 apart there
+    assert float((rstd * (exact.var(1, correction=0, keepdim=True) + 1e-5).sqrt() - 1).abs().max()) < 1e-6
+
+
+def test_what_is_no_number_stays_none():
+    x = torch.tensor([1.0, float("nan"), 2.0], device=DEVICE).view(1, 3, 1)
+    one = torch.ones(1, 1, device=DEVICE)
+    assert normalise(x, one, one, 1e-5, 0.0, 1, TRITON).isnan().all()
