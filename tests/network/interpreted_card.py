@@ -10,10 +10,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bench.api import Examples, TaskBatch
+from bench.network.build import build_network
 from bench.network.card import convolution, normalisation
 from bench.network.card.convolution import convolve
-from bench.network.kernels import Kernels
+from bench.network.kernels import Kernels, choose
+from bench.network.model import Classifier
 from bench.network.normalisation import normalise
+from bench.network.stacked import TasksOutside
+from bench.registry import create_algorithm, create_backbone
 
 DEVICE = torch.device("cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda")
 ROUNDING = 2e-6  # of float32, relative
@@ -149,3 +154,19 @@ def test_what_is_no_number_stays_none():
     x = torch.tensor([1.0, float("nan"), 2.0], device=DEVICE).view(1, 3, 1)
     one = torch.ones(1, 1, device=DEVICE)
     assert normalise(x, one, one, 1e-5, 0.0, 1, TRITON).isnan().all()
+
+
+@pytest.mark.parametrize("product", [None, torch.bfloat16][: 1 if DEVICE.type == "cpu" else 2])
+def test_a_second_order_meta_gradient_is_that_of_patches_in_float64(product):
+    kernels, which = choose("triton", DEVICE)
+    assert which == "triton"
+    network = build_network(create_backbone("conv4", filters=16), (1, 8, 8), 3, seed=0)
+    x, y = numbers(0, 2, 6, 1, 8, 8), torch.arange(6).expand(2, 6) % 3
+    maml, found = create_algorithm("maml", inner_lr=0.1, inner_steps=1), []
+    for chosen, dtype in ((Kernels(), torch.float64), (kernels, torch.float32)):
+        task_loss = Classifier(network.to(DEVICE, dtype), chosen, TasksOutside, product if chosen is kernels else None)
+        slow = {name: w.to(DEVICE) for name, w in task_loss.weights.items()}
+        halves = [Examples(x[:, part].to(DEVICE, dtype), y[:, part].to(DEVICE)) for part in (slice(3), slice(3, 6))]
+        grads = maml.meta_grad(task_loss, slow, TaskBatch(*halves)).grads
+        found.append(torch.cat([g.double().cpu().flatten() for g in grads.values()]))
+    assert_near([found[1]], [found[0]], 1e-4 if product is None else 0.2)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# What is no view and yet starts nothing on a card: memory, and what the profiler notes.
+# What is no view and yet computes nothing on a card.
 _FREE = {
     "aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided",
-    "aten::lift_fresh", "aten::_unsafe_view",
+    "aten::lift_fresh", "aten::_unsafe_view", "aten::set_", "aten::_local_scalar_dense", "aten::is_same_size",
 }  # fmt: skip
 
 
@@ -50,17 +50,18 @@ class Launches(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = func._schema.name
-        if not (func.is_view or name in _FREE or name.startswith("profiler::")):
+        name, result = func._schema.name, func(*args, **(kwargs or {}))
+        nothing = isinstance(result, Tensor) and not result.numel()  # the stand-ins of an optimizer, say
+        if not (func.is_view or nothing or name in _FREE or name.startswith("profiler::")):
             self.names[name] += 1
-        return func(*args, **(kwargs or {}))
+        return result
 
 
 def launch(kernel: Any, grid: tuple[int, ...], tensors: tuple[Tensor, ...], *sizes: int, **constants: Any) -> None:
     """Run one of our kernels where its tensors are, and count it."""
     counter = Launches._active
     if counter is not None:
-        counter.names[f"ours::{kernel.__name__}"] += 1
+        counter.names[f"{kernel.__module__.rpartition('.')[2]}::{kernel.__name__}"] += 1
         if not counter.running:
             return
     with torch.cuda.device_of(tensors[0]):
