@@ -190,12 +190,14 @@ def native_double_backward(
 
 @dataclass(frozen=True)
 class Kernels:
-    """The three functions above, and what convolves all tasks on a card; None where patches do."""
+    """The three functions above, and on a card products of all tasks and their loss; None where torch makes them."""
 
     forward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_forward
     backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_backward
     double_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_double_backward
     convolve: Callable[[Tensor, Tensor, Pair, Pair], Tensor] | None = None
+    linear: Callable[[Tensor, Tensor], Tensor] | None = None
+    cross_entropy: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 NATIVE = Kernels(native_forward, native_backward, native_double_backward)
@@ -207,11 +209,17 @@ def triton_kernels(precision: str = "float32") -> Kernels:
     Raises:
         ImportError: Triton is not there.
     """
-    from bench.network.card import convolution, normalisation
+    from bench.network.card import convolution, cross_entropy, normalisation
 
     exact = precision if precision in ("tf32", "tf32x3") else "ieee"
-    convolve = functools.partial(convolution.convolve, precision=exact)
-    return Kernels(normalisation.forward, normalisation.backward, normalisation.double_backward, convolve)
+    return Kernels(
+        normalisation.forward,
+        normalisation.backward,
+        normalisation.double_backward,
+        functools.partial(convolution.convolve, precision=exact),
+        functools.partial(convolution.linear, precision=exact),
+        cross_entropy.cross_entropy,
+    )
 
 
 def available(device_type: str) -> str:

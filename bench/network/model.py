@@ -94,6 +94,9 @@ class Classifier:
 
     def of_outputs(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the mean loss ``[T]`` of outputs ``[T, n, O]``, the network's or others."""
+        at_once = self.form.kernels.cross_entropy
+        if at_once is not None and type(self.objective) is Classification:
+            return at_once(outputs, y)
         return self.objective.loss(outputs, y).mean(dim=1)
 
     def moving(self, examples: Examples, names: Collection[str]) -> Callable[[Weights], Tensor]:

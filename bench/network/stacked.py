@@ -11,13 +11,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.network.convolution import Pair, by_patches, grouped, output_size
+from bench.network.convolution import Pair, by_patches, grouped, linear, output_size
 from bench.network.kernels import NATIVE, Kernels
 from bench.network.normalisation import normalise
 from bench.network.pooling import max_pool
 
 # Of an image behind a convolution: up to here patches were faster than oneDNN on a CPU; with 16 they were not.
 _FEW_POSITIONS = 4
+_FEW_ROWS = 512
 _LARGEST = 2**31  # numbers of a task's images: beyond it the kernels' 32 bits do not count
 
 
@@ -31,6 +32,14 @@ class _Images:
 
     def __init__(self, kernels: Kernels = NATIVE) -> None:
         self.kernels = kernels
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Map ``x [T, n, I]``, or images that are so once flattened, by every task's own ``weight [T, O, I]``."""
+        return linear(self.flatten(x) if x.dim() == 5 else x, weight, bias)
+
+    def flatten(self, x: Tensor) -> Tensor:
+        """Return ``[T, n, C*H*W]`` in torch's order."""
+        raise NotImplementedError
 
     def global_average(self, x: Tensor) -> Tensor:
         """Average over height and width, which become 1 and 1."""
@@ -94,6 +103,13 @@ class TasksOutside(_Images):
             return by_patches(x, weight, bias, stride, padding)
         y = self.kernels.convolve(x, weight, stride, padding)
         return y if bias is None else y + bias[:, None, None, None]
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Map as above; few rows by the kernel of convolutions, many, those of tokens, by torch's larger tiles."""
+        if self.kernels.linear is None or x.shape[1] > _FEW_ROWS:
+            return super().linear(x, weight, bias)
+        y = self.kernels.linear(x, weight)
+        return y if bias is None else y + bias[:, None]
 
     def batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None) -> Tensor:
         """Normalise over each task's own images and positions, as ``normalise`` does."""

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from bench.api import Examples, TaskBatch
 from bench.network.build import build_network
 from bench.network.card import convolution, normalisation
-from bench.network.card.convolution import convolve
+from bench.network.card.convolution import convolve, linear
+from bench.network.card.cross_entropy import cross_entropy
 from bench.network.kernels import Kernels, choose
 from bench.network.model import Classifier
 from bench.network.normalisation import normalise
@@ -27,10 +28,10 @@ TRITON = Kernels(normalisation.forward, normalisation.backward, normalisation.do
 # tasks, images, height, width, channels, outputs, kernel, stride, padding
 SHAPES = {
     "conv4's first layer, odd": (2, 3, 7, 6, 1, 16, (3, 3), (2, 2), (1, 1)),
-    "colour, unpadded": (2, 2, 6, 5, 3, 20, (3, 3), (1, 1), (0, 0)),
-    "conv4's others": (1, 2, 5, 3, 32, 64, (3, 3), (2, 2), (1, 1)),
-    "wide": (1, 1, 3, 2, 16, 128, (3, 3), (1, 1), (1, 1)),
-    "a shortcut that skips": (3, 1, 6, 5, 16, 5, (1, 1), (2, 2), (0, 0)),
+    "colour, unpadded": (1, 2, 6, 5, 3, 20, (3, 3), (1, 1), (0, 0)),
+    "conv4's others": (1, 2, 3, 3, 32, 64, (3, 3), (2, 2), (1, 1)),
+    "wide": (1, 1, 2, 2, 16, 128, (3, 3), (1, 1), (1, 1)),
+    "a shortcut that skips": (2, 1, 6, 5, 16, 5, (1, 1), (2, 2), (0, 0)),
     "nothing alike": (1, 3, 8, 9, 5, 7, (2, 3), (1, 2), (0, 2)),
     "a stride beyond the kernel": (1, 2, 7, 7, 48, 3, (2, 2), (3, 3), (1, 0)),
 }
@@ -93,6 +94,17 @@ def test_a_long_sum_by_weight_is_taken_in_parts(monkeypatch):
     assert_near(got, two_derivatives(by_torch(*exact, (1, 1), (1, 1)), exact))
 
 
+@pytest.mark.parametrize("size", [(), (2, 3)])
+def test_a_linear_layer_takes_images_as_they_lie(size):
+    x, w = numbers(0, 2, 5, *size, 7), numbers(1, 2, 3, 7 * (size[0] * size[1] if size else 1))
+    ours, exact = both((x, w))
+
+    def product(x, w):
+        return (x.movedim(-1, 2).flatten(2) if size else x) @ w.mT
+
+    assert_near(two_derivatives(linear(*ours), ours), two_derivatives(product(*exact), exact))
+
+
 def test_images_that_lie_otherwise_in_memory_and_weights_channels_last_are_convolved_alike():
     x, w = numbers(0, 2, 2, 3, 6, 6).movedim(2, -1), weights(2, 4, 3, (3, 3))
     last = w.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
@@ -150,6 +162,31 @@ def test_the_mean_of_many_rows_far_from_zero_is_exact():
     assert float((rstd * (exact.var(1, correction=0, keepdim=True) + 1e-5).sqrt() - 1).abs().max()) < 1e-6
 
 
+@pytest.mark.parametrize("shape", [(3, 7, 5), (1, 70, 3)])
+def test_cross_entropy_and_three_derivatives_are_those_of_torch(shape):
+    """Exponentials of such scores are beyond float32."""
+    right = torch.arange(shape[0] * shape[1]).view(shape[:2]) % shape[2]
+    [ours], [exact] = both((4 * numbers(0, *shape) + 200,))
+
+    def by_torch(scores):
+        return F.cross_entropy(scores.flatten(0, 1), right.flatten(), reduction="none").view(shape[:2]).mean(1)
+
+    def by_kernels(scores):
+        return cross_entropy(scores, right.to(DEVICE))
+
+    assert_near(two_derivatives(by_kernels(ours), [ours]), two_derivatives(by_torch(exact), [exact]), 1e-5)
+    assert_near(third_derivative(by_kernels(ours), ours), third_derivative(by_torch(exact), exact), 1e-5)
+
+
+def third_derivative(loss, scores):
+    direction = torch.arange(scores.numel(), dtype=scores.dtype, device=scores.device).cos().view_as(scores)
+    number = loss.square().sum()
+    for _ in range(2):
+        [first] = torch.autograd.grad(number, scores, create_graph=True)
+        number = (first * direction).sum()
+    return torch.autograd.grad(number, scores)
+
+
 def test_what_is_no_number_stays_none():
     x = torch.tensor([1.0, float("nan"), 2.0], device=DEVICE).view(1, 3, 1)
     one = torch.ones(1, 1, device=DEVICE)
@@ -160,8 +197,8 @@ def test_what_is_no_number_stays_none():
 def test_a_second_order_meta_gradient_is_that_of_patches_in_float64(product):
     kernels, which = choose("triton", DEVICE)
     assert which == "triton"
-    network = build_network(create_backbone("conv4", filters=16), (1, 8, 8), 3, seed=0)
-    x, y = numbers(0, 2, 6, 1, 8, 8), torch.arange(6).expand(2, 6) % 3
+    network = build_network(create_backbone("conv4", filters=8), (1, 4, 4), 3, seed=0)
+    x, y = numbers(0, 2, 6, 1, 4, 4), torch.arange(6).expand(2, 6) % 3
     maml, found = create_algorithm("maml", inner_lr=0.1, inner_steps=1), []
     for chosen, dtype in ((Kernels(), torch.float64), (kernels, torch.float32)):
         task_loss = Classifier(network.to(DEVICE, dtype), chosen, TasksOutside, product if chosen is kernels else None)

@@ -11,8 +11,9 @@ from bench.network.card import products
 from bench.network.card.launches import launch
 from bench.network.convolution import Pair, output_size
 
-Geometry = tuple[Pair, Pair, str]
-"""Stride, padding, and how exact products of float32 are: ``ieee``, ``tf32x3`` or ``tf32``."""
+Geometry = tuple[Pair, Pair, str, bool]
+"""Stride, padding, how exact products of float32 are (``ieee``, ``tf32x3`` or ``tf32``), and whether weights lie
+channels first in memory and not last."""
 
 _PROGRAMS = 128  # that large tiles must make, or smaller ones are taken: as many as a large card has processors
 _PART = 1024  # rows of a sum that one program takes where there are more than twice as many
@@ -23,116 +24,153 @@ def convolve(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, precision: 
 
     A weight of another type than ``x`` decides in which the product's inputs are; the result has that of ``x``.
     """
-    y: Tensor = _Convolution.apply(
-        x.to(weight.dtype), weight.permute(0, 1, 3, 4, 2), (stride, padding, precision)
-    )  # a view of channels-last weights
+    y: Tensor = _Convolution.apply(x.to(weight.dtype), weight, (stride, padding, precision, False))
     return y.to(x.dtype)
 
 
+def linear(x: Tensor, weight: Tensor, precision: str = "ieee") -> Tensor:
+    """Map ``x [T, n, H, W, C]`` or ``[T, n, I]`` by every task's own ``weight [T, O, I]`` to ``[T, n, O]``.
+
+    I counts C, H and W in torch's order: images need not be brought into it. Types are as above.
+    """
+    x = x if x.dim() == 5 else x[:, :, None, None]
+    w = weight.unflatten(2, (x.shape[4], *x.shape[2:4]))
+    y: Tensor = _Convolution.apply(x.to(weight.dtype), w, ((1, 1), (0, 0), precision, True))
+    return y.flatten(2).to(x.dtype)
+
+
 class _Convolution(torch.autograd.Function):
-    """``y = x * w`` with ``w [T, O, kh, kw, C]``. It and the two below are bilinear and each other's derivatives."""
+    """``y = x * w`` with ``w [T, O, C, kh, kw]``. Its derivatives are the class below."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, w)
-        return _product(x, w, geometry)
+        return _products([(x, w)], geometry)
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         x, w = ctx.saved_tensors
-        (dy,), geometry = grad, ctx.geometry
-        dx = _ConvolutionInput.apply(dy, w, x.shape, geometry) if ctx.needs_input_grad[0] else None
-        dw = _ConvolutionWeight.apply(dy, x, w.shape, geometry) if ctx.needs_input_grad[1] else None
+        dx, dw = _ConvolutionBackward.apply(grad[0], x, w, ctx.geometry, ctx.needs_input_grad[:2])
         return dx, dw, None
 
 
-class _ConvolutionInput(torch.autograd.Function):
-    """The derivative of ``_Convolution`` with respect to its input, from ``dy`` and ``w``."""
+class _ConvolutionBackward(torch.autograd.Function):
+    """Both derivatives of ``x * w`` from ``dy``, None where one is not wanted: linear in ``dy`` and in ``(x, w)``."""
 
     @staticmethod
-    def forward(ctx: Any, dy: Tensor, w: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+    def forward(
+        ctx: Any, dy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
+    ) -> tuple[Tensor | None, Tensor | None]:
         ctx.geometry = geometry
-        ctx.save_for_backward(dy, w)
-        return _by_input(dy, w, shape, geometry)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(dy, x, w)
+        return _derivatives(dy, x, w, geometry, wanted)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        dy, w = ctx.saved_tensors
-        (v,), geometry = grad, ctx.geometry
-        d_dy = _Convolution.apply(v, w, geometry) if ctx.needs_input_grad[0] else None
-        dw = _ConvolutionWeight.apply(dy, v, w.shape, geometry) if ctx.needs_input_grad[1] else None
-        return d_dy, dw, None, None
+    def backward(ctx: Any, *v: Tensor | None) -> tuple[Tensor | None, ...]:
+        dy, x, w = ctx.saved_tensors
+        (vx, vw), geometry = v, ctx.geometry
+        d_dy = dx = dw = None
+        if ctx.needs_input_grad[0]:
+            d_dy = _ConvolutionSum.apply(
+                geometry, *((vx, w) if vx is not None else ()), *((x, vw) if vw is not None else ())
+            )
+        wanted = (ctx.needs_input_grad[1] and vw is not None, ctx.needs_input_grad[2] and vx is not None)
+        if any(wanted):
+            dx, dw = _ConvolutionBackward.apply(dy, x if vx is None else vx, w if vw is None else vw, geometry, wanted)
+        return d_dy, dx, dw, None, None
 
 
-class _ConvolutionWeight(torch.autograd.Function):
-    """The derivative of ``_Convolution`` with respect to its weight, from ``dy`` and ``x``."""
+class _ConvolutionSum(torch.autograd.Function):
+    """``x * w`` of one or two pairs, added up."""
 
     @staticmethod
-    def forward(ctx: Any, dy: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, geometry: Geometry, *pairs: Tensor) -> Tensor:
         ctx.geometry = geometry
-        ctx.save_for_backward(dy, x)
-        return _by_weight(dy, x, shape, geometry)
+        ctx.save_for_backward(*pairs)
+        return _products(list(zip(pairs[::2], pairs[1::2])), geometry)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        dy, x = ctx.saved_tensors
-        (v,), geometry = grad, ctx.geometry
-        d_dy = _Convolution.apply(x, v, geometry) if ctx.needs_input_grad[0] else None
-        dx = _ConvolutionInput.apply(dy, v, x.shape, geometry) if ctx.needs_input_grad[1] else None
-        return d_dy, dx, None, None
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
+        pairs, wanted, found = ctx.saved_tensors, ctx.needs_input_grad[1:], []
+        for place in range(0, len(pairs), 2):
+            if any(asked := wanted[place : place + 2]):
+                found += _ConvolutionBackward.apply(grad[0], *pairs[place : place + 2], ctx.geometry, asked)
+            else:
+                found += [None, None]
+        return (None, *found)
 
 
-def _product(x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+def _products(pairs: list[tuple[Tensor, Tensor]], geometry: Geometry) -> Tensor:
+    x, w = pairs[0]
     n_tasks, n, height, width, channels = x.shape
-    out, kernel = w.shape[1], (w.shape[2], w.shape[3])
-    stride, padding, _ = geometry
+    out, kernel = w.shape[1], (w.shape[3], w.shape[4])
+    stride, padding = geometry[:2]
     deep, wide = output_size((height, width), kernel, stride, padding)
     y = x.new_empty(n_tasks, n, deep, wide, out)
     rows, side = n * deep * wide, _side(n * deep * wide, out, n_tasks)
     grid = (_blocks(rows, side), _blocks(out, side), n_tasks)
-    constants = _constants(w.shape, geometry, (side, side, _step(channels, kernel[0] * kernel[1] * channels)))
-    tensors = (x.contiguous(), w.contiguous(), y)
+    constants = _constants(w.shape, geometry) | {"TWO": len(pairs) == 2}
+    constants |= _tile("B", side, side, _step(channels, kernel[0] * kernel[1] * channels))
+    (x, w), (x2, w2) = pairs[0], pairs[-1]
+    tensors = (x.contiguous(), _laid(w, geometry), x2.contiguous(), _laid(w2, geometry), y)
     launch(products.forward, grid, tensors, n, height, width, deep, wide, **constants)
     return y
 
 
-def _by_input(dy: Tensor, w: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
-    n_tasks, n, height, width, channels = shape
-    (down, right), _, _ = geometry
-    dx = dy.new_empty(shape)
-    rows = n * _blocks(height, down) * _blocks(width, right)  # alike modulo the stride
-    side = _side(rows * down * right, channels, n_tasks)
-    grid = (_blocks(rows, side) * down * right, _blocks(channels, side), n_tasks)
-    constants = _constants(w.shape, geometry, (side, side, 32 if w.shape[1] > 16 else 16))
-    tensors = (dy.contiguous(), w.contiguous(), dx)
-    launch(products.by_input, grid, tensors, n, height, width, *dy.shape[2:4], **constants)
-    return dx
-
-
-def _by_weight(dy: Tensor, x: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
+def _derivatives(
+    dy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None]:
     n_tasks, n, height, width, channels = x.shape
-    out, places = shape[1], shape[2:].numel()
-    rows = n * dy.shape[2] * dy.shape[3]
-    parts = _blocks(rows, _PART) if rows > 2 * _PART else 1
-    share = _blocks(_blocks(rows, parts), 32) * 32
-    dw = torch.empty(parts, *shape, dtype=torch.float32 if parts > 1 else dy.dtype, device=dy.device)
-    side = _side(out, places, n_tasks * parts)
-    broad = side if channels % side == 0 else min(side, 16 if places <= 16 else 32)
-    grid = (_blocks(out, side) * _blocks(places, broad), parts, n_tasks)
-    constants = _constants(shape, geometry, (side, broad, 32))
-    tensors = (dy.contiguous(), x.contiguous(), dw)
-    launch(products.by_weight, grid, tensors, n, height, width, *dy.shape[2:4], share, **constants)
-    return dw[0] if parts == 1 else dw.sum(0).to(dy.dtype)
+    deep, wide = dy.shape[2:4]
+    down, right = geometry[0]
+    out, places = w.shape[1], w.shape[2:].numel()
+    dy = dy.contiguous()
+    of_input = of_weight = share = 0
+    parts, dx, dw = 1, dy, dy
+    constants = _constants(w.shape, geometry) | {"WANT_X": wanted[0], "WANT_W": wanted[1]}
+    constants |= _tile("B", 32, 32, 32) | _tile("W", 32, 32, 32)
+    if wanted[0]:
+        dx = dy.new_empty(x.shape)
+        rows = n * _blocks(height, down) * _blocks(width, right)  # alike modulo the stride
+        side = _side(rows * down * right, channels, n_tasks)
+        of_input = _blocks(rows, side) * down * right * _blocks(channels, side)
+        constants |= _tile("B", side, side, 32 if out > 16 else 16)
+    if wanted[1]:
+        rows = n * deep * wide
+        parts = _blocks(rows, _PART) if rows > 2 * _PART else 1
+        share = _blocks(_blocks(rows, parts), 32) * 32
+        kept = torch.float32 if parts > 1 and dy.dtype == torch.bfloat16 else dy.dtype
+        dw = torch.empty(parts, *_laid(w, geometry).shape, dtype=kept, device=dy.device)
+        side = _side(out, places, n_tasks * parts)
+        broad = side if channels % side == 0 else min(side, 16 if places <= 16 else 32)
+        of_weight = _blocks(out, side) * _blocks(places, broad) * parts
+        constants |= _tile("W", side, broad, 32)
+    tensors, grid = (dy, x.contiguous(), _laid(w, geometry), dx, dw), (of_input + of_weight, 1, n_tasks)
+    launch(products.backward, grid, tensors, n, height, width, deep, wide, share, of_input, **constants)
+    if not wanted[1]:
+        return dx, None
+    dw = dw[0] if parts == 1 else dw.sum(0).to(dy.dtype)
+    return dx if wanted[0] else None, dw if geometry[3] else dw.permute(0, 1, 4, 2, 3)
 
 
-def _constants(shape: torch.Size, geometry: Geometry, tile: tuple[int, int, int]) -> dict[str, Any]:
+def _laid(w: Tensor, geometry: Geometry) -> Tensor:
+    """Return weights ``[T, O, C, kh, kw]`` as they are to lie in memory, channels last unless they come first."""
+    return (w if geometry[3] else w.permute(0, 1, 3, 4, 2)).contiguous()
+
+
+def _tile(of: str, high: int, broad: int, step: int) -> dict[str, int]:
+    return {f"{of}M": high, f"{of}N": broad, f"{of}K": step}
+
+
+def _constants(shape: torch.Size, geometry: Geometry) -> dict[str, Any]:
     """Return what the kernels are compiled for, weights being of that shape."""
-    _, out, high, broad, channels = shape
-    (down, right), (above, before), precision = geometry
+    _, out, channels, high, broad = shape
+    (down, right), (above, before), precision, first = geometry
     return {
         "C": channels, "O": out, "KH": high, "KW": broad, "SY": down, "SX": right, "PY": above, "PX": before,
-        "PRECISION": precision, "BM": tile[0], "BN": tile[1], "BK": tile[2],
+        "FIRST": first, "PRECISION": precision,
     }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """Convolution of all tasks, each with its own weights, as one product whose patches are never in memory, in Triton.
 
-Images are ``x [T, n, H, W, C]``, ``y [T, n, H', W', O]``, weights ``w [T, O, kh, kw, C]``, all contiguous. With a row m
+Images are ``x [T, n, H, W, C]``, ``y [T, n, H', W', O]``, weights ``w [T, O, kh, kw, C]``, all contiguous;
+if FIRST, weights lie as ``[T, O, C, kh, kw]``, those of a linear layer behind images. With a row m
 for each position of ``y`` and a column k for each weight of one output, the product is ``y[m, o] = sum over k of
 patch[m, k] w[o, k]``; a tile of patches is gathered from ``x`` where it is needed. A grid's last axis counts tasks.
 
@@ -40,60 +41,87 @@ def _patches(
     return values
 
 
+@triton.jit
+def _placed(k, C: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, FIRST: tl.constexpr):
+    """Return where the weight of column ``k`` lies."""
+    if FIRST:
+        k = k % C * (KH * KW) + k // C
+    return k
+
+
+@triton.jit
+def _add_product(
+    total, x, w, m, o, rows, height, width, out_height, out_width,
+    C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
+    PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """Return ``total`` and the convolution of ``x`` by ``w``, at the rows ``m`` of the outputs ``o``."""
+    for first in range(0, KH * KW * C, BK):
+        a = _patches(x, m, rows, first, height, width, out_height, out_width, C, KH, KW, SY, SX, PY, PX, BK)
+        k = first + tl.arange(0, BK)
+        known = (o < O)[:, None] & (k < KH * KW * C)[None, :]
+        at = o[:, None] * (KH * KW * C) + _placed(k, C, KH, KW, FIRST)[None, :]
+        b = tl.load(w + at, mask=known, other=0.0)
+        total = tl.dot(a, tl.trans(b), total, input_precision=PRECISION)
+    return total
+
+
 @triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width"])
 def forward(
-    x, w, y, images, height, width, out_height, out_width,
+    x, w, x2, w2, y, images, height, width, out_height, out_width,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
-    PY: tl.constexpr, PX: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr, TWO: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Write ``y``; a program makes BM rows of BN outputs."""
+    """Write ``y``, the convolution of ``x`` by ``w`` and, if TWO, that of ``x2`` by ``w2`` added to it.
+
+    A program makes BM rows of BN outputs.
+    """
     rows = images * out_height * out_width
     task = tl.program_id(2).to(tl.int64)
-    x += task * (images * height * width * C)
-    w += task * (O * KH * KW * C)
-    y += task * (rows * O)
+    to_x, to_w = task * (images * height * width * C), task * (O * KH * KW * C)
     m = tl.program_id(0) * BM + tl.arange(0, BM)
     o = tl.program_id(1) * BN + tl.arange(0, BN)
     total = tl.zeros((BM, BN), tl.float64 if w.dtype.element_ty == tl.float64 else tl.float32)
-    for first in range(0, KH * KW * C, BK):
-        a = _patches(
-            x, m, rows, first, height, width, out_height, out_width, C, KH, KW, SY, SX, PY, PX, BK
+    total = _add_product(
+        total, x + to_x, w + to_w, m, o, rows, height, width, out_height, out_width,
+        C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, BK,
+    )  # fmt: skip
+    if TWO:
+        total = _add_product(
+            total, x2 + to_x, w2 + to_w, m, o, rows, height, width, out_height, out_width,
+            C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, BK,
         )  # fmt: skip
-        k = first + tl.arange(0, BK)
-        known = (o < O)[:, None] & (k < KH * KW * C)[None, :]
-        b = tl.load(w + o[:, None] * (KH * KW * C) + k[None, :], mask=known, other=0.0)
-        total = tl.dot(a, tl.trans(b), total, input_precision=PRECISION)
     inside = (m < rows)[:, None] & (o < O)[None, :]
-    tl.store(y + m[:, None] * O + o[None, :], total.to(y.dtype.element_ty), mask=inside)
+    at = task * (rows * O) + m[:, None] * O + o[None, :]
+    tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width"])
-def by_input(
-    dy, w, dx, images, height, width, out_height, out_width,
+@triton.jit
+def _by_input(
+    place, dy, w, dx, images, height, width, out_height, out_width,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
-    PY: tl.constexpr, PX: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Write ``dx``; a program makes BM rows of BN channels.
+    """Write BM rows of BN channels of ``dx``.
 
     Positions that are alike modulo the stride lie under the same places of the kernel. They are taken together, so
     that no product is made with the zeros between.
     """
-    task = tl.program_id(2).to(tl.int64)
-    dy += task * (images * out_height * out_width * O)
-    w += task * (O * KH * KW * C)
-    dx += task * (images * height * width * C)
-    down, right = tl.program_id(0) % (SY * SX) // SX, tl.program_id(0) % SX
+    blocks = (C + BN - 1) // BN
+    c = place % blocks * BN + tl.arange(0, BN)
+    place = place // blocks
+    down, right = place % (SY * SX) // SX, place % SX
     deep, wide = (height + SY - 1) // SY, (width + SX - 1) // SX
-    m = tl.program_id(0) // (SY * SX) * BM + tl.arange(0, BM)
-    c = tl.program_id(1) * BN + tl.arange(0, BN)
+    m = place // (SY * SX) * BM + tl.arange(0, BM)
     image, below, beside = m // (deep * wide), m // wide % deep, m % wide
     top, left = (down + PY) % SY, (right + PX) % SX  # the first row and column of the kernel that lie over them
     tall, broad = (KH - top + SY - 1) // SY, (KW - left + SX - 1) // SX
     steps = (O + BK - 1) // BK
     total = tl.zeros((BM, BN), tl.float64 if w.dtype.element_ty == tl.float64 else tl.float32)
     for step in range(tall * broad * steps):
-        place = step // steps
-        i, j = place // broad, place % broad
+        i, j = step // steps // broad, step // steps % broad
         row = below + (down + PY - top) // SY - i
         column = beside + (right + PX - left) // SX - j
         o = step % steps * BK + tl.arange(0, BK)
@@ -102,7 +130,8 @@ def by_input(
         a = tl.load(dy + at[:, None] + o[None, :], mask=inside[:, None] & (o < O)[None, :], other=0.0)
         tap = (top + i * SY) * KW + left + j * SX
         known = (o < O)[:, None] & (c < C)[None, :]
-        b = tl.load(w + (o * (KH * KW) + tap)[:, None] * C + c[None, :], mask=known, other=0.0)
+        at = o[:, None] * (KH * KW * C) + _placed(tap * C + c, C, KH, KW, FIRST)[None, :]
+        b = tl.load(w + at, mask=known, other=0.0)
         total = tl.dot(a, b, total, input_precision=PRECISION)
     y, x = below * SY + down, beside * SX + right
     inside = ((image < images) & (y < height) & (x < width))[:, None] & (c < C)[None, :]
@@ -110,34 +139,64 @@ def by_input(
     tl.store(dx + at[:, None] + c[None, :], total.to(dx.dtype.element_ty), mask=inside)
 
 
-@triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width", "share"])
-def by_weight(
-    dy, x, dw, images, height, width, out_height, out_width, share,
+@triton.jit
+def _by_weight(
+    place, dy, x, dw, images, height, width, out_height, out_width, share,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
-    PY: tl.constexpr, PX: tl.constexpr, PRECISION: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Write ``dw [parts, T, O, kh, kw, C]``, each part of ``share`` rows; a program makes BM outputs by BN places.
-
-    The grid's middle axis counts parts.
-    """
+    """Write BM outputs by BN places of a part of ``dw [parts, T, O, kh, kw, C]``: what its ``share`` rows add up to."""
     rows = images * out_height * out_width
-    task = tl.program_id(2).to(tl.int64)
-    part = tl.program_id(1)
-    dy += task * (rows * O)
-    x += task * (images * height * width * C)
-    dw += (part * tl.num_programs(2) + task) * (O * KH * KW * C)
-    blocks = (KH * KW * C + BN - 1) // BN
-    first = tl.program_id(0) % blocks * BN
-    o = tl.program_id(0) // blocks * BM + tl.arange(0, BM)
+    blocks: tl.constexpr = (KH * KW * C + BN - 1) // BN
+    tiles: tl.constexpr = blocks * ((O + BM - 1) // BM)
+    part = place // tiles
+    first = place % blocks * BN
+    o = place % tiles // blocks * BM + tl.arange(0, BM)
     total = tl.zeros((BM, BN), tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32)
     for begin in range(part * share, tl.minimum(part * share + share, rows), BK):
         m = begin + tl.arange(0, BK)
         known = (m < rows)[:, None] & (o < O)[None, :]
         a = tl.load(dy + m[:, None] * O + o[None, :], mask=known, other=0.0)
-        b = _patches(
-            x, m, rows, first, height, width, out_height, out_width, C, KH, KW, SY, SX, PY, PX, BN
-        )  # fmt: skip
+        b = _patches(x, m, rows, first, height, width, out_height, out_width, C, KH, KW, SY, SX, PY, PX, BN)
         total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
     k = first + tl.arange(0, BN)
     inside = (o < O)[:, None] & (k < KH * KW * C)[None, :]
-    tl.store(dw + o[:, None] * (KH * KW * C) + k[None, :], total.to(dw.dtype.element_ty), mask=inside)
+    dw += part.to(tl.int64) * tl.num_programs(2) * (O * KH * KW * C)
+    at = o[:, None] * (KH * KW * C) + _placed(k, C, KH, KW, FIRST)[None, :]
+    tl.store(dw + at, total.to(dw.dtype.element_ty), mask=inside)
+
+
+@triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width", "share", "of_input"])
+def backward(
+    dy, x, w, dx, dw, images, height, width, out_height, out_width, share, of_input,
+    C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
+    PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr,
+    WANT_X: tl.constexpr, WANT_W: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WM: tl.constexpr, WN: tl.constexpr, WK: tl.constexpr,
+):  # fmt: skip
+    """Write both derivatives of a convolution, or the one that is wanted: the first ``of_input`` programs ``dx``."""
+    place, task = tl.program_id(0), tl.program_id(2).to(tl.int64)
+    to_x, to_w = task * (images * height * width * C), task * (O * KH * KW * C)
+    dy += task * (images * out_height * out_width * O)
+    if WANT_X and WANT_W:
+        if place < of_input:
+            _by_input(
+                place, dy, w + to_w, dx + to_x, images, height, width, out_height, out_width,
+                C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, BM, BN, BK,
+            )  # fmt: skip
+        else:
+            _by_weight(
+                place - of_input, dy, x + to_x, dw + to_w, images, height, width, out_height, out_width, share,
+                C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, WM, WN, WK,
+            )  # fmt: skip
+    elif WANT_X:
+        _by_input(
+            place, dy, w + to_w, dx + to_x, images, height, width, out_height, out_width,
+            C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, BM, BN, BK,
+        )  # fmt: skip
+    else:
+        _by_weight(
+            place, dy, x + to_x, dw + to_w, images, height, width, out_height, out_width, share,
+            C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, WM, WN, WK,
+        )  # fmt: skip
