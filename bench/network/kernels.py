@@ -195,8 +195,8 @@ class Kernels:
     forward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_forward
     backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_backward
     double_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_double_backward
-    convolve: Callable[[Tensor, Tensor, Pair, Pair], Tensor] | None = None
-    linear: Callable[[Tensor, Tensor], Tensor] | None = None
+    convolve: Callable[[Tensor, Tensor, Tensor | None, Pair, Pair], Tensor] | None = None
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
     cross_entropy: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
@@ -248,7 +248,7 @@ def _try(kernels: Kernels, device: torch.device) -> None:
     assert kernels.convolve is not None
     x, p = torch.ones(1, 2, 3, 3, _WIDTH, device=device), torch.ones(1, _WIDTH, device=device)
     w = torch.ones(1, _WIDTH, _WIDTH, 3, 3, device=device).requires_grad_()
-    y = kernels.convolve(x.requires_grad_(), w, (2, 2), (1, 1))
+    y = kernels.convolve(x.requires_grad_(), w, p, (2, 2), (1, 1))
     torch.autograd.grad(y.sum(), (x, w))
     x, settings = y.detach().flatten(1, 3), (0.0, 1)
     y, mean, rstd = kernels.forward(x, p, p, 1e-5, *settings)

@@ -101,15 +101,13 @@ class TasksOutside(_Images):
         """Convolve with every task's own ``weight`` and add its ``bias [T, O]``."""
         if self.kernels.convolve is None or x[0].numel() >= _LARGEST:
             return by_patches(x, weight, bias, stride, padding)
-        y = self.kernels.convolve(x, weight, stride, padding)
-        return y if bias is None else y + bias[:, None, None, None]
+        return self.kernels.convolve(x, weight, bias, stride, padding)
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Map as above; few rows by the kernel of convolutions, many, those of tokens, by torch's larger tiles."""
         if self.kernels.linear is None or x.shape[1] > _FEW_ROWS:
             return super().linear(x, weight, bias)
-        y = self.kernels.linear(x, weight)
-        return y if bias is None else y + bias[:, None]
+        return self.kernels.linear(x, weight, bias)
 
     def batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None) -> Tensor:
         """Normalise over each task's own images and positions, as ``normalise`` does."""

@@ -77,30 +77,54 @@ def test_convolution_and_two_derivatives_are_those_of_torch(shape):
     n_tasks, n, height, width, channels, out, kernel, stride, padding = SHAPES[shape]
     tensors = (numbers(0, n_tasks, n, height, width, channels), weights(n_tasks, out, channels, kernel))
     ours, exact = both(tensors)
-    got = two_derivatives(convolve(*ours, stride, padding), ours)
+    got = two_derivatives(convolve(*ours, None, stride, padding), ours)
     assert_near(got, two_derivatives(by_torch(*exact, stride, padding), exact))
 
 
 def test_it_takes_float64_too():
     ours, exact = both((numbers(0, 2, 2, 5, 5, 3), weights(2, 4, 3, (3, 3))), torch.float64)
-    got = two_derivatives(convolve(*ours, (2, 2), (1, 1)), ours)
+    got = two_derivatives(convolve(*ours, None, (2, 2), (1, 1)), ours)
     assert_near(got, two_derivatives(by_torch(*exact, (2, 2), (1, 1)), exact), 1e-13)
 
 
 def test_a_long_sum_by_weight_is_taken_in_parts(monkeypatch):
     monkeypatch.setattr(convolution, "_PART", 60)
     ours, exact = both((numbers(0, 1, 3, 7, 7, 3), weights(1, 4, 3, (3, 3))))
-    got = two_derivatives(convolve(*ours, (1, 1), (1, 1)), ours)
+    got = two_derivatives(convolve(*ours, None, (1, 1), (1, 1)), ours)
     assert_near(got, two_derivatives(by_torch(*exact, (1, 1), (1, 1)), exact))
+
+
+def with_bias(x, w, b, stride, padding):
+    return by_torch(x, w, stride, padding) + b[:, None, None, None]
+
+
+@pytest.mark.parametrize("part", [1024, 20])
+def test_a_bias_is_added_and_its_derivatives_are_those_of_torch(part, monkeypatch):
+    monkeypatch.setattr(convolution, "_PART", part)
+    ours, exact = both((numbers(0, 2, 3, 5, 5, 1), weights(2, 4, 1, (3, 3)), numbers(2, 2, 4)))
+    got = two_derivatives(convolve(*ours, (1, 1), (1, 1)), ours)
+    assert_near(got, two_derivatives(with_bias(*exact, (1, 1), (1, 1)), exact))
+
+
+@pytest.mark.parametrize("still", [(0,), (1,), (0, 1), (0, 2), (1, 2)])
+def test_what_needs_no_gradient_gets_none_and_leaves_the_others_theirs(still):
+    """As images, and weights that the inner loop leaves alone."""
+    results = []
+    for leaves in both((numbers(0, 1, 2, 3, 3, 2), weights(1, 3, 2, (3, 3)), numbers(2, 1, 3))):
+        for place in still:
+            leaves[place].requires_grad_(False)
+        y = (convolve if leaves[0].dtype == torch.float32 else with_bias)(*leaves, (2, 2), (1, 1))
+        results.append(two_derivatives(y, [leaf for leaf in leaves if leaf.requires_grad]))
+    assert_near(*results)
 
 
 @pytest.mark.parametrize("size", [(), (2, 3)])
 def test_a_linear_layer_takes_images_as_they_lie(size):
-    x, w = numbers(0, 2, 5, *size, 7), numbers(1, 2, 3, 7 * (size[0] * size[1] if size else 1))
-    ours, exact = both((x, w))
+    x, w = numbers(0, 1, 5, *size, 7), numbers(1, 1, 3, 7 * (size[0] * size[1] if size else 1))
+    ours, exact = both((x, w, numbers(2, 1, 3)))
 
-    def product(x, w):
-        return (x.movedim(-1, 2).flatten(2) if size else x) @ w.mT
+    def product(x, w, b):
+        return (x.movedim(-1, 2).flatten(2) if size else x) @ w.mT + b[:, None]
 
     assert_near(two_derivatives(linear(*ours), ours), two_derivatives(product(*exact), exact))
 
@@ -110,14 +134,14 @@ def test_images_that_lie_otherwise_in_memory_and_weights_channels_last_are_convo
     last = w.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3)
     ours, exact = both((x, last))
     assert not ours[0].is_contiguous()
-    assert_near([convolve(*ours, (2, 2), (1, 1))], [by_torch(*exact, (2, 2), (1, 1))])
+    assert_near([convolve(*ours, None, (2, 2), (1, 1))], [by_torch(*exact, (2, 2), (1, 1))])
 
 
 @pytest.mark.skipif(DEVICE.type == "cpu", reason="the interpreter multiplies the bits of bfloat16 as whole numbers")
 def test_a_bf16_convolution_is_that_of_rounded_factors():
     """1 + 2**-9 is 1 in bfloat16."""
     x = torch.full((1, 1, 1, 1, 1), 1 + 2.0**-9, device=DEVICE)
-    y = convolve(x, torch.full((1, 1, 1, 1, 1), 1 + 2.0**-9, device=DEVICE).bfloat16(), (1, 1), (0, 0))
+    y = convolve(x, torch.full((1, 1, 1, 1, 1), 1 + 2.0**-9, device=DEVICE).bfloat16(), None, (1, 1), (0, 0))
     assert (y.dtype, y.item()) == (torch.float32, 1.0)
 
 
@@ -128,7 +152,7 @@ def test_three_products_of_tf32_are_far_better_than_one():
     true = by_torch(*exact, (2, 2), (1, 1))
     errors = {}
     for precision in ("ieee", "tf32x3", "tf32"):
-        y = convolve(*ours, (2, 2), (1, 1), precision).double().cpu()
+        y = convolve(*ours, None, (2, 2), (1, 1), precision).double().cpu()
         errors[precision] = float((y - true).norm() / true.norm())
     print("relative errors against float64:", errors)
     assert errors["ieee"] < 1e-6, errors

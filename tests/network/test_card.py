@@ -38,13 +38,17 @@ def test_on_a_gpu_they_give_it_too():
 @pytest.mark.parametrize(
     ("module", "name", "constants"),
     [
-        ("products", "forward", {**CONV4, **TILE, "C": 64, "TWO": True}),
-        ("products", "forward", {**CONV4, **TILE, "C": 1, "BK": 16, "TWO": False, "PRECISION": "tf32x3"}),
-        ("products", "backward", {**CONV4, **TILE, **TILE_OF_WEIGHT, "C": 64, "WANT_X": True, "WANT_W": True}),
+        ("products", "forward", {**CONV4, **TILE, "C": 64, "TWO": True, "BIAS": False}),
+        ("products", "forward", {**CONV4, **TILE, "C": 1, "BK": 16, "TWO": False, "BIAS": True, "PRECISION": "tf32x3"}),
         (
             "products",
             "backward",
-            {**CONV4, **TILE, **TILE_OF_WEIGHT, "C": 1, "WANT_X": False, "WANT_W": True, "WN": 16},
+            {**CONV4, **TILE, **TILE_OF_WEIGHT, "C": 64, "WANT_X": True, "WANT_W": True, "WANT_B": True},
+        ),
+        (
+            "products",
+            "backward",
+            {**CONV4, **TILE, **TILE_OF_WEIGHT, "C": 1, "WANT_X": False, "WANT_W": True, "WANT_B": False, "WN": 16},
         ),
         ("losses", "forward", {"O": 5, "BM": 64, "BO": 8}),
         ("losses", "double_backward", {"O": 5, "BM": 64, "BO": 8}),

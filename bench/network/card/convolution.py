@@ -19,49 +19,56 @@ _PROGRAMS = 128  # that large tiles must make, or smaller ones are taken: as man
 _PART = 1024  # rows of a sum that one program takes where there are more than twice as many
 
 
-def convolve(x: Tensor, weight: Tensor, stride: Pair, padding: Pair, precision: str = "ieee") -> Tensor:
+def convolve(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, precision: str = "ieee"
+) -> Tensor:
     """Convolve ``x [T, n, H, W, C]`` by every task's own ``weight [T, O, C, kh, kw]`` to ``[T, n, H', W', O]``.
 
-    A weight of another type than ``x`` decides in which the product's inputs are; the result has that of ``x``.
+    ``bias [T, O]`` is added. A weight of another type than ``x`` decides in which the product's inputs are; the result
+    has that of ``x``.
     """
-    y: Tensor = _Convolution.apply(x.to(weight.dtype), weight, (stride, padding, precision, False))
-    return y.to(x.dtype)
+    return _convolved(x, weight, bias, (stride, padding, precision, False))
 
 
-def linear(x: Tensor, weight: Tensor, precision: str = "ieee") -> Tensor:
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, precision: str = "ieee") -> Tensor:
     """Map ``x [T, n, H, W, C]`` or ``[T, n, I]`` by every task's own ``weight [T, O, I]`` to ``[T, n, O]``.
 
-    I counts C, H and W in torch's order: images need not be brought into it. Types are as above.
+    I counts C, H and W in torch's order: images need not be brought into it. Bias and types are as above.
     """
     x = x if x.dim() == 5 else x[:, :, None, None]
     w = weight.unflatten(2, (x.shape[4], *x.shape[2:4]))
-    y: Tensor = _Convolution.apply(x.to(weight.dtype), w, ((1, 1), (0, 0), precision, True))
-    return y.flatten(2).to(x.dtype)
+    return _convolved(x, w, bias, ((1, 1), (0, 0), precision, True)).flatten(2)
+
+
+def _convolved(x: Tensor, w: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    alike = x.dtype == w.dtype  # otherwise the bias keeps more digits than the product has
+    y: Tensor = _Convolution.apply(x.to(w.dtype), w, bias if alike else None, geometry)
+    y = y.to(x.dtype)
+    return y if alike or bias is None else y + bias[:, None, None, None]
 
 
 class _Convolution(torch.autograd.Function):
-    """``y = x * w`` with ``w [T, O, C, kh, kw]``. Its derivatives are the class below."""
+    """``y = x * w + b`` with ``w [T, O, C, kh, kw]``, ``b`` or None. Its derivatives are the class below."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(x, w)
-        return _products([(x, w)], geometry)
+        return _products([(x, w)], b, geometry)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
-        dx, dw = _ConvolutionBackward.apply(grad[0], x, w, ctx.geometry, ctx.needs_input_grad[:2])
-        return dx, dw, None
+        return (*_ConvolutionBackward.apply(grad[0], x, w, ctx.geometry, ctx.needs_input_grad[:3]), None)
 
 
 class _ConvolutionBackward(torch.autograd.Function):
-    """Both derivatives of ``x * w`` from ``dy``, None where one is not wanted: linear in ``dy`` and in ``(x, w)``."""
+    """The derivatives of ``x * w + b`` from ``dy``, None where not wanted: linear in ``dy`` and in ``(x, w)``."""
 
     @staticmethod
     def forward(
-        ctx: Any, dy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
-    ) -> tuple[Tensor | None, Tensor | None]:
+        ctx: Any, dy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, ...]
+    ) -> tuple[Tensor | None, ...]:
         ctx.geometry = geometry
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(dy, x, w)
@@ -70,39 +77,46 @@ class _ConvolutionBackward(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *v: Tensor | None) -> tuple[Tensor | None, ...]:
         dy, x, w = ctx.saved_tensors
-        (vx, vw), geometry = v, ctx.geometry
+        (vx, vw, vb), geometry = v, ctx.geometry
         d_dy = dx = dw = None
         if ctx.needs_input_grad[0]:
-            d_dy = _ConvolutionSum.apply(
-                geometry, *((vx, w) if vx is not None else ()), *((x, vw) if vw is not None else ())
-            )
-        wanted = (ctx.needs_input_grad[1] and vw is not None, ctx.needs_input_grad[2] and vx is not None)
+            pairs = ((vx, w) if vx is not None else ()) + ((x, vw) if vw is not None else ())
+            if pairs:
+                d_dy = _ConvolutionSum.apply(geometry, vb, *pairs)
+            elif vb is not None:
+                d_dy = vb[:, None, None, None].expand_as(dy)
+        wanted = (ctx.needs_input_grad[1] and vw is not None, ctx.needs_input_grad[2] and vx is not None, False)
         if any(wanted):
-            dx, dw = _ConvolutionBackward.apply(dy, x if vx is None else vx, w if vw is None else vw, geometry, wanted)
+            known = (x if vx is None else vx, w if vw is None else vw)
+            dx, dw, _ = _ConvolutionBackward.apply(dy, *known, geometry, wanted)
         return d_dy, dx, dw, None, None
 
 
 class _ConvolutionSum(torch.autograd.Function):
-    """``x * w`` of one or two pairs, added up."""
+    """``x * w`` of one or two pairs, added up, with ``b`` or None."""
 
     @staticmethod
-    def forward(ctx: Any, geometry: Geometry, *pairs: Tensor) -> Tensor:
+    def forward(ctx: Any, geometry: Geometry, b: Tensor | None, *pairs: Tensor) -> Tensor:
         ctx.geometry = geometry
         ctx.save_for_backward(*pairs)
-        return _products(list(zip(pairs[::2], pairs[1::2])), geometry)
+        return _products(list(zip(pairs[::2], pairs[1::2])), b, geometry)
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
-        pairs, wanted, found = ctx.saved_tensors, ctx.needs_input_grad[1:], []
+        pairs, wanted = ctx.saved_tensors, ctx.needs_input_grad[2:]
+        of_bias, found = ctx.needs_input_grad[1], []
+        db: Tensor | None = None
         for place in range(0, len(pairs), 2):
-            if any(asked := wanted[place : place + 2]):
-                found += _ConvolutionBackward.apply(grad[0], *pairs[place : place + 2], ctx.geometry, asked)
-            else:
-                found += [None, None]
-        return (None, *found)
+            asked = (*wanted[place : place + 2], of_bias and place == 0)
+            dx, dw, d_bias = None, None, None
+            if any(asked):
+                dx, dw, d_bias = _ConvolutionBackward.apply(grad[0], *pairs[place : place + 2], ctx.geometry, asked)
+            db = d_bias if place == 0 else db
+            found += [dx, dw]
+        return (None, db, *found)
 
 
-def _products(pairs: list[tuple[Tensor, Tensor]], geometry: Geometry) -> Tensor:
+def _products(pairs: list[tuple[Tensor, Tensor]], bias: Tensor | None, geometry: Geometry) -> Tensor:
     x, w = pairs[0]
     n_tasks, n, height, width, channels = x.shape
     out, kernel = w.shape[1], (w.shape[3], w.shape[4])
@@ -111,25 +125,26 @@ def _products(pairs: list[tuple[Tensor, Tensor]], geometry: Geometry) -> Tensor:
     y = x.new_empty(n_tasks, n, deep, wide, out)
     rows, side = n * deep * wide, _side(n * deep * wide, out, n_tasks)
     grid = (_blocks(rows, side), _blocks(out, side), n_tasks)
-    constants = _constants(w.shape, geometry) | {"TWO": len(pairs) == 2}
+    constants = _constants(w.shape, geometry) | {"TWO": len(pairs) == 2, "BIAS": bias is not None}
     constants |= _tile("B", side, side, _step(channels, kernel[0] * kernel[1] * channels))
     (x, w), (x2, w2) = pairs[0], pairs[-1]
-    tensors = (x.contiguous(), _laid(w, geometry), x2.contiguous(), _laid(w2, geometry), y)
-    launch(products.forward, grid, tensors, n, height, width, deep, wide, **constants)
+    tensors = (x.contiguous(), _laid(w, geometry), x2.contiguous(), _laid(w2, geometry))
+    b = y if bias is None else bias.contiguous()
+    launch(products.forward, grid, (*tensors, b, y), n, height, width, deep, wide, **constants)
     return y
 
 
 def _derivatives(
-    dy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
-) -> tuple[Tensor | None, Tensor | None]:
+    dy: Tensor, x: Tensor, w: Tensor, geometry: Geometry, wanted: tuple[bool, ...]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     n_tasks, n, height, width, channels = x.shape
     deep, wide = dy.shape[2:4]
     down, right = geometry[0]
     out, places = w.shape[1], w.shape[2:].numel()
     dy = dy.contiguous()
     of_input = of_weight = share = 0
-    parts, dx, dw = 1, dy, dy
-    constants = _constants(w.shape, geometry) | {"WANT_X": wanted[0], "WANT_W": wanted[1]}
+    parts, dx, dw, db = 1, dy, dy, dy
+    constants = _constants(w.shape, geometry) | {"WANT_X": wanted[0], "WANT_W": wanted[1], "WANT_B": all(wanted[1:])}
     constants |= _tile("B", 32, 32, 32) | _tile("W", 32, 32, 32)
     if wanted[0]:
         dx = dy.new_empty(x.shape)
@@ -143,16 +158,21 @@ def _derivatives(
         share = _blocks(_blocks(rows, parts), 32) * 32
         kept = torch.float32 if parts > 1 and dy.dtype == torch.bfloat16 else dy.dtype
         dw = torch.empty(parts, *_laid(w, geometry).shape, dtype=kept, device=dy.device)
+        db = dw.new_empty(parts, n_tasks, out)
         side = _side(out, places, n_tasks * parts)
         broad = side if channels % side == 0 else min(side, 16 if places <= 16 else 32)
         of_weight = _blocks(out, side) * _blocks(places, broad) * parts
         constants |= _tile("W", side, broad, 32)
-    tensors, grid = (dy, x.contiguous(), _laid(w, geometry), dx, dw), (of_input + of_weight, 1, n_tasks)
-    launch(products.backward, grid, tensors, n, height, width, deep, wide, share, of_input, **constants)
-    if not wanted[1]:
-        return dx, None
-    dw = dw[0] if parts == 1 else dw.sum(0).to(dy.dtype)
-    return dx if wanted[0] else None, dw if geometry[3] else dw.permute(0, 1, 4, 2, 3)
+    tensors, grid = (dy, x.contiguous(), _laid(w, geometry), dx, dw, db), (of_input + of_weight, 1, n_tasks)
+    if of_input + of_weight:
+        launch(products.backward, grid, tensors, n, height, width, deep, wide, share, of_input, **constants)
+
+    def whole(of: Tensor) -> Tensor:
+        return of[0] if parts == 1 else of.sum(0).to(dy.dtype)
+
+    laid = None if not wanted[1] else whole(dw) if geometry[3] else whole(dw).permute(0, 1, 4, 2, 3)
+    beside = None if not wanted[2] else whole(db) if wanted[1] else dy.sum((1, 2, 3))
+    return dx if wanted[0] else None, laid, beside
 
 
 def _laid(w: Tensor, geometry: Geometry) -> Tensor:

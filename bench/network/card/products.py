@@ -68,12 +68,13 @@ def _add_product(
 
 @triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width"])
 def forward(
-    x, w, x2, w2, y, images, height, width, out_height, out_width,
+    x, w, x2, w2, bias, y, images, height, width, out_height, out_width,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
-    PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr, TWO: tl.constexpr,
+    PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr,
+    TWO: tl.constexpr, BIAS: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Write ``y``, the convolution of ``x`` by ``w`` and, if TWO, that of ``x2`` by ``w2`` added to it.
+    """Write ``y``: ``x`` convolved by ``w``; if TWO, ``x2`` by ``w2`` added to it; if BIAS, ``bias [T, O]`` as well.
 
     A program makes BM rows of BN outputs.
     """
@@ -92,6 +93,8 @@ def forward(
             total, x2 + to_x, w2 + to_w, m, o, rows, height, width, out_height, out_width,
             C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, BK,
         )  # fmt: skip
+    if BIAS:
+        total += tl.load(bias + task * O + o, mask=o < O, other=0.0)[None, :]
     inside = (m < rows)[:, None] & (o < O)[None, :]
     at = task * (rows * O) + m[:, None] * O + o[None, :]
     tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
@@ -141,12 +144,15 @@ def _by_input(
 
 @triton.jit
 def _by_weight(
-    place, dy, x, dw, images, height, width, out_height, out_width, share,
+    place, dy, x, dw, db, images, height, width, out_height, out_width, share,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
-    PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr,
+    PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr, WANT_B: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """Write BM outputs by BN places of a part of ``dw [parts, T, O, kh, kw, C]``: what its ``share`` rows add up to."""
+    """Write BM outputs by BN places of a part of ``dw [parts, T, O, kh, kw, C]``: what its ``share`` rows add up to.
+
+    If WANT_B, and the places are the first, that of ``db [parts, T, O]`` too.
+    """
     rows = images * out_height * out_width
     blocks: tl.constexpr = (KH * KW * C + BN - 1) // BN
     tiles: tl.constexpr = blocks * ((O + BM - 1) // BM)
@@ -154,12 +160,18 @@ def _by_weight(
     first = place % blocks * BN
     o = place % tiles // blocks * BM + tl.arange(0, BM)
     total = tl.zeros((BM, BN), tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32)
+    beside = tl.zeros((BM,), total.dtype)
     for begin in range(part * share, tl.minimum(part * share + share, rows), BK):
         m = begin + tl.arange(0, BK)
         known = (m < rows)[:, None] & (o < O)[None, :]
         a = tl.load(dy + m[:, None] * O + o[None, :], mask=known, other=0.0)
         b = _patches(x, m, rows, first, height, width, out_height, out_width, C, KH, KW, SY, SX, PY, PX, BN)
         total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
+        if WANT_B:
+            beside += tl.sum(a, 0)
+    if WANT_B:
+        db += part.to(tl.int64) * tl.num_programs(2) * O
+        tl.store(db + o, beside.to(db.dtype.element_ty), mask=(o < O) & (first == 0))
     k = first + tl.arange(0, BN)
     inside = (o < O)[:, None] & (k < KH * KW * C)[None, :]
     dw += part.to(tl.int64) * tl.num_programs(2) * (O * KH * KW * C)
@@ -169,13 +181,16 @@ def _by_weight(
 
 @triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width", "share", "of_input"])
 def backward(
-    dy, x, w, dx, dw, images, height, width, out_height, out_width, share, of_input,
+    dy, x, w, dx, dw, db, images, height, width, out_height, out_width, share, of_input,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
     PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr,
-    WANT_X: tl.constexpr, WANT_W: tl.constexpr,
+    WANT_X: tl.constexpr, WANT_W: tl.constexpr, WANT_B: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, WM: tl.constexpr, WN: tl.constexpr, WK: tl.constexpr,
 ):  # fmt: skip
-    """Write both derivatives of a convolution, or the one that is wanted: the first ``of_input`` programs ``dx``."""
+    """Write what is wanted of a convolution's derivatives: the first ``of_input`` programs ``dx``, the others ``dw``.
+
+    With ``dw`` comes ``db [T, O]``, if WANT_B.
+    """
     place, task = tl.program_id(0), tl.program_id(2).to(tl.int64)
     to_x, to_w = task * (images * height * width * C), task * (O * KH * KW * C)
     dy += task * (images * out_height * out_width * O)
@@ -187,8 +202,9 @@ def backward(
             )  # fmt: skip
         else:
             _by_weight(
-                place - of_input, dy, x + to_x, dw + to_w, images, height, width, out_height, out_width, share,
-                C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, WM, WN, WK,
+                place - of_input, dy, x + to_x, dw + to_w, db + task * O,
+                images, height, width, out_height, out_width, share,
+                C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, WANT_B, WM, WN, WK,
             )  # fmt: skip
     elif WANT_X:
         _by_input(
@@ -197,6 +213,6 @@ def backward(
         )  # fmt: skip
     else:
         _by_weight(
-            place, dy, x + to_x, dw + to_w, images, height, width, out_height, out_width, share,
-            C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, WM, WN, WK,
+            place, dy, x + to_x, dw + to_w, db + task * O, images, height, width, out_height, out_width, share,
+            C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, WANT_B, WM, WN, WK,
         )  # fmt: skip
