@@ -94,8 +94,8 @@ class TasksOutside(_Images):
     position_dims = (2, 3)
 
     def enter(self, x: Tensor) -> Tensor:
-        """Bring images ``[T, n, C, H, W]`` into this form."""
-        return x.movedim(2, -1)
+        """Bring images ``[T, n, C, H, W]`` into this form, once in memory too where each kernel would ask for that."""
+        return x.movedim(2, -1) if self.kernels.convolve is None else x.movedim(2, -1).contiguous()
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
         """Convolve with every task's own ``weight`` and add its ``bias [T, O]``."""

@@ -15,6 +15,7 @@ from bench.network.build import build_network
 from bench.network.card import convolution, normalisation
 from bench.network.card.convolution import convolve, linear
 from bench.network.card.cross_entropy import cross_entropy
+from bench.network.card.launches import Launches
 from bench.network.kernels import Kernels, choose
 from bench.network.model import Classifier
 from bench.network.normalisation import normalise
@@ -96,6 +97,16 @@ def test_a_long_sum_by_weight_is_taken_in_parts(monkeypatch):
 
 def with_bias(x, w, b, stride, padding):
     return by_torch(x, w, stride, padding) + b[:, None, None, None]
+
+
+def test_weights_that_all_tasks_share_in_memory_are_not_copied():
+    ours, exact = both((numbers(0, 2, 2, 5, 5, 3), numbers(1, 4, 3, 3, 3)))
+    shared = [w.contiguous(memory_format=torch.channels_last).expand(2, 4, 3, 3, 3) for _, w in (ours, exact)]
+    with Launches(running=False) as launches:
+        convolve(ours[0], shared[0], None, (2, 2), (1, 1))
+    assert launches.total == 1, launches.names
+    got = two_derivatives(convolve(ours[0], shared[0], None, (2, 2), (1, 1)), ours)
+    assert_near(got, two_derivatives(by_torch(exact[0], shared[1], (2, 2), (1, 1)), exact))
 
 
 @pytest.mark.parametrize("part", [1024, 20])

@@ -15,7 +15,21 @@ pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reas
 CHECKS = Path(__file__).with_name("interpreted_card.py")
 CONV4 = {"O": 64, "KH": 3, "KW": 3, "SY": 2, "SX": 2, "PY": 1, "PX": 1, "FIRST": False, "PRECISION": "ieee"}
 TILE, TILE_OF_WEIGHT = {"BM": 64, "BN": 64, "BK": 32}, {"WM": 64, "WN": 64, "WK": 32}
-SIZES = ("n", "far", "step", "of_input", "images", "height", "width", "out_height", "out_width", "share", "rows")
+SIZES = (
+    "w_step",
+    "w2_step",
+    "n",
+    "far",
+    "step",
+    "of_input",
+    "images",
+    "height",
+    "width",
+    "out_height",
+    "out_width",
+    "share",
+    "rows",
+)
 
 
 def check(*arguments, **environment):
@@ -70,7 +84,7 @@ def test_a_kernel_compiles_for_hopper_and_keeps_to_its_registers(module, name, c
         for n in kernel.arg_names
     }
     numbered = {n: (i,) for i, n in enumerate(kernel.arg_names)}
-    aligned = {numbered[n]: [["tt.divisibility", 16]] for n, kind in kinds.items() if kind == "*fp32"}
+    aligned = {numbered[n]: [["tt.divisibility", 16]] for n, k in kinds.items() if k == "*fp32" or n.endswith("_step")}
     source = ASTSource(kernel, kinds, {numbered[n]: value for n, value in constants.items()}, aligned)
     compiled = triton.compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 8 if module == "norms" else 4})
     assert ".local" not in compiled.asm["ptx"]

@@ -128,9 +128,10 @@ def _products(pairs: list[tuple[Tensor, Tensor]], bias: Tensor | None, geometry:
     constants = _constants(w.shape, geometry) | {"TWO": len(pairs) == 2, "BIAS": bias is not None}
     constants |= _tile("B", side, side, _step(channels, kernel[0] * kernel[1] * channels))
     (x, w), (x2, w2) = pairs[0], pairs[-1]
-    tensors = (x.contiguous(), _laid(w, geometry), x2.contiguous(), _laid(w2, geometry))
+    (w, step), (w2, step2) = _laid(w, geometry), _laid(w2, geometry)
+    tensors = (x.contiguous(), w, x2.contiguous(), w2)
     b = y if bias is None else bias.contiguous()
-    launch(products.forward, grid, (*tensors, b, y), n, height, width, deep, wide, **constants)
+    launch(products.forward, grid, (*tensors, b, y), n, height, width, deep, wide, step, step2, **constants)
     return y
 
 
@@ -141,8 +142,8 @@ def _derivatives(
     deep, wide = dy.shape[2:4]
     down, right = geometry[0]
     out, places = w.shape[1], w.shape[2:].numel()
-    dy = dy.contiguous()
-    of_input = of_weight = share = 0
+    dy, (laid, step) = dy.contiguous(), _laid(w, geometry)
+    of_input = programs = share = 0
     parts, dx, dw, db = 1, dy, dy, dy
     constants = _constants(w.shape, geometry) | {"WANT_X": wanted[0], "WANT_W": wanted[1], "WANT_B": all(wanted[1:])}
     constants |= _tile("B", 32, 32, 32) | _tile("W", 32, 32, 32)
@@ -157,27 +158,32 @@ def _derivatives(
         parts = _blocks(rows, _PART) if rows > 2 * _PART else 1
         share = _blocks(_blocks(rows, parts), 32) * 32
         kept = torch.float32 if parts > 1 and dy.dtype == torch.bfloat16 else dy.dtype
-        dw = torch.empty(parts, *_laid(w, geometry).shape, dtype=kept, device=dy.device)
+        dw = torch.empty(parts, *laid.shape, dtype=kept, device=dy.device)
         db = dw.new_empty(parts, n_tasks, out)
         side = _side(out, places, n_tasks * parts)
         broad = side if channels % side == 0 else min(side, 16 if places <= 16 else 32)
-        of_weight = _blocks(out, side) * _blocks(places, broad) * parts
+        programs = _blocks(out, side) * _blocks(places, broad) * parts
         constants |= _tile("W", side, broad, 32)
-    tensors, grid = (dy, x.contiguous(), _laid(w, geometry), dx, dw, db), (of_input + of_weight, 1, n_tasks)
-    if of_input + of_weight:
-        launch(products.backward, grid, tensors, n, height, width, deep, wide, share, of_input, **constants)
+    tensors, grid = (dy, x.contiguous(), laid, dx, dw, db), (of_input + programs, 1, n_tasks)
+    if of_input + programs:
+        launch(products.backward, grid, tensors, n, height, width, deep, wide, share, of_input, step, **constants)
 
     def whole(of: Tensor) -> Tensor:
         return of[0] if parts == 1 else of.sum(0).to(dy.dtype)
 
-    laid = None if not wanted[1] else whole(dw) if geometry[3] else whole(dw).permute(0, 1, 4, 2, 3)
+    of_weight = None if not wanted[1] else whole(dw) if geometry[3] else whole(dw).permute(0, 1, 4, 2, 3)
     beside = None if not wanted[2] else whole(db) if wanted[1] else dy.sum((1, 2, 3))
-    return dx if wanted[0] else None, laid, beside
+    return dx if wanted[0] else None, of_weight, beside
 
 
-def _laid(w: Tensor, geometry: Geometry) -> Tensor:
-    """Return weights ``[T, O, C, kh, kw]`` as they are to lie in memory, channels last unless they come first."""
-    return (w if geometry[3] else w.permute(0, 1, 3, 4, 2)).contiguous()
+def _laid(w: Tensor, geometry: Geometry) -> tuple[Tensor, int]:
+    """Return weights ``[T, O, C, kh, kw]`` as they are to lie in memory, channels last unless they come first.
+
+    With them, how far each task's are behind the last one's: 0 where all tasks begin with the very same.
+    """
+    w = w if geometry[3] else w.permute(0, 1, 3, 4, 2)
+    w = w if w[0].is_contiguous() else w.contiguous()
+    return w, w.stride(0)
 
 
 def _tile(of: str, high: int, broad: int, step: int) -> dict[str, int]:

@@ -1,7 +1,8 @@
 """Convolution of all tasks, each with its own weights, as one product whose patches are never in memory, in Triton.
 
 Images are ``x [T, n, H, W, C]``, ``y [T, n, H', W', O]``, weights ``w [T, O, kh, kw, C]``, all contiguous;
-if FIRST, weights lie as ``[T, O, C, kh, kw]``, those of a linear layer behind images. With a row m
+if FIRST, weights lie as ``[T, O, C, kh, kw]``, those of a linear layer behind images. A task's weights lie ``w_step``
+numbers behind the last one's: 0 where all tasks begin with the same. With a row m
 for each position of ``y`` and a column k for each weight of one output, the product is ``y[m, o] = sum over k of
 patch[m, k] w[o, k]``; a tile of patches is gathered from ``x`` where it is needed. A grid's last axis counts tasks.
 
@@ -68,7 +69,7 @@ def _add_product(
 
 @triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width"])
 def forward(
-    x, w, x2, w2, bias, y, images, height, width, out_height, out_width,
+    x, w, x2, w2, bias, y, images, height, width, out_height, out_width, w_step, w2_step,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
     PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr,
     TWO: tl.constexpr, BIAS: tl.constexpr,
@@ -80,17 +81,17 @@ def forward(
     """
     rows = images * out_height * out_width
     task = tl.program_id(2).to(tl.int64)
-    to_x, to_w = task * (images * height * width * C), task * (O * KH * KW * C)
+    to_x = task * (images * height * width * C)
     m = tl.program_id(0) * BM + tl.arange(0, BM)
     o = tl.program_id(1) * BN + tl.arange(0, BN)
     total = tl.zeros((BM, BN), tl.float64 if w.dtype.element_ty == tl.float64 else tl.float32)
     total = _add_product(
-        total, x + to_x, w + to_w, m, o, rows, height, width, out_height, out_width,
+        total, x + to_x, w + task * w_step, m, o, rows, height, width, out_height, out_width,
         C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, BK,
     )  # fmt: skip
     if TWO:
         total = _add_product(
-            total, x2 + to_x, w2 + to_w, m, o, rows, height, width, out_height, out_width,
+            total, x2 + to_x, w2 + task * w2_step, m, o, rows, height, width, out_height, out_width,
             C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, BK,
         )  # fmt: skip
     if BIAS:
@@ -181,7 +182,7 @@ def _by_weight(
 
 @triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width", "share", "of_input"])
 def backward(
-    dy, x, w, dx, dw, db, images, height, width, out_height, out_width, share, of_input,
+    dy, x, w, dx, dw, db, images, height, width, out_height, out_width, share, of_input, w_step,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
     PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr,
     WANT_X: tl.constexpr, WANT_W: tl.constexpr, WANT_B: tl.constexpr,
@@ -197,7 +198,7 @@ def backward(
     if WANT_X and WANT_W:
         if place < of_input:
             _by_input(
-                place, dy, w + to_w, dx + to_x, images, height, width, out_height, out_width,
+                place, dy, w + task * w_step, dx + to_x, images, height, width, out_height, out_width,
                 C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, BM, BN, BK,
             )  # fmt: skip
         else:
@@ -208,7 +209,7 @@ def backward(
             )  # fmt: skip
     elif WANT_X:
         _by_input(
-            place, dy, w + to_w, dx + to_x, images, height, width, out_height, out_width,
+            place, dy, w + task * w_step, dx + to_x, images, height, width, out_height, out_width,
             C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, BM, BN, BK,
         )  # fmt: skip
     else:
