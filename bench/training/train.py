@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench.api import MetaAlgorithm
+from bench.network.kernels import EAGER
 from bench.network.model import LOOP, Classifier
 from bench.records.columns import CurvePoint, measured
 from bench.records.intervals import mean_ci95
@@ -117,11 +118,12 @@ class Training:
         result = self._sparing(self.step.estimate)
         check_values(config.algo, result)
         del result  # of which a capture would count the memory twice
-        try:
-            self.tensor_peak = peak_of_tensors(self.step.estimate, self.device)
-        except Exception as error:  # of a tensor without storage, say: what is measured must cost no run
-            log.warning("%s: tensors of a meta-step were not counted: %s", config.algo, error)
-            release(self.device)
+        if self.device.type == "cuda" or config.kernels == EAGER:  # no looking into what is compiled
+            try:
+                self.tensor_peak = peak_of_tensors(self.step.estimate, self.device)
+            except Exception as error:  # of a tensor without storage, say: what is measured must cost no run
+                log.warning("%s: tensors of a meta-step were not counted: %s", config.algo, error)
+                release(self.device)
         if self.recorder is not None:
             self._capture(self.recorder)
         self.step.go_to(p.meta_step)
