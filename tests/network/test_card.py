@@ -64,6 +64,11 @@ def test_on_a_gpu_they_give_it_too():
             "backward",
             {**CONV4, **TILE, **TILE_OF_WEIGHT, "C": 1, "WANT_X": False, "WANT_W": True, "WANT_B": False, "WN": 16},
         ),
+        (
+            "products",
+            "forward",
+            {**CONV4, "BM": 16, "BN": 16, "BK": 16, "C": 64, "TWO": True, "BIAS": True, "kind": "fp64"},
+        ),
         ("losses", "forward", {"O": 5, "BM": 64, "BO": 8}),
         ("losses", "double_backward", {"O": 5, "BM": 64, "BO": 8}),
         ("norms", "forward", {"C": 64, "SLOPE": 0.0, "EPS": 1e-5, "BM": 256, "BC": 8}),
@@ -78,13 +83,17 @@ def test_a_kernel_compiles_for_hopper_and_keeps_to_its_registers(module, name, c
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    constants = dict(constants)
+    kind = constants.pop("kind", "fp32")
     kernel = getattr(importlib.import_module(f"bench.network.card.{module}"), name)
     kinds = {
-        n: "constexpr" if n in constants else "i32" if n in SIZES else "*i64" if n == "right" else "*fp32"
+        n: "constexpr" if n in constants else "i32" if n in SIZES else "*i64" if n == "right" else f"*{kind}"
         for n in kernel.arg_names
     }
     numbered = {n: (i,) for i, n in enumerate(kernel.arg_names)}
-    aligned = {numbered[n]: [["tt.divisibility", 16]] for n, k in kinds.items() if k == "*fp32" or n.endswith("_step")}
+    aligned = {
+        numbered[n]: [["tt.divisibility", 16]] for n, k in kinds.items() if k == f"*{kind}" or n.endswith("_step")
+    }
     source = ASTSource(kernel, kinds, {numbered[n]: value for n, value in constants.items()}, aligned)
     compiled = triton.compile(source, GPUTarget("cuda", 90, 32), {"num_warps": 8 if module == "norms" else 4})
     assert ".local" not in compiled.asm["ptx"]

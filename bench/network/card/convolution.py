@@ -123,10 +123,10 @@ def _products(pairs: list[tuple[Tensor, Tensor]], bias: Tensor | None, geometry:
     stride, padding = geometry[:2]
     deep, wide = output_size((height, width), kernel, stride, padding)
     y = x.new_empty(n_tasks, n, deep, wide, out)
-    rows, side = n * deep * wide, _side(n * deep * wide, out, n_tasks)
+    rows, side = n * deep * wide, _side(n * deep * wide, out, n_tasks, x.dtype)
     grid = (_blocks(rows, side), _blocks(out, side), n_tasks)
     constants = _constants(w.shape, geometry) | {"TWO": len(pairs) == 2, "BIAS": bias is not None}
-    constants |= _tile("B", side, side, _step(channels, kernel[0] * kernel[1] * channels))
+    constants |= _tile("B", side, side, min(_step(channels, kernel[0] * kernel[1] * channels), side))
     (x, w), (x2, w2) = pairs[0], pairs[-1]
     (w, step), (w2, step2) = _laid(w, geometry), _laid(w2, geometry)
     tensors = (x.contiguous(), w, x2.contiguous(), w2)
@@ -150,9 +150,9 @@ def _derivatives(
     if wanted[0]:
         dx = dy.new_empty(x.shape)
         rows = n * _blocks(height, down) * _blocks(width, right)  # alike modulo the stride
-        side = _side(rows * down * right, channels, n_tasks)
+        side = _side(rows * down * right, channels, n_tasks, dy.dtype)
         of_input = _blocks(rows, side) * down * right * _blocks(channels, side)
-        constants |= _tile("B", side, side, 32 if out > 16 else 16)
+        constants |= _tile("B", side, side, min(32 if out > 16 else 16, side))
     if wanted[1]:
         rows = n * deep * wide
         parts = _blocks(rows, _PART) if rows > 2 * _PART else 1
@@ -160,10 +160,10 @@ def _derivatives(
         kept = torch.float32 if parts > 1 and dy.dtype == torch.bfloat16 else dy.dtype
         dw = torch.empty(parts, *laid.shape, dtype=kept, device=dy.device)
         db = dw.new_empty(parts, n_tasks, out)
-        side = _side(out, places, n_tasks * parts)
+        side = _side(out, places, n_tasks * parts, dy.dtype)
         broad = side if channels % side == 0 else min(side, 16 if places <= 16 else 32)
         programs = _blocks(out, side) * _blocks(places, broad) * parts
-        constants |= _tile("W", side, broad, 32)
+        constants |= _tile("W", side, broad, min(32, side))
     tensors, grid = (dy, x.contiguous(), laid, dx, dw, db), (of_input + programs, 1, n_tasks)
     if of_input + programs:
         launch(products.backward, grid, tensors, n, height, width, deep, wide, share, of_input, step, **constants)
@@ -200,8 +200,10 @@ def _constants(shape: torch.Size, geometry: Geometry) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _side(rows: int, columns: int, n_tasks: int) -> int:
+def _side(rows: int, columns: int, n_tasks: int, dtype: torch.dtype) -> int:
     """Return the side of the tiles of a result: a large one reads less, but must leave work for a whole card."""
+    if dtype == torch.float64:
+        return 16
     return 64 if _blocks(rows, 64) * _blocks(columns, 64) * n_tasks >= _PROGRAMS else 32
 
 

@@ -43,6 +43,15 @@ def _patches(
 
 
 @triton.jit
+def _add_dot(total, a, b, PRECISION: tl.constexpr):
+    if total.dtype == tl.float64:  # for checks alone: Triton 3.6 has no product of these
+        total += tl.sum(a[:, :, None] * b[None, :, :], 1)
+    else:
+        total = tl.dot(a, b, total, input_precision=PRECISION)
+    return total
+
+
+@triton.jit
 def _placed(k, C: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, FIRST: tl.constexpr):
     """Return where the weight of column ``k`` lies."""
     if FIRST:
@@ -63,7 +72,7 @@ def _add_product(
         known = (o < O)[:, None] & (k < KH * KW * C)[None, :]
         at = o[:, None] * (KH * KW * C) + _placed(k, C, KH, KW, FIRST)[None, :]
         b = tl.load(w + at, mask=known, other=0.0)
-        total = tl.dot(a, tl.trans(b), total, input_precision=PRECISION)
+        total = _add_dot(total, a, tl.trans(b), PRECISION)
     return total
 
 
@@ -136,7 +145,7 @@ def _by_input(
         known = (o < O)[:, None] & (c < C)[None, :]
         at = o[:, None] * (KH * KW * C) + _placed(tap * C + c, C, KH, KW, FIRST)[None, :]
         b = tl.load(w + at, mask=known, other=0.0)
-        total = tl.dot(a, b, total, input_precision=PRECISION)
+        total = _add_dot(total, a, b, PRECISION)
     y, x = below * SY + down, beside * SX + right
     inside = ((image < images) & (y < height) & (x < width))[:, None] & (c < C)[None, :]
     at = ((image * height + y) * width + x) * C
@@ -167,7 +176,7 @@ def _by_weight(
         known = (m < rows)[:, None] & (o < O)[None, :]
         a = tl.load(dy + m[:, None] * O + o[None, :], mask=known, other=0.0)
         b = _patches(x, m, rows, first, height, width, out_height, out_width, C, KH, KW, SY, SX, PY, PX, BN)
-        total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
+        total = _add_dot(total, tl.trans(a), b, PRECISION)
         if WANT_B:
             beside += tl.sum(a, 0)
     if WANT_B:
