@@ -129,7 +129,7 @@ class RunConfig:
     test_rotation: str = _option("none", "the same for meta-validation and meta-test", choices=ROTATIONS)
     precision: str = _option(
         "float32",
-        "of matrix products: float32, tf32 (GPU: inputs rounded to 10 bits), tf32x3 (GPU: convolutions in Triton as"
+        "of matrix products: float32, tf32 (GPU: inputs rounded to 10 bits), tf32x3 (GPU: those in Triton as"
         " three products of tf32) or bf16 (inputs and results rounded); all else is float32",
         choices=PRECISIONS,
     )
