@@ -219,7 +219,7 @@ def answers_of(claim: Claim) -> str:
     torch.set_num_threads(min(run.row.threads or 1, os.cpu_count() or 1))
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     cpu, stream = torch.device("cpu"), claim.stream("meta_test")
-    if config.precision == "tf32":
+    if config.precision in ("tf32", "tf32x3"):
         raise Unknown("a CPU has no tf32")
     if config.device != "cpu":
         config = dataclasses.replace(config, device="cpu", kernels=EAGER)

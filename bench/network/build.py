@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from bench.api import Backbone, BenchError, MetaAlgorithm, TaskSource, Weights
 from bench.network.agreement import NoWay, choose_way
-from bench.network.kernels import UNCOMPILED, Kernels
+from bench.network.kernels import NATIVE, Kernels
 from bench.network.model import Classifier, Way
 from bench.network.stacked import TasksInside, TasksOutside
 from bench.registry import DATASETS, blaming, create_backbone, create_dataset
@@ -98,7 +98,7 @@ def build(
     algorithm: MetaAlgorithm,
     source: TaskSource,
     device: torch.device,
-    kernels: Kernels = UNCOMPILED,
+    kernels: Kernels = NATIVE,
 ) -> tuple[Classifier, dict[str, Tensor]]:
     """Return the task loss and the initial slow weights, the algorithm's own among them, on the device.
 

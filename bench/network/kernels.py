@@ -1,10 +1,10 @@
-"""Batch normalisation with its (leaky) ReLU in few passes over memory, two derivatives deep, compiled if possible.
+"""Which kernels a run gets, and batch normalisation with its (leaky) ReLU, two derivatives deep, without a card.
 
 ``x`` is ``[T, m, C]`` (reduced over dim 1) or ``[m, T, C]`` (over dim 0), m being the images' positions of one task;
 weight and bias are ``[T, C]``. ``slope`` is that of the ReLU's negative side: 0 for the usual one, more than 0 for a
 leaky one, None for none at all. With ``xh = (x - mean) * rstd``, ``P(u) = u - mean(u) - xh * mean(u * xh)`` and ``dz``
 the incoming derivative behind the ReLU, the first derivative is ``weight * rstd * P(dz)``. The second follows
-from it by hand: the compiler that fuses such loops cannot differentiate twice.
+from it by hand, so that it takes few passes over memory. ``bench.network.card`` has all three in Triton.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.network.convolution import Pair
+
 log = logging.getLogger("bench")
 
-COMPILED, EAGER = "compiled", "eager"
+TRITON, EAGER = "triton", "eager"
 
-_WIDTH = 64  # of the usual networks: what a first compilation is tried with
+_WIDTH = 64
 
 
 def norm_forward(
@@ -186,84 +188,69 @@ def native_double_backward(
     return d_dy, dx, rstd * v_pz
 
 
-class Compiled:
-    """A kernel compiled for any T and m by ``torch.compile``: one version per C, type, device and setting.
-
-    Which version runs must not depend on which shapes came earlier, or a resumed run would differ in its last bits: T
-    and m are declared unknown in advance rather than learned from the first calls.
-
-    Args:
-        kinds: of the tensors that the kernel takes first: "x" full size, "s" a statistic, "p" a parameter ``[T, C]``.
-    """
-
-    def __init__(self, function: Callable[..., Any], kinds: str) -> None:
-        self._call = torch.compile(function, fullgraph=True)
-        self._kinds = kinds
-        self._ready: set[tuple[object, ...]] = set()
-
-    def __call__(self, *args: Any) -> Any:
-        """Return what the function returns, compiling it first for a width, type or setting not seen before."""
-        tensors = [tensor.detach().contiguous() for tensor in args[: len(self._kinds)]]
-        settings = args[len(self._kinds) :]
-        key = (tensors[0].shape[-1], tensors[0].dtype, tensors[0].device, *settings)
-        with torch.no_grad():  # else a call outside of autograd's functions would be compiled apart
-            if key not in self._ready:
-                torch._dynamo.config.recompile_limit = 64  # here: it may be a thread's own, and autograd has threads
-                self._call(*(_stand_in(kind, settings[-1], tensors[0]) for kind in self._kinds), *settings)
-                self._ready.add(key)
-            return self._call(*tensors, *settings)
-
-
-def _stand_in(kind: str, dim: int, like: Tensor) -> Tensor:
-    """Return a tensor whose sizes, but for C, the compiler must not take for granted."""
-    shape = {"x": [8, 256], "s": [8, 1], "p": [8]}[kind]
-    tensor = like.new_ones(*(shape if dim == 1 else shape[::-1]), like.shape[-1])
-    for position, size in enumerate(tensor.shape[:-1]):
-        if size > 1:
-            torch._dynamo.decorators.mark_unbacked(tensor, position)
-    return tensor
-
-
 @dataclass(frozen=True)
 class Kernels:
-    """The three functions above, as they are or compiled."""
+    """The three functions above, and on a card products of all tasks and their loss; None where torch makes them."""
 
     forward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_forward
     backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_backward
     double_backward: Callable[..., tuple[Tensor, Tensor, Tensor]] = norm_double_backward
+    convolve: Callable[[Tensor, Tensor, Tensor | None, Pair, Pair], Tensor] | None = None
+    linear: Callable[[Tensor, Tensor, Tensor | None], Tensor] | None = None
+    cross_entropy: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
-UNCOMPILED = Kernels(native_forward, native_backward, native_double_backward)
+NATIVE = Kernels(native_forward, native_backward, native_double_backward)
 
 
-@functools.cache
-def compiled() -> Kernels:
-    """Return the kernels compiled by ``torch.compile``, each at its first call, from the compiler's cache if it can."""
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it warns of missing GPUs
+def triton_kernels(precision: str = "float32") -> Kernels:
+    """Return the kernels of ``bench.network.card``, which take products of float32 as a run's ``precision`` says.
+
+    Raises:
+        ImportError: Triton is not there.
+    """
+    from bench.network.card import convolution, cross_entropy, normalisation
+
+    exact = precision if precision in ("tf32", "tf32x3") else "ieee"
     return Kernels(
-        Compiled(norm_forward, "xpp"),
-        Compiled(norm_backward, "xxxssp"),
-        Compiled(norm_double_backward, "xxxxssppppp"),
+        normalisation.forward,
+        normalisation.backward,
+        normalisation.double_backward,
+        functools.partial(convolution.convolve, precision=exact),
+        functools.partial(convolution.linear, precision=exact),
+        cross_entropy.cross_entropy,
     )
 
 
 def available(device_type: str) -> str:
-    """Return COMPILED on a GPU with Triton, else EAGER: on a CPU compiling gained nothing over torch's own kernels."""
-    return COMPILED if device_type == "cuda" and importlib.util.find_spec("triton") is not None else EAGER
+    """Return TRITON on a GPU with Triton, else EAGER."""
+    return TRITON if device_type == "cuda" and importlib.util.find_spec("triton") is not None else EAGER
 
 
-def choose(asked: str, device: torch.device) -> tuple[Kernels, str]:
-    """Return the kernels that were asked for and which they are; plain ones with a warning if compiling fails."""
+def choose(asked: str, device: torch.device, precision: str = "float32") -> tuple[Kernels, str]:
+    """Return the kernels that were asked for and which they are; torch's own with a warning if those do not run."""
     if asked == EAGER:
-        return UNCOMPILED, EAGER
+        return NATIVE, EAGER
     try:
-        x, p = torch.ones(2, 2, _WIDTH, device=device), torch.ones(2, _WIDTH, device=device)
-        settings = (0.0, 1 if device.type == "cuda" else 0)
-        y, mean, rstd = compiled().forward(x, p, p, 1e-5, *settings)
-        _, d_weight, d_bias = compiled().backward(x, x, y, mean, rstd, p, *settings)
-        compiled().double_backward(x, x, x, y, mean, rstd, p, p, p, d_weight, d_bias, *settings)
+        if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+            raise RuntimeError(f"they need a GPU, and this run is on a {device.type}")
+        kernels = triton_kernels(precision)
+        _try(kernels, device)
     except Exception as error:  # whatever a compiler may raise
         reason = str(error).strip().split("\n")[0][:200]
-        log.warning("normalisation runs uncompiled and slower: torch.compile failed (%s)", reason)
-        return UNCOMPILED, f"{EAGER} ({reason})"
-    return compiled(), COMPILED
+        log.warning("convolution and normalisation run slower, without Triton's kernels (%s)", reason)
+        return NATIVE, f"{EAGER} ({reason})"
+    return kernels, TRITON
+
+
+def _try(kernels: Kernels, device: torch.device) -> None:
+    """Have every kernel run once, for the width of the usual networks."""
+    assert kernels.convolve is not None
+    x, p = torch.ones(1, 2, 3, 3, _WIDTH, device=device), torch.ones(1, _WIDTH, device=device)
+    w = torch.ones(1, _WIDTH, _WIDTH, 3, 3, device=device).requires_grad_()
+    y = kernels.convolve(x.requires_grad_(), w, p, (2, 2), (1, 1))
+    torch.autograd.grad(y.sum(), (x, w))
+    x, settings = y.detach().flatten(1, 3), (0.0, 1)
+    y, mean, rstd = kernels.forward(x, p, p, 1e-5, *settings)
+    _, d_weight, d_bias = kernels.backward(x, x, y, mean, rstd, p, *settings)
+    kernels.double_backward(x, x, x, y, mean, rstd, p, p, p, d_weight, d_bias, *settings)

@@ -12,7 +12,7 @@ from torch.func import replace_all_batch_norm_modules_
 
 from bench.api import Examples, Objective, Weights
 from bench.network.forward import OwnForward
-from bench.network.kernels import UNCOMPILED, Kernels
+from bench.network.kernels import NATIVE, Kernels
 from bench.network.stacked import Form, TasksInside, TasksOutside
 from bench.network.stages import PRODUCTS, Stage, stages_of
 from bench.tasks.images import Classification
@@ -58,7 +58,7 @@ class Classifier:
     def __init__(
         self,
         network: nn.Module,
-        kernels: Kernels = UNCOMPILED,
+        kernels: Kernels = NATIVE,
         form: type[Form] | None = None,
         product: torch.dtype | None = None,
         objective: Objective | None = None,
@@ -94,6 +94,9 @@ class Classifier:
 
     def of_outputs(self, outputs: Tensor, y: Tensor) -> Tensor:
         """Return the mean loss ``[T]`` of outputs ``[T, n, O]``, the network's or others."""
+        at_once = self.form.kernels.cross_entropy
+        if at_once is not None and type(self.objective) is Classification:
+            return at_once(outputs, y)
         return self.objective.loss(outputs, y).mean(dim=1)
 
     def moving(self, examples: Examples, names: Collection[str]) -> Callable[[Weights], Tensor]:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bench.network.kernels import UNCOMPILED, Kernels, bent_along, norm_backward, norm_double_backward
+from bench.network.kernels import NATIVE, Kernels, bent_along, norm_backward, norm_double_backward
 
 
 def normalise(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None, dim: int, kernels: Kernels = UNCOMPILED
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None, dim: int, kernels: Kernels = NATIVE
 ) -> Tensor:
     """Normalise ``x [T, m, C]`` over dim 1, or ``[m, T, C]`` over 0, scale, shift, and rectify by ``slope``.
 

@@ -2,8 +2,8 @@
 
 Images come in one of two forms. On a CPU the task axis lies inside, ``[n, T, C, H, W]`` in the memory order n, H, W, T,
 C: there a convolution of all tasks is one grouped convolution of oneDNN, which was faster there than patches. On a GPU
-the task axis lies outside, ``[T, n, H, W, C]``, and a convolution is patches times a batched matrix product. What has
-no height and width is ``[T, n, I]``, tokens are ``[T, n, L, C]``.
+the task axis lies outside, ``[T, n, H, W, C]``, and a convolution is a kernel of ``bench.network.card``, or patches
+times a batched matrix product. What has no height and width is ``[T, n, I]``, tokens are ``[T, n, L, C]``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bench.network.convolution import Pair, by_patches, grouped, output_size
-from bench.network.kernels import UNCOMPILED, Kernels
+from bench.network.convolution import Pair, by_patches, grouped, linear, output_size
+from bench.network.kernels import NATIVE, Kernels
 from bench.network.normalisation import normalise
 from bench.network.pooling import max_pool
 
 # Of an image behind a convolution: up to here patches were faster than oneDNN on a CPU; with 16 they were not.
 _FEW_POSITIONS = 4
+_FEW_ROWS = 512
+_LARGEST = 2**31  # numbers of a task's images: beyond it the kernels' 32 bits do not count
 
 
 class _Images:
@@ -28,8 +30,16 @@ class _Images:
     position_dims: Pair
     """Which are height and width."""
 
-    def __init__(self, kernels: Kernels = UNCOMPILED) -> None:
+    def __init__(self, kernels: Kernels = NATIVE) -> None:
         self.kernels = kernels
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Map ``x [T, n, I]``, or images that are so once flattened, by every task's own ``weight [T, O, I]``."""
+        return linear(self.flatten(x) if x.dim() == 5 else x, weight, bias)
+
+    def flatten(self, x: Tensor) -> Tensor:
+        """Return ``[T, n, C*H*W]`` in torch's order."""
+        raise NotImplementedError
 
     def global_average(self, x: Tensor) -> Tensor:
         """Average over height and width, which become 1 and 1."""
@@ -78,18 +88,26 @@ class TasksInside(_Images):
 
 
 class TasksOutside(_Images):
-    """``[T, n, H, W, C]``: convolution is patches times a batched matrix product."""
+    """``[T, n, H, W, C]``: convolution is one kernel, or patches times a batched matrix product."""
 
     image_dim = 1
     position_dims = (2, 3)
 
     def enter(self, x: Tensor) -> Tensor:
-        """Bring images ``[T, n, C, H, W]`` into this form."""
-        return x.movedim(2, -1)
+        """Bring images ``[T, n, C, H, W]`` into this form, once in memory too where each kernel would ask for that."""
+        return x.movedim(2, -1) if self.kernels.convolve is None else x.movedim(2, -1).contiguous()
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
         """Convolve with every task's own ``weight`` and add its ``bias [T, O]``."""
-        return by_patches(x, weight, bias, stride, padding)
+        if self.kernels.convolve is None or x[0].numel() >= _LARGEST:
+            return by_patches(x, weight, bias, stride, padding)
+        return self.kernels.convolve(x, weight, bias, stride, padding)
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Map as above; few rows by the kernel of convolutions, many, those of tokens, by torch's larger tiles."""
+        if self.kernels.linear is None or x.shape[1] > _FEW_ROWS:
+            return super().linear(x, weight, bias)
+        return self.kernels.linear(x, weight, bias)
 
     def batch_norm(self, x: Tensor, weight: Tensor, bias: Tensor, eps: float, slope: float | None) -> Tensor:
         """Normalise over each task's own images and positions, as ``normalise`` does."""

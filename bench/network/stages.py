@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bench.api import Weights
-from bench.network.convolution import linear
 from bench.network.layers import (
     BatchNormShift2d,
     MeanOfTokens,
@@ -94,7 +93,9 @@ def _linear(name: str, layer: nn.Linear, following: nn.Module | None) -> _Run:
     bias = f"{name}.bias" if layer.bias is not None and type(following) not in _NORMS else None
 
     def stage(form: Form, w: Weights, x: Tensor) -> Tensor:
-        y = linear(x.flatten(1, -2), w[f"{name}.weight"], w[bias] if bias else None)
+        if x.dim() == 5:  # images that the layer before left as they lie
+            return form.linear(x, w[f"{name}.weight"], w[bias] if bias else None)
+        y = form.linear(x.flatten(1, -2), w[f"{name}.weight"], w[bias] if bias else None)
         return y if x.dim() == 3 else y.view(*x.shape[:-1], -1)
 
     return stage
@@ -176,6 +177,8 @@ def _global_average(name: str, layer: nn.AdaptiveAvgPool2d, following: nn.Module
 def _flatten(name: str, layer: nn.Flatten, following: nn.Module | None) -> _Run | None:
     if (layer.start_dim, layer.end_dim) != (1, -1):
         return None
+    if type(following) is nn.Linear:
+        return lambda form, w, x: x if x.dim() == 5 else x.flatten(2)
     return lambda form, w, x: form.flatten(x) if x.dim() == 5 else x.flatten(2)
 
 

@@ -181,7 +181,7 @@ def set_up(
     facts.update(inner_facts(config, algorithm))
     fields: dict[str, Any] = asdict(algorithm) if is_dataclass(algorithm) and not isinstance(algorithm, type) else {}
     outcome.details["hyperparameters"] = fields
-    kernels, facts["kernels"] = choose(config.kernels, device)
+    kernels, facts["kernels"] = choose(config.kernels, device, config.precision)
     task_loss, slow = build(config, algorithm, source, device, kernels)
 
     training = Training(config, algorithm, task_loss, slow, streams["meta_train"], streams["meta_val"], checkpoint)

@@ -20,7 +20,7 @@ from bench.tasks.data import AUTO
 from bench.tasks.images import ROTATIONS
 
 META_OPTIMIZERS = ("sgd", "adam")
-PRECISIONS = ("float32", "tf32", "bf16")
+PRECISIONS = ("float32", "tf32x3", "tf32", "bf16")
 SCHEDULES: dict[str, Callable[[float], float]] = {
     "constant": lambda done: 1.0,
     "linear": lambda done: 1.0 - done,
@@ -129,8 +129,8 @@ class RunConfig:
     test_rotation: str = _option("none", "the same for meta-validation and meta-test", choices=ROTATIONS)
     precision: str = _option(
         "float32",
-        "of matrix products: float32, tf32 (GPU: inputs rounded to 10 bits) or bf16 (inputs and"
-        " results); all else is float32",
+        "of matrix products: float32, tf32 (GPU: inputs rounded to 10 bits), tf32x3 (GPU: those in Triton as"
+        " three products of tf32) or bf16 (inputs and results rounded); all else is float32",
         choices=PRECISIONS,
     )
     task_chunk: int | None = _option(
@@ -144,8 +144,9 @@ class RunConfig:
     )
     kernels: str = _option(
         AUTO,
-        "normalisation: compiled by torch.compile, or eager; auto compiles on a GPU with Triton",
-        choices=(AUTO, "compiled", "eager"),
+        "of convolution and normalisation: this project's in triton, or torch's own (eager); auto: triton on a GPU that"
+        " has it",
+        choices=(AUTO, "triton", "eager"),
     )
     device: str = _option(AUTO, "auto takes the GPU if there is one", choices=(AUTO, "cpu", "cuda"))
     threads: int | None = _option(None, "CPU threads; none: OMP_NUM_THREADS, else one per core", least=1, most=1024)
@@ -171,8 +172,10 @@ class RunConfig:
             check_range(f.name, getattr(self, f.name), **{k: f.metadata.get(k) for k in ("least", "most", "choices")})
         if self.tuning_trials and self.seed == TUNING_SEED:
             raise BenchError(f"seed {self.seed} is that of the trials that found these settings; accepted: any other")
-        if self.precision == "tf32" and self.device == "cpu":
-            raise BenchError("precision 'tf32' is something only a GPU has; accepted on a CPU: float32, bf16")
+        if self.precision in ("tf32", "tf32x3") and self.device == "cpu":
+            raise BenchError(
+                f"precision {self.precision!r} is something only a GPU has; accepted on a CPU: float32, bf16"
+            )
         for name, value in self.hyperparameters.items():
             least = 1 if name.endswith(("_steps", "_batch")) else 0 if name.endswith("_lr") else None
             check_range(f"{self.algo}.{name}", value, least=least)

@@ -173,6 +173,7 @@ def rows_of(
                 gflop_per_s=amount / median(seconds),
                 share_of_matmul_rate=median(amount / s / rate for s, rate in zip(seconds, rates)),
                 peak_mem_mib=variants[algo, name].peak,
+                launches=variants[algo, name].launches,
                 how=variants[algo, name].how or None,
                 task_share=task_seconds(problem(work, algo, device)) / median(seconds) if name == PROJECT else None,
                 **facts,

@@ -19,11 +19,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from bench.network.card.launches import Launches
 from bench.network.kernels import available, choose
 from bench.network.model import Classifier
 from bench.registry import create_algorithm
 from bench.settings.config import RunConfig
 from bench.speed.work import BACKBONE, BETA2, EPS, Problem, hyperparameters
+from bench.training.metastep import MetaStep
 from bench.training.train import Training
 
 YARDSTICK_BATCH = 100
@@ -41,6 +43,8 @@ class Runner:
     weights: Mapping[str, Tensor]
     how: str = ""
     """What the variant chose at run time, for the table."""
+    launches: int | None = None
+    """Kernels that a meta-iteration starts on a card; known of the project alone."""
 
 
 def plain_loop(problem: Problem) -> Runner:
@@ -217,7 +221,23 @@ def project(problem: Problem) -> Runner:
         config, algorithm, task_loss, weights, stream, problem.stream("meta_val"), Path("no-checkpoint-here.pt")
     )
     training.warm_up()
-    return Runner(training._meta_step, weights, f"{training.mode} ({training.reason or 'captured'}), {chosen} kernels")
+    how = f"{training.mode} ({training.reason or 'captured'}), {chosen} kernels"
+    launches = launches_of(training.step).total if problem.device.type == "cuda" else None
+    return Runner(training._meta_step, weights, how, launches)
+
+
+def launches_of(step: MetaStep, running: bool = True) -> Launches:
+    """Return what a run's first meta-step launches, line by line; it is undone.
+
+    Args:
+        running: whether our own kernels run; otherwise they are counted alone.
+    """
+    before = step.snapshot()
+    step.go_to(0)
+    with Launches(running) as launches:
+        step()
+    step.restore(before)
+    return launches
 
 
 def supervised(problem: Problem) -> Runner:

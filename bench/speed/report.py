@@ -46,6 +46,7 @@ class SpeedRow(Columns):
     gflop_per_s: float | None = None
     share_of_matmul_rate: float | None = None
     peak_mem_mib: float | None = None
+    launches: int | None = None
     how: str | None = None
     task_share: float | None = None
     device: str

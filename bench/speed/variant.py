@@ -25,6 +25,7 @@ class Variant:
 
     def __init__(self, work: Work, algo: str, name: str, device: torch.device, threads: int, memory: bool) -> None:
         self.peak: float | None = None
+        self.launches: int | None = None
         self.how = self.reason = ""
         settle(threads)
         try:
@@ -34,7 +35,7 @@ class Variant:
         except NotAvailable as reason:
             self.reason = str(reason)
             return
-        self.how = runner.how
+        self.how, self.launches = runner.how, runner.launches
         self._clock = repeated(runner.step, device)
 
     def __call__(self) -> float:
@@ -61,7 +62,7 @@ class VariantProcess:
             [sys.executable, "-P", "-m", "bench.speed.variant", text],
             env=child_environment(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
         )  # fmt: skip
-        self.peak, self.how, self.reason = json.loads(self._answer())
+        self.peak, self.launches, self.how, self.reason = json.loads(self._answer())
 
     def __call__(self) -> float:
         """Return seconds per meta-iteration."""
@@ -93,7 +94,7 @@ def main(text: str) -> int:
     job = json.loads(text)
     work = Work(**{**job["work"], "algos": tuple(job["work"]["algos"])})
     variant = Variant(work, job["algo"], job["name"], torch.device(job["device"]), job["threads"], job["memory"])
-    print(json.dumps([variant.peak, variant.how, variant.reason]), flush=True)
+    print(json.dumps([variant.peak, variant.launches, variant.how, variant.reason]), flush=True)
     for _ in sys.stdin:
         print(variant(), flush=True)
     return 0

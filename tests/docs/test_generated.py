@@ -53,7 +53,7 @@ def test_a_column_that_is_explained_passes():
 
 def test_every_setting_and_every_protocol_is_there():
     assert "| `meta_steps` | whole number, 1 or more | Meta-steps. Default: `1000`. |" in reference.settings()
-    assert "| `precision` | `float32`, `tf32`, `bf16` |" in reference.settings()
+    assert "| `precision` | `float32`, `tf32x3`, `tf32`, `bf16` |" in reference.settings()
     assert re.findall(r"^## (\w+)$", reference.protocols(), re.MULTILINE) == protocol_names()
 
 

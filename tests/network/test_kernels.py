@@ -1,19 +1,38 @@
 """Which kernels a run gets."""
 
+import subprocess
+import sys
+
 import torch
+from places import REPOSITORY
 
 from bench.network import kernels
-from bench.network.kernels import UNCOMPILED, available, choose
+from bench.network.kernels import NATIVE, Kernels, available, choose
 
 
-def test_without_a_compiler_it_says_so_and_runs_eager(monkeypatch, caplog):
-    class Broken:
-        @staticmethod
-        def forward(*args):
-            raise RuntimeError("no header\nlong story")
+def test_where_triton_does_not_compile_it_says_so_and_runs_eager(monkeypatch, caplog):
+    def broken(*args):
+        raise RuntimeError("no header\nlong story")
 
-    monkeypatch.setattr(kernels, "compiled", lambda: Broken)
-    assert choose("compiled", torch.device("cpu")) == (UNCOMPILED, "eager (no header)")
-    assert "torch.compile failed (no header)" in caplog.text
-    assert choose("eager", torch.device("cpu")) == (UNCOMPILED, "eager")
-    assert available("cpu") == "eager"
+    monkeypatch.setenv("TRITON_INTERPRET", "1")  # or a CPU is reason enough
+    monkeypatch.setattr(kernels, "triton_kernels", lambda precision: Kernels(convolve=broken))
+    assert choose("triton", torch.device("cpu")) == (NATIVE, "eager (no header)")
+    assert [r.message for r in caplog.records] == [
+        "convolution and normalisation run slower, without Triton's kernels (no header)"
+    ]
+
+
+def test_without_a_card_they_are_torchs_own(monkeypatch, caplog):
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    assert choose("triton", torch.device("cpu")) == (NATIVE, "eager (they need a GPU, and this run is on a cpu)")
+    caplog.clear()
+    assert choose("eager", torch.device("cpu")) == (NATIVE, "eager")
+    assert not caplog.records
+    assert (available("cpu"), available("cuda") in ("triton", "eager")) == ("eager", True)
+
+
+def test_a_run_on_a_cpu_does_not_import_triton():
+    """It takes seconds, and need not be there."""
+    code = "import sys, bench.runs.worker, bench.network.card.launches; print('triton' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

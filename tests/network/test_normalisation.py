@@ -1,17 +1,14 @@
-"""Fused normalisation against torch's own, two derivatives deep, plain and compiled."""
-
-import shutil
+"""Fused normalisation against torch's own, two derivatives deep; that of a card is in ``interpreted_card.py``."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from tangents import check_tangents
 
-from bench.network.kernels import UNCOMPILED, Kernels, compiled
+from bench.network.kernels import NATIVE, Kernels
 from bench.network.normalisation import normalise
 
 EPS = 1e-5
-needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 
 
 def inputs(rng, dim, n_tasks=3, m=7, channels=4, dtype=torch.float64):
@@ -39,7 +36,7 @@ def two_derivatives(y, leaves, further=False):
     return [y, *first, *torch.autograd.grad(scalar, leaves, create_graph=further, allow_unused=True)[:2]]
 
 
-@pytest.mark.parametrize("kernels", [UNCOMPILED, Kernels()], ids=["native", "written out"])
+@pytest.mark.parametrize("kernels", [NATIVE, Kernels()], ids=["native", "written out"])
 @pytest.mark.parametrize("slope", [None, 0.0, 0.1])
 @pytest.mark.parametrize("dim", [0, 1])
 def test_two_derivatives_equal_those_of_torch(rng, slope, dim, kernels):
@@ -55,31 +52,13 @@ def test_the_third_derivative_is_right_too(rng):
     centred = x - x.mean(dim=1, keepdim=True)
     by_hand = centred / (centred.square().mean(dim=1, keepdim=True) + EPS).sqrt() * weight[:, None] + bias[:, None]
     thirds = []
-    for y in (normalise(*leaves, EPS, None, 1, UNCOMPILED), by_hand):
+    for y in (normalise(*leaves, EPS, None, 1, NATIVE), by_hand):
         second = two_derivatives(y, leaves, further=True)[4]
         thirds.append(torch.autograd.grad((second * second.detach().cos()).sum(), x)[0])
     torch.testing.assert_close(*thirds, rtol=1e-9, atol=1e-10)
 
 
-@needs_compiler
-@pytest.mark.parametrize(("dim", "slope"), [(0, 0.0), (1, 0.0), (1, 0.1)])
-def test_compiled_equals_plain_for_every_shape_without_compiling_again(rng, dim, slope):
-    x, weight, bias = leaves = inputs(rng, dim, channels=8, dtype=torch.float32)
-    compiled().forward(x, weight, bias, EPS, slope, dim)  # outside of autograd's functions, as ``choose`` tries it
-    two_derivatives(normalise(*leaves, EPS, slope, dim, compiled()), leaves)
-    with torch.compiler.set_stance("fail_on_recompile"):
-        for n_tasks, m in ((3, 7), (1, 50), (2, 1), (17, 300)):
-            leaves = inputs(rng, dim, n_tasks, m, channels=8, dtype=torch.float32)
-            pairs = (
-                two_derivatives(normalise(*leaves, EPS, slope, dim, which), leaves)
-                for which in (compiled(), UNCOMPILED)
-            )
-            for a, b in zip(*pairs, strict=True):
-                if m > 1:
-                    torch.testing.assert_close(a, b, rtol=2e-4, atol=2e-4 * b.abs().max().item())
-
-
-@pytest.mark.parametrize("kernels", [UNCOMPILED, Kernels()], ids=["native", "written out"])
+@pytest.mark.parametrize("kernels", [NATIVE, Kernels()], ids=["native", "written out"])
 @pytest.mark.parametrize("slope", [None, 0.0, 0.1])
 @pytest.mark.parametrize("dim", [0, 1])
 @pytest.mark.parametrize("moving", [(0,), (1, 2), (0, 1, 2)], ids=["inputs", "weights", "both"])

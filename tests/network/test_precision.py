@@ -5,7 +5,7 @@ import torch
 
 from bench.api import Examples, TaskBatch
 from bench.network.build import build
-from bench.network.kernels import UNCOMPILED, Kernels, _blocks, native_forward
+from bench.network.kernels import NATIVE, Kernels, _blocks, native_forward
 from bench.registry import create_algorithm
 from bench.settings.protocols import load_protocol, resolve
 from bench.tasks.data import load_data
@@ -60,7 +60,7 @@ def test_a_meta_gradient_is_as_exact_as_by_the_written_formula(case, prepared_gl
     config = resolve(load_protocol(protocol), identity, settings, [])
     rotation, episode = config.episodes["meta_train"]
     stream = TaskStream(source.pool("meta_train", rotation, CPU), episode, 0)
-    errors = {WRITTEN: [], UNCOMPILED: []}
+    errors = {WRITTEN: [], NATIVE: []}
     for batch in range(6):
         tasks = stream.batch(2 * batch, 2)
         exact = meta_gradient(config, source, WRITTEN, tasks, torch.float64)

@@ -236,7 +236,7 @@ def test_live_tensors_are_those_that_a_backward_pass_needs():
 
 
 def test_what_is_compiled_is_counted_as_written_and_compiled_otherwise():
-    """In one piece, as the kernels of normalisation are: torch.compile refuses to do that under a mode."""
+    """In one piece, as a network may be: torch.compile refuses to do that under a mode."""
     compiled = []
 
     def doubled(x):

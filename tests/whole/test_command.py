@@ -279,7 +279,7 @@ WRONG = [
     (["--report", "--out", "nothing-here"], "no finished run"),
     (["--device", "gpu"], "unknown device 'gpu'. Did you mean 'cpu'? Accepted: auto, cpu, cuda"),
     (["--precision", "tf32"], "precision 'tf32' is something only a GPU has; accepted on a CPU: float32, bf16"),
-    (["--precision", "fp16"], "precision 'fp16'; accepted: float32, tf32, bf16"),
+    (["--precision", "fp16"], "precision 'fp16'; accepted: float32, tf32x3, tf32, bf16"),
     (["--cuda-graph", "on"], "cuda_graph 'on'; accepted: auto, off"),
     (["--data-root", "nowhere", "--dataset", "toy2"], "unknown dataset 'toy2'"),
     (["--data-root", "~no-such-user/x"], "--data-root '~no-such-user/x': "),

@@ -117,7 +117,7 @@ def _tested(
     """Return what a run's weights make of the test tasks of a configuration that differs from its own at test alone."""
     sources = sources.trained_on(config.train_classes)
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
-    kernels, _ = choose(config.kernels, device)
+    kernels, _ = choose(config.kernels, device, config.precision)
     task_loss, initial = build(config, algorithm, sources.train, device, kernels)
     trained = Trained(task_loss, *read_trained(run.folder, algorithm, initial))
     trained = trained.at_test(config, algorithm, sources.train, device)
