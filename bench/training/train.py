@@ -125,7 +125,7 @@ class Training:
         """Return the estimate of a meta-step, its tensors counted meanwhile where they can be."""
         if self.device.type == "cuda":  # where libraries take their workspaces at the first call
             self._sparing(self.step.estimate)
-        elif self.config.kernels != EAGER:  # no looking into what is compiled
+        elif self.config.kernels != EAGER:  # no looking into kernels
             return self._sparing(self.step.estimate)
         found: list[MetaGrad] = []
         try:

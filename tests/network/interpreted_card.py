@@ -5,10 +5,12 @@ must find when it is imported), and compiled where there is a card.
 """
 
 import os
+import warnings
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.autograd import forward_ad
 
 from bench.api import Examples, TaskBatch
 from bench.network.build import build_network
@@ -71,6 +73,25 @@ def by_torch(x, w, stride, padding):
 
 def weights(n_tasks, out, channels, kernel):
     return numbers(1, n_tasks, out, channels, *kernel) / (channels * kernel[0] * kernel[1]) ** 0.5
+
+
+@pytest.mark.parametrize("moving", [(0,), (1, 2), (0, 1, 2)], ids=["images", "weights", "both"])
+def test_convolution_moves_with_what_it_is_given_and_its_tangent_is_led_back(moving):
+    """Reverse over forward, as ``unroll=mixed`` takes it."""
+    x, w, _ = given = [numbers(0, 2, 2, 4, 5, 3), weights(2, 4, 3, (3, 3)), numbers(2, 2, 4)]
+    along = [t.flip(-1).cos() for t in given]
+    ours, _ = both(given)
+    with warnings.catch_warnings():  # torch's own, of what it loads at the first dual number
+        warnings.simplefilter("ignore", FutureWarning)
+        with forward_ad.dual_level():
+            put = [forward_ad.make_dual(t, a.to(t)) if i in moving else t for i, (t, a) in enumerate(zip(ours, along))]
+            tangent = forward_ad.unpack_dual(convolve(*put, (2, 1), (1, 1))).tangent
+    led = torch.autograd.grad((tangent * tangent.detach().cos()).sum(), ours, materialize_grads=True)
+    exact = [t.requires_grad_() for t in given]
+    dx, dw, db = (along[i] if i in moving else torch.zeros_like(given[i]) for i in range(3))
+    moved = by_torch(dx, w, (2, 1), (1, 1)) + by_torch(x, dw, (2, 1), (1, 1)) + db[:, None, None, None]
+    wanted = torch.autograd.grad((moved * moved.detach().cos()).sum(), exact, materialize_grads=True)
+    assert_near([tangent, *led], [moved, *wanted], 1e-5)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
