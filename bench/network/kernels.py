@@ -12,6 +12,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import logging
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,13 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.network.convolution import Pair
+from bench.network.convolution import Pair, by_patches
 
 log = logging.getLogger("bench")
 
 TRITON, EAGER = "triton", "eager"
 
 _WIDTH = 64
+_MOST = {"tf32x3": 1e-4, "tf32": 2e-2}  # of what a kernel may be off
 
 
 def norm_forward(
@@ -235,7 +237,7 @@ def choose(asked: str, device: torch.device, precision: str = "float32") -> tupl
         if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
             raise RuntimeError(f"they need a GPU, and this run is on a {device.type}")
         kernels = triton_kernels(precision)
-        _try(kernels, device)
+        _try(kernels, device, _MOST.get(precision, 1e-5))
     except Exception as error:  # whatever a compiler may raise
         reason = str(error).strip().split("\n")[0][:200]
         log.warning("convolution and normalisation run slower, without Triton's kernels (%s)", reason)
@@ -243,14 +245,34 @@ def choose(asked: str, device: torch.device, precision: str = "float32") -> tupl
     return kernels, TRITON
 
 
-def _try(kernels: Kernels, device: torch.device) -> None:
-    """Have every kernel run once, for the width of the usual networks."""
+def _try(kernels: Kernels, device: torch.device, most: float) -> None:
+    """Have every kernel run once, for the width of the usual networks, and hold what it gives against torch in float64.
+
+    Raises:
+        RuntimeError: a result is off by more than ``most``, relative to its norm.
+    """
     assert kernels.convolve is not None
-    x, p = torch.ones(1, 2, 3, 3, _WIDTH, device=device), torch.ones(1, _WIDTH, device=device)
-    w = torch.ones(1, _WIDTH, _WIDTH, 3, 3, device=device).requires_grad_()
-    y = kernels.convolve(x.requires_grad_(), w, p, (2, 2), (1, 1))
-    torch.autograd.grad(y.sum(), (x, w))
-    x, settings = y.detach().flatten(1, 3), (0.0, 1)
-    y, mean, rstd = kernels.forward(x, p, p, 1e-5, *settings)
-    _, d_weight, d_bias = kernels.backward(x, x, y, mean, rstd, p, *settings)
-    kernels.double_backward(x, x, x, y, mean, rstd, p, p, p, d_weight, d_bias, *settings)
+    x, w, p, v = (
+        torch.arange(math.prod(shape), device=device).remainder(1013).sin().view(shape)
+        for shape in ((2, 2, 5, 5, _WIDTH), (2, _WIDTH, _WIDTH, 3, 3), (2, _WIDTH), (2, 18, _WIDTH))
+    )
+    mine = Kernels(kernels.forward, kernels.backward, kernels.double_backward, kernels.convolve)
+    for got, want in zip(
+        _results(mine, x, w, p, v), _results(Kernels(convolve=by_patches), *(t.double() for t in (x, w, p, v)))
+    ):
+        off = float((got.double() - want).norm() / want.norm())
+        if not off <= most:
+            raise RuntimeError(f"they are off torch's own by a relative {off:.0e}")
+
+
+def _results(kernels: Kernels, x: Tensor, w: Tensor, p: Tensor, v: Tensor) -> list[Tensor]:
+    """Return what each kernel gives: a convolution and its derivatives, and the three of normalisation."""
+    assert kernels.convolve is not None
+    x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
+    y = kernels.convolve(x, w, p, (2, 2), (1, 1))
+    found = [y.detach(), *torch.autograd.grad(y, (x, w), y.detach().sin())]
+    x = v.cos()  # without a ReLU, whose bend rounding may cross
+    y, mean, rstd = kernels.forward(x, p, p, 1e-5, None, 1)
+    dx, d_weight, d_bias = kernels.backward(v, x, y, mean, rstd, p, None, 1)
+    twice = kernels.double_backward(dx, v, x, y, mean, rstd, p, p, p, d_weight, d_bias, None, 1)
+    return [*found, y, dx, d_weight, d_bias, *twice]

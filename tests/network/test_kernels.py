@@ -2,11 +2,14 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
+import pytest
 import torch
 from places import REPOSITORY
 
 from bench.network import kernels
+from bench.network.convolution import by_patches
 from bench.network.kernels import NATIVE, Kernels, available, choose
 
 
@@ -20,6 +23,22 @@ def test_where_triton_does_not_compile_it_says_so_and_runs_eager(monkeypatch, ca
     assert [r.message for r in caplog.records] == [
         "convolution and normalisation run slower, without Triton's kernels (no header)"
     ]
+
+
+@pytest.mark.parametrize("which", ["forward", "backward", "double_backward", "convolve"])
+def test_kernels_that_give_something_else_than_torch_are_not_used(which, monkeypatch, caplog):
+    right = Kernels(convolve=by_patches)
+
+    def off(*args):
+        found = getattr(right, which)(*args)
+        return 1.001 * found if which == "convolve" else (1.001 * found[0], *found[1:])
+
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setattr(kernels, "triton_kernels", lambda precision: right)
+    assert choose("triton", torch.device("cpu")) == (right, "triton")
+    monkeypatch.setattr(kernels, "triton_kernels", lambda precision: replace(right, **{which: off}))
+    assert choose("triton", torch.device("cpu")) == (NATIVE, "eager (they are off torch's own by a relative 1e-03)")
+    assert len(caplog.records) == 1
 
 
 def test_without_a_card_they_are_torchs_own(monkeypatch, caplog):
