@@ -32,6 +32,7 @@ from bench.runs.launchers.remote import Remote
 from bench.runs.signals import Forwarding, Worker, ending
 from bench.system.machine import git_commit
 from bench.system.start import STOPPING
+from bench.system.text import counted, shortened
 
 NAMESPACE = "meta-bench"
 ANSWER_S = 30.0  # for an actor that an earlier command has left
@@ -91,8 +92,8 @@ class Ray(Launcher):
             )  # fmt: skip
         except (ConnectionError, RuntimeError, ValueError, OSError, RayError) as error:
             remedy = "`ray start --head` begins one here, --ray-address local one for this command alone"
-            words = " ".join(str(error).split())[:200]
-            raise BenchError(f"--ray-address {address}: no Ray cluster answers there ({words}); {remedy}") from error
+            words = "" if address == "auto" else f" ({shortened(' '.join(str(error).split()), 200)})"
+            raise BenchError(f"--ray-address {address}: no Ray cluster answers there{words}; {remedy}") from error
         finally:
             for number, handler in handlers.items():  # Ray has one of its own for SIGTERM
                 signal.signal(number, handler)
@@ -126,8 +127,8 @@ class Ray(Launcher):
             self._data(ident)  # what is too much is refused now
         self._prepared = True
         count = len(self._made().with_room)
-        own = ", each with one for itself" if self.options.exclusive else ""
-        self.say(f"{self.room} runs at a time on {count} node{'s' * (count > 1)} of the Ray cluster{own}")
+        own = f", each with a {'GPU' if self._gpu else 'node'} for itself" if self.options.exclusive else ""
+        self.say(f"{counted(self.room, 'run')} at a time on {counted(count, 'node')} of the Ray cluster{own}")
 
     def _made(self) -> Nodes:
         if self._nodes is None:

@@ -16,6 +16,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, ActorUnschedulableError, OutOfMemoryError, RayError
 
 from bench.runs.job import Job
+from bench.runs.kept import recorded
 from bench.runs.launchers.node import RECORD, Look
 from bench.runs.signals import INTERRUPTED
 from bench.system.files import write_atomic
@@ -52,8 +53,9 @@ class Remote:
         """Nodes on which it could not begin."""
         self.why: tuple[str, str] | None = None
         """Status and error, where it is not its process that says so."""
-        self.attempts: list[Mapping[str, Any]] = []
-        """Where and when it was begun, and how each attempt but the present one ended."""
+        before = recorded(job.folder)
+        self.attempts: list[Mapping[str, Any]] = list(before.details.get("attempts", ())) if before else []
+        """Where and when it was begun, by earlier commands too, and how each attempt but the present one ended."""
         self._actor: Any = None
         self._code: int | None = None
         self._look: Any = None  # the outstanding one

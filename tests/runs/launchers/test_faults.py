@@ -175,6 +175,12 @@ def test_an_actor_that_does_not_answer_is_given_up(run, far):
     assert run.attempts[-1]["ended"] == f"no answer for {SILENT_S:g} s"
 
 
+def test_attempts_of_earlier_commands_are_kept(run, monkeypatch):
+    earlier = [{"host": "a", "ended": "interrupted"}]
+    monkeypatch.setattr(remote_module, "recorded", lambda folder: SimpleNamespace(details={"attempts": earlier}))
+    assert Remote(run._launcher, run.job, WORKER).attempts == earlier
+
+
 def test_a_file_that_could_not_be_written_comes_again(run, far, monkeypatch):
     far.answers = [look(), look(checkpoint_pt=b"1"), look(checkpoint_pt=b"1")]
     polled(run, far)
