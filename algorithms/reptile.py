@@ -9,7 +9,7 @@ from torch import Tensor
 
 from algorithms.flat import Layout, at_once, means
 from algorithms.inner_loop import ALL, GradientBased, clipped
-from bench.api import Examples, InnerState, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights, last
+from bench.api import Examples, InnerState, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights, in_order_of, last
 from bench.registry import register_algorithm
 
 _STEP = "step"
@@ -109,11 +109,13 @@ class Reptile(GradientBased):
             weights, grads, moments = ({ALL: layout.gather(of)} for of in (weights, grads, moments))
         moved = [w.detach().clone() for w in weights.values()]
         squares = [torch.empty_like(w).copy_(m) for m, w in zip(moments.values(), moved)]
-        slopes = [_in_order_of(w, g.detach()) for g, w in zip(grads.values(), moved)]
-        torch._fused_adam_(
-            moved, slopes, slopes, squares, [], [count.float()] * len(moved), lr=self.inner_lr, beta1=0.0, beta2=BETA2,
-            weight_decay=0.0, eps=EPS, amsgrad=False, maximize=False,
-        )  # fmt: skip
+        slopes = [in_order_of(w, g.detach()) for g, w in zip(grads.values(), moved)]
+        for dtype in dict.fromkeys(w.dtype for w in moved):  # of which the kernel takes one at a time
+            w, g, v = ([t for t in of if t.dtype == dtype] for of in (moved, slopes, squares))
+            torch._fused_adam_(
+                w, g, g, v, [], [count.float()] * len(w), lr=self.inner_lr, beta1=0.0, beta2=BETA2, weight_decay=0.0,
+                eps=EPS, amsgrad=False, maximize=False,
+            )  # fmt: skip
         if together:
             return layout.split(moved[0]), layout.split(squares[0])
         return dict(zip(names, moved)), dict(zip(names, squares))
@@ -124,8 +126,3 @@ class Reptile(GradientBased):
         """Yield predictors adapted with ``eval_inner_batch`` in place of ``inner_batch``."""
         at_test = replace(self, inner_batch=self.eval_inner_batch)
         return super(Reptile, at_test).predictors(task_loss, slow, support, steps, carry)
-
-
-def _in_order_of(w: Tensor, grad: Tensor) -> Tensor:
-    """Return ``grad`` in the memory order of ``w``, in which torch's kernel takes all its tensors to be."""
-    return grad if grad.stride() == w.stride() else torch.empty_like(w).copy_(grad)

@@ -182,7 +182,15 @@ def hessian_by_reverse(task_loss: TaskLoss, fast: Weights, batch: Examples, alon
 
 
 def _dual(leaves: Weights, along: Weights) -> dict[str, Tensor]:
-    return {n: forward_ad.make_dual(w, along[n]) if n in along else w for n, w in leaves.items()}
+    return {n: forward_ad.make_dual(_alone(w), along[n]) if n in along else w for n, w in leaves.items()}
+
+
+def _alone(w: Tensor) -> Tensor:
+    """Return ``w`` in memory of its own: torch makes a tangent as large as all that ``w`` shares memory with.
+
+    And none at all for weights that tasks share.
+    """
+    return w if w.untyped_storage().nbytes() == w.numel() * w.element_size() else w.clone()
 
 
 @functools.cache
@@ -208,23 +216,23 @@ def _to_slow(algorithm: GradientBased, slow: Weights, n_tasks: int, asked: Asked
 # Which way a task loss can go, asked once.
 
 _Product = Callable[[TaskLoss, Weights, Examples, Weights], dict[str, Tensor]]
-_PRODUCTS: weakref.WeakKeyDictionary[TaskLoss, _Product | None] = weakref.WeakKeyDictionary()
+_PRODUCTS: weakref.WeakKeyDictionary[TaskLoss, dict[frozenset[str], _Product | None]] = weakref.WeakKeyDictionary()
 
 
 def _product(algorithm: GradientBased, task_loss: TaskLoss, slow: Weights, support: Examples) -> _Product | None:
     """Return what gives products with the Hessian of this loss in mixed mode; None if nothing does, said once."""
-    if task_loss not in _PRODUCTS:
-        _PRODUCTS[task_loss] = None
-        reasons = []
+    known = _PRODUCTS.setdefault(task_loss, {})
+    names = frozenset(algorithm.adapted(slow))
+    if names not in known:
+        why, found = "", None
         for product in (hessian_by_forward, hessian_by_reverse):
-            reasons.append(_why_not(product, algorithm, task_loss, slow, _some(support, slice(1))))
-            if not reasons[-1]:
-                _PRODUCTS[task_loss] = product
+            if not (why := _why_not(product, algorithm, task_loss, slow, _some(support, slice(1)))):
+                found = product
                 break
         else:
-            text = "unroll mixed: each inner step runs again with its graph (recompute), because %s"
-            log.warning(text, reasons[-1])
-    return _PRODUCTS[task_loss]
+            log.warning("unroll mixed: each inner step runs again with its graph (recompute), because %s", why)
+        known[names] = found  # only now: memory may have run out on the way
+    return known[names]
 
 
 def _why_not(product: _Product, algorithm: GradientBased, task_loss: TaskLoss, slow: Weights, one: Examples) -> str:

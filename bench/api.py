@@ -156,7 +156,8 @@ class InnerState:
     """Where the inner loop stands: stacked weights and carry, each ``[T, ...]``, and the loss ``[T]`` that led here.
 
     The loss is None before the first step. A gradient leads from ``fast`` to itself, and back to the slow weights
-    where these require gradients.
+    where these require gradients. On a GPU ``fast`` may be views of one buffer that the next step takes whole, so that
+    later weights lead back to the slow ones past it: differentiate by slow weights, not by those on the way.
     """
 
     fast: Weights
@@ -179,6 +180,11 @@ def _moving(task_loss: TaskLoss, examples: Examples, names: Collection[str]) -> 
 def stack(slow: Weights, n_tasks: int) -> dict[str, Tensor]:
     """Copy slow weights ``[...]`` to fast weights ``[T, ...]``; gradients flow back if ``slow`` requires them."""
     return {name: w.expand(n_tasks, *w.shape).clone() for name, w in slow.items()}
+
+
+def in_order_of(w: Tensor, grad: Tensor) -> Tensor:
+    """Return ``grad`` in the memory order of ``w``, in which torch's fused kernels take all their tensors to be."""
+    return grad if grad.stride() == w.stride() else torch.empty_like(w).copy_(grad)
 
 
 def shared(w: Tensor) -> bool:

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bench.network.convolution import Pair, by_patches
+from bench.network.convolution import Pair, by_patches, linear
 
 log = logging.getLogger("bench")
 
@@ -251,28 +251,47 @@ def _try(kernels: Kernels, device: torch.device, most: float) -> None:
     Raises:
         RuntimeError: a result is off by more than ``most``, relative to its norm.
     """
-    assert kernels.convolve is not None
-    x, w, p, v = (
+    x, w, p, v = inputs = [
         torch.arange(math.prod(shape), device=device).remainder(1013).sin().view(shape)
         for shape in ((2, 2, 5, 5, _WIDTH), (2, _WIDTH, _WIDTH, 3, 3), (2, _WIDTH), (2, 18, _WIDTH))
-    )
-    mine = Kernels(kernels.forward, kernels.backward, kernels.double_backward, kernels.convolve)
-    for got, want in zip(
-        _results(mine, x, w, p, v), _results(Kernels(convolve=by_patches), *(t.double() for t in (x, w, p, v)))
-    ):
-        off = float((got.double() - want).norm() / want.norm())
+    ]
+    torchs = Kernels(convolve=by_patches, linear=linear, cross_entropy=_cross_entropy)
+    for got, want in zip(_results(kernels, x, w, p, v), _results(torchs, *(t.double() for t in inputs)), strict=True):
+        off = float((got.double() - want).norm() / want.norm().clamp(min=1e-30))
         if not off <= most:
             raise RuntimeError(f"they are off torch's own by a relative {off:.0e}")
 
 
 def _results(kernels: Kernels, x: Tensor, w: Tensor, p: Tensor, v: Tensor) -> list[Tensor]:
-    """Return what each kernel gives: a convolution and its derivatives, and the three of normalisation."""
-    assert kernels.convolve is not None
-    x, w = x.detach().requires_grad_(), w.detach().requires_grad_()
-    y = kernels.convolve(x, w, p, (2, 2), (1, 1))
-    found = [y.detach(), *torch.autograd.grad(y, (x, w), y.detach().sin())]
-    x = v.cos()  # without a ReLU, whose bend rounding may cross
-    y, mean, rstd = kernels.forward(x, p, p, 1e-5, None, 1)
-    dx, d_weight, d_bias = kernels.backward(v, x, y, mean, rstd, p, None, 1)
-    twice = kernels.double_backward(dx, v, x, y, mean, rstd, p, p, p, d_weight, d_bias, None, 1)
+    """Return what each kernel gives, its derivatives, and the derivatives of these."""
+    convolve, mapped, loss = kernels.convolve, kernels.linear, kernels.cross_entropy
+    assert convolve is not None
+    assert mapped is not None
+    assert loss is not None
+    labels = torch.arange(v.shape[1], device=v.device).remainder(5).expand(len(v), -1)
+    found = []
+    for images, weight in ((x, w), (x[..., :1], w[:, :, :1])):
+        found += _twice(lambda a, b, c: convolve(a, b, c, (2, 2), (1, 1)), images, weight / 24, p)
+    found += _twice(mapped, x[:, :, 0, 0], w[:, :5, :, 0, 0] / 8, p[:, :5])
+    found += _twice(lambda scores: loss(scores, labels), v[..., :5])
+    x, scale, shift = v.sign() + 0.1 * v.cos(), 1 + 0.3 * p, 0.1 * p  # far from the bend, which rounding may cross
+    y, mean, rstd = kernels.forward(x, scale, shift, 1e-5, 0.1, 1)
+    dx, d_weight, d_bias = kernels.backward(v, x, y, mean, rstd, scale, 0.1, 1)
+    twice = kernels.double_backward(dx, v, x, y, mean, rstd, scale, p, shift, d_weight, d_bias, 0.1, 1)
     return [*found, y, dx, d_weight, d_bias, *twice]
+
+
+def _twice(function: Callable[..., Tensor], *inputs: Tensor) -> list[Tensor]:
+    leaves = [t.detach().contiguous().requires_grad_() for t in inputs]
+    y = function(*leaves)
+    first = torch.autograd.grad(((0.3 * y * y + y) * _wave(y)).sum(), leaves, create_graph=True)
+    number = torch.stack([(g * _wave(g)).sum() for g in first]).sum()
+    return [y.detach(), *(g.detach() for g in first), *torch.autograd.grad(number, leaves, materialize_grads=True)]
+
+
+def _wave(like: Tensor) -> Tensor:
+    return torch.arange(like.numel(), dtype=like.dtype, device=like.device).cos().view_as(like)
+
+
+def _cross_entropy(scores: Tensor, right: Tensor) -> Tensor:
+    return F.cross_entropy(scores.transpose(1, 2), right, reduction="none").mean(1)

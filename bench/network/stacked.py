@@ -99,7 +99,9 @@ class TasksOutside(_Images):
 
     def conv2d(self, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
         """Convolve with every task's own ``weight`` and add its ``bias [T, O]``."""
-        if self.kernels.convolve is None or x[0].numel() >= _LARGEST:
+        high, wide = output_size((x.shape[2], x.shape[3]), (weight.shape[3], weight.shape[4]), stride, padding)
+        largest = max(x[0].numel(), x.shape[1] * high * wide * weight.shape[1])
+        if self.kernels.convolve is None or largest >= _LARGEST:
             return by_patches(x, weight, bias, stride, padding)
         return self.kernels.convolve(x, weight, bias, stride, padding)
 

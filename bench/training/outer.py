@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.api import Weights
+from bench.api import Weights, in_order_of
 from bench.settings.config import SCHEDULES, RunConfig
 
 
@@ -50,7 +50,7 @@ class MetaOptimizer:
             if self._sgd:
                 grads = dict(zip(grads, torch._foreach_mul(list(grads.values()), self._rate)))
         for name, w in self.slow.items():
-            w.grad = grads[name]
+            w.grad = in_order_of(w, grads[name]) if self.captured else grads[name]
         self.torch.step()
         for w in self.slow.values():
             w.grad = None

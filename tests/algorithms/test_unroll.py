@@ -8,6 +8,7 @@ import torch
 from helpers import image_tasks, quadratic_loss, quadratic_tasks, relative_error, small_classifier
 from torch import nn
 
+from algorithms import unroll
 from algorithms.anil import ANIL
 from algorithms.maml import MAML
 from algorithms.unroll import hessian_by_forward, hessian_by_reverse
@@ -32,13 +33,13 @@ RULES = {
 def apart(name, task_loss, tasks, steps=3, **settings):
     """How far gradient and losses of both ways are from those of the graph."""
     found = {}
-    for unroll in ("higher", *WAYS):
-        algorithm = create_algorithm(name, inner_lr=0.05, inner_steps=steps, unroll=unroll, **settings)
+    for way in ("higher", *WAYS):
+        algorithm = create_algorithm(name, inner_lr=0.05, inner_steps=steps, unroll=way, **settings)
         slow = {**task_loss.weights, **extra_weights(name, algorithm, task_loss.weights, 15)}
         before = {n: w.clone() for n, w in slow.items()}
-        found[unroll] = algorithm.meta_grad(task_loss, slow, tasks)
+        found[way] = algorithm.meta_grad(task_loss, slow, tasks)
         assert all(torch.equal(w, before[n]) for n, w in slow.items())
-        assert not any(g.requires_grad for g in found[unroll].grads.values())
+        assert not any(g.requires_grad for g in found[way].grads.values())
     expected = found["higher"]
     losses = [float((found[way].query_loss - expected.query_loss).abs().max()) for way in WAYS]
     return max(*losses, *(relative_error(found[way].grads, expected.grads) for way in WAYS))
@@ -50,6 +51,35 @@ def test_every_way_gives_the_gradient_of_the_whole_graph(name, rule, rng):
     """Also where some weights adapt alone, where rates are learned and where a context does."""
     tasks = image_tasks(rng, n_tasks=3, size=8, k_query=6)  # of which two passes are made
     assert apart(name, small_classifier(rng), tasks, **RULES[rule]) < 1e-12
+
+
+@pytest.mark.parametrize("name", ["maml", "cavia", "maml++"])
+def test_every_way_gives_it_as_weights_lie_on_a_card(name, rng, monkeypatch):
+    """Shared where tasks begin, and then parts of one buffer."""
+    monkeypatch.setattr("bench.api.shared", lambda w: w.dim() > 1)
+    monkeypatch.setattr("algorithms.flat._on_gpu", lambda weights: True)
+    task_loss = Classifier(small_classifier(rng).network, form=TasksOutside)
+    assert apart(name, task_loss, image_tasks(rng, n_tasks=3, size=8)) < 1e-12
+
+
+def test_memory_that_runs_out_while_the_way_is_chosen_says_nothing_of_the_way(rng, monkeypatch, caplog):
+    task_loss, tasks, calls = small_classifier(rng), image_tasks(rng, n_tasks=2, size=8), []
+    why_not = unroll._why_not
+
+    def full(*args):
+        calls.append(args)
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("full")
+        return why_not(*args)
+
+    monkeypatch.setattr(unroll, "_why_not", full)
+    maml = create_algorithm("maml", inner_steps=2, unroll="mixed")
+    with pytest.raises(torch.OutOfMemoryError):
+        maml.meta_grad(task_loss, task_loss.weights, tasks)
+    maml.meta_grad(task_loss, task_loss.weights, tasks)
+    assert len(calls) == 2, "asked again"
+    assert list(unroll._PRODUCTS[task_loss].values()) == [hessian_by_forward]
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("phase", [1, 2, 3])

@@ -9,7 +9,7 @@ import torch
 from places import REPOSITORY
 
 from bench.network import kernels
-from bench.network.convolution import by_patches
+from bench.network.convolution import by_patches, linear
 from bench.network.kernels import NATIVE, Kernels, available, choose
 
 
@@ -18,20 +18,22 @@ def test_where_triton_does_not_compile_it_says_so_and_runs_eager(monkeypatch, ca
         raise RuntimeError("no header\nlong story")
 
     monkeypatch.setenv("TRITON_INTERPRET", "1")  # or a CPU is reason enough
-    monkeypatch.setattr(kernels, "triton_kernels", lambda precision: Kernels(convolve=broken))
+    monkeypatch.setattr(
+        kernels, "triton_kernels", lambda precision: Kernels(convolve=broken, linear=broken, cross_entropy=broken)
+    )
     assert choose("triton", torch.device("cpu")) == (NATIVE, "eager (no header)")
     assert [r.message for r in caplog.records] == [
         "convolution and normalisation run slower, without Triton's kernels (no header)"
     ]
 
 
-@pytest.mark.parametrize("which", ["forward", "backward", "double_backward", "convolve"])
+@pytest.mark.parametrize("which", ["forward", "backward", "double_backward", "convolve", "linear", "cross_entropy"])
 def test_kernels_that_give_something_else_than_torch_are_not_used(which, monkeypatch, caplog):
-    right = Kernels(convolve=by_patches)
+    right = Kernels(convolve=by_patches, linear=linear, cross_entropy=kernels._cross_entropy)
 
     def off(*args):
         found = getattr(right, which)(*args)
-        return 1.001 * found if which == "convolve" else (1.001 * found[0], *found[1:])
+        return (1.001 * found[0], *found[1:]) if isinstance(found, tuple) else 1.001 * found
 
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     monkeypatch.setattr(kernels, "triton_kernels", lambda precision: right)

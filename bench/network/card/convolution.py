@@ -53,13 +53,16 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.geometry = geometry
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, w)
         ctx.save_for_forward(x, w)
         return _products([(x, w)], b, geometry)
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
+        if grad[0] is None:
+            return None, None, None, None
         return (*_ConvolutionBackward.apply(grad[0], x, w, ctx.geometry, ctx.needs_input_grad[:3]), None)
 
     @staticmethod
@@ -67,6 +70,10 @@ class _Convolution(torch.autograd.Function):
         x, w = ctx.saved_tensors
         tx, tw, tb = tangents[:3]
         pairs = ((tx, w) if tx is not None else ()) + ((x, tw) if tw is not None else ())
+        if not pairs:
+            high, wide = output_size((x.shape[2], x.shape[3]), (w.shape[3], w.shape[4]), *ctx.geometry[:2])
+            assert tb is not None, "or nothing moves"
+            return tb[:, None, None, None].expand(-1, x.shape[1], high, wide, -1)
         moved: Tensor = _ConvolutionSum.apply(ctx.geometry, tb, *pairs)
         return moved
 

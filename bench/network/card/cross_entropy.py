@@ -16,6 +16,8 @@ MOST = 1024  # classes; a program holds all of an example's
 
 def cross_entropy(scores: Tensor, right: Tensor) -> Tensor:
     """Return the mean cross-entropy of every task, ``[T]`` in nats, of ``scores [T, n, O]`` for ``right [T, n]``."""
+    if scores.shape[2] > MOST:
+        return F.cross_entropy(scores.flatten(0, 1), right.flatten(), reduction="none").view(right.shape).mean(1)
     return _CrossEntropy.apply(scores, right if right.stride(1) == 1 else right.contiguous())
 
 
