@@ -8,6 +8,8 @@ times a batched matrix product. What has no height and width is ``[T, n, I]``, t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor
 
@@ -22,7 +24,7 @@ _FEW_ROWS = 512
 _LARGEST = 2**31  # numbers of a task's images: beyond it the kernels' 32 bits do not count
 
 
-class _Images:
+class _Images(ABC):
     """What both forms have."""
 
     image_dim: int
@@ -37,9 +39,9 @@ class _Images:
         """Map ``x [T, n, I]``, or images that are so once flattened, by every task's own ``weight [T, O, I]``."""
         return linear(self.flatten(x) if x.dim() == 5 else x, weight, bias)
 
+    @abstractmethod
     def flatten(self, x: Tensor) -> Tensor:
         """Return ``[T, n, C*H*W]`` in torch's order."""
-        raise NotImplementedError
 
     def global_average(self, x: Tensor) -> Tensor:
         """Average over height and width, which become 1 and 1."""

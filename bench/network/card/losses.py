@@ -9,12 +9,24 @@ import triton.language as tl
 
 
 @triton.jit
-def _softmax(scores, m, known):
+def _softmax(scores, known):
     """Return the log of what each example's exponentials add up to, and their shares."""
     highest = tl.max(scores, 1)
     powers = tl.where(known, tl.exp(scores - highest[:, None]), 0.0)
     total = tl.sum(powers, 1)
     return highest + tl.log(total), powers / total[:, None]
+
+
+@triton.jit
+def _examples(
+    scores, right, task, first, n, far, O: tl.constexpr, BM: tl.constexpr, BO: tl.constexpr
+):  # fmt: skip
+    """Return of BM examples where their scores lie, which are there, the scores, and the right classes."""
+    m, o = first + tl.arange(0, BM), tl.arange(0, BO)
+    known, at = (m < n)[:, None] & (o < O)[None, :], task * (n * O) + m[:, None] * O + o[None, :]
+    x = tl.load(scores + at, mask=known, other=-float("inf"))
+    x = tl.where((m < n)[:, None], x, 0.0)
+    return m, known, at, x, tl.load(right + task * far + m, mask=m < n, other=0)
 
 
 @triton.jit(do_not_specialize=["n", "far"])
@@ -23,12 +35,8 @@ def forward(scores, right, loss, n, far, O: tl.constexpr, BM: tl.constexpr, BO: 
     task, o = tl.program_id(0).to(tl.int64), tl.arange(0, BO)
     total = tl.zeros((BM,), scores.dtype.element_ty)
     for first in range(0, n, BM):
-        m = first + tl.arange(0, BM)
-        known = (m < n)[:, None] & (o < O)[None, :]
-        x = tl.load(scores + task * (n * O) + m[:, None] * O + o[None, :], mask=known, other=-float("inf"))
-        x = tl.where((m < n)[:, None], x, 0.0)
-        label = tl.load(right + task * far + m, mask=m < n, other=0)
-        log_total, _ = _softmax(x, m, (o < O)[None, :])
+        m, _, _, x, label = _examples(scores, right, task, first, n, far, O, BM, BO)
+        log_total, _ = _softmax(x, (o < O)[None, :])
         own = tl.sum(tl.where(o[None, :] == label[:, None], x, 0.0), 1)
         total += tl.where(m < n, log_total - own, 0.0)
     tl.store(loss + task, tl.sum(total, 0) / n)
@@ -40,12 +48,8 @@ def backward(dy, scores, right, dx, n, far, step, O: tl.constexpr, BM: tl.conste
     task, o = tl.program_id(0).to(tl.int64), tl.arange(0, BO)
     each = tl.load(dy + task * step) / n
     for first in range(0, n, BM):
-        m = first + tl.arange(0, BM)
-        known, at = (m < n)[:, None] & (o < O)[None, :], task * (n * O) + m[:, None] * O + o[None, :]
-        x = tl.load(scores + at, mask=known, other=-float("inf"))
-        x = tl.where((m < n)[:, None], x, 0.0)
-        label = tl.load(right + task * far + m, mask=m < n, other=0)
-        _, shares = _softmax(x, m, (o < O)[None, :])
+        _, known, at, x, label = _examples(scores, right, task, first, n, far, O, BM, BO)
+        _, shares = _softmax(x, (o < O)[None, :])
         tl.store(dx + at, each * (shares - tl.where(o[None, :] == label[:, None], 1.0, 0.0)), mask=known)
 
 
@@ -58,12 +62,8 @@ def double_backward(
     each = tl.load(dy + task * step) / n
     total = tl.zeros((BM,), scores.dtype.element_ty)
     for first in range(0, n, BM):
-        m = first + tl.arange(0, BM)
-        known, at = (m < n)[:, None] & (o < O)[None, :], task * (n * O) + m[:, None] * O + o[None, :]
-        x = tl.load(scores + at, mask=known, other=-float("inf"))
-        x = tl.where((m < n)[:, None], x, 0.0)
-        label = tl.load(right + task * far + m, mask=m < n, other=0)
-        _, shares = _softmax(x, m, (o < O)[None, :])
+        m, known, at, x, label = _examples(scores, right, task, first, n, far, O, BM, BO)
+        _, shares = _softmax(x, (o < O)[None, :])
         along = tl.load(v + at, mask=known, other=0.0)
         mean = tl.sum(shares * along, 1)
         own = tl.sum(tl.where(o[None, :] == label[:, None], along, 0.0), 1)

@@ -62,19 +62,25 @@ def forward(
         tl.store(y + m * C, _bent(centred * scale[None, :] + shift[None, :], SLOPE), mask=known)
 
 
+@triton.jit
+def _known(mean, rstd, weight, rows, C: tl.constexpr, BC: tl.constexpr):
+    """Return which of a program's channels are there, where their first row and their statistics lie, and these."""
+    task = tl.program_id(1).to(tl.int64)
+    c = tl.program_id(0) * BC + tl.arange(0, BC)
+    real, of_task = c < C, task * C + c
+    mu = tl.load(mean + of_task, mask=real, other=0.0)[None, :]
+    r = tl.load(rstd + of_task, mask=real, other=0.0)[None, :]
+    w = tl.load(weight + of_task, mask=real, other=0.0)[None, :]
+    return real, task * (rows * C) + c[None, :], of_task, mu, r, w
+
+
 @triton.jit(do_not_specialize=["rows"])
 def backward(
     dy, x, y, mean, rstd, weight, dx, d_weight, d_bias, rows,
     C: tl.constexpr, SLOPE: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Write the derivatives with respect to ``x``, weight and bias."""
-    task = tl.program_id(1).to(tl.int64)
-    c = tl.program_id(0) * BC + tl.arange(0, BC)
-    real = c < C
-    start, of_task = task * (rows * C) + c[None, :], task * C + c
-    mu = tl.load(mean + of_task, mask=real, other=0.0)[None, :]
-    r = tl.load(rstd + of_task, mask=real, other=0.0)[None, :]
-    w = tl.load(weight + of_task, mask=real, other=0.0)[None, :]
+    real, start, of_task, mu, r, w = _known(mean, rstd, weight, rows, C, BC)
     sum_z, sum_zx = tl.zeros((BM, BC), x.dtype.element_ty), tl.zeros((BM, BC), x.dtype.element_ty)
     for first in range(0, rows, BM):
         m = (first + tl.arange(0, BM))[:, None]
@@ -100,12 +106,7 @@ def double_backward(
     C: tl.constexpr, SLOPE: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Write the derivatives of ``<v, backward(...)>`` with respect to ``dy``, ``x`` and the weight."""
-    task = tl.program_id(1).to(tl.int64)
-    c = tl.program_id(0) * BC + tl.arange(0, BC)
-    real = c < C
-    start, of_task = task * (rows * C) + c[None, :], task * C + c
-    mu = tl.load(mean + of_task, mask=real, other=0.0)[None, :]
-    r = tl.load(rstd + of_task, mask=real, other=0.0)[None, :]
+    real, start, of_task, mu, r, w = _known(mean, rstd, weight, rows, C, BC)
     of_v, of_vx, of_vz = (
         tl.zeros((BM, BC), x.dtype.element_ty),
         tl.zeros((BM, BC), x.dtype.element_ty),
@@ -119,7 +120,6 @@ def double_backward(
         of_vx += v * ((tl.load(x + at, mask=known, other=0.0) - mu) * r)
         of_vz += v * _masked(tl.load(dy + at, mask=known, other=0.0), y + at, known, SLOPE)
     sum_v, v_xh, v_z = tl.sum(of_v, 0)[None, :], tl.sum(of_vx, 0)[None, :], tl.sum(of_vz, 0)[None, :]
-    w = tl.load(weight + of_task, mask=real, other=0.0)[None, :]
     to_weight = tl.load(vw + of_task, mask=real, other=0.0)[None, :]
     to_bias = tl.load(vb + of_task, mask=real, other=0.0)[None, :]
     z_xh = tl.load(d_weight + of_task, mask=real, other=0.0)[None, :]

@@ -39,7 +39,7 @@ class Launcher(ABC):
             BenchError: that cannot be, in one line.
         """
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:  # noqa: B027  # of this machine nothing is held
         """End what is left of the runs and let go of where they were."""
 
     @abstractmethod
@@ -87,8 +87,8 @@ class Launcher(ABC):
         return {}, {}
 
     def put(self, worker: Worker, name: str, content: bytes) -> None:
-        """Give a process elsewhere a file in the folder of its run."""
-        raise NotImplementedError
+        """Give a process elsewhere a file in the folder of its run; one of this machine reads that itself."""
+        raise NotImplementedError(f"runs by {type(self).__name__} see the files of this machine")
 
 
 def launcher_of(options: Options) -> Launcher:

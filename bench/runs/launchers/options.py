@@ -35,7 +35,6 @@ class Options:
     """As ``--device`` has it."""
     fresh: bool = False
     """Whether runs that an earlier command has left under way are ended."""
-    quiet: bool = False
 
     @classmethod
     def of(cls, args: argparse.Namespace, jobs: int) -> Options:
@@ -69,7 +68,7 @@ class Options:
             raise BenchError(f"--exclusive with --gpus-per-run {args.gpus_per_run}: each run has a GPU; accepted: 1")
         return cls(
             RAY, 1, args.ray_address or cls.address, gpus, cls.cpus if cpus is None else cpus, args.exclusive,
-            args.device, args.fresh, args.quiet,
+            args.device, args.fresh,
         )  # fmt: skip
 
 
