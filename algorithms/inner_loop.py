@@ -92,6 +92,19 @@ class GradientBased(MetaAlgorithm):
             f"{kept}/{name}": torch.zeros_like(w) for kept in RULES[self.inner_optimizer] for name, w in moved.items()
         }
 
+    def start(self, slow: Weights, n_tasks: int) -> Weights:
+        """Return the stacked weights ``[T, ...]`` that the inner loop begins with, on a GPU those of one buffer."""
+        names = self.adapted(slow)
+        moved = {name: slow[name][None] for name in names}
+        if len(moved) < 2 or not at_once(moved):
+            return super().start(slow, n_tasks)
+        rest = super().start({name: w for name, w in slow.items() if name not in moved}, n_tasks)
+        layout = Layout(moved)
+        parts = layout.split(layout.gather(moved).expand(n_tasks, -1))
+        if not any(w.requires_grad for w in slow.values()):
+            parts = {name: w.detach().requires_grad_() for name, w in parts.items()}
+        return {name: parts[name] if name in parts else rest[name] for name in slow}
+
     def inner_step(self, loss: Tensor, fast: Weights, carry: Weights, step: int) -> tuple[Weights, Weights]:
         """Return the weights one step of the rule later, differentiable where they lead back to slow ones."""
         grads = self.inner_grads(loss, fast)
@@ -146,7 +159,8 @@ class GradientBased(MetaAlgorithm):
         for found, name in zip(optimizer.state, names, strict=True):
             if state:
                 found[0] = {"step": step, **{k: s[name] for k, s in state.items()}}
-        nothing = params[0].new_zeros((), requires_grad=True)  # higher differentiates a loss; the gradients are here
+        # higher differentiates a loss, but the gradients are here already: it gets one that nothing is computed for
+        nothing = torch.zeros((), device="meta", requires_grad=True)
         moved = optimizer.step(nothing, params=params, grad_callback=lambda _: [grads[name] for name in names])
         after = {k: {n: found[0][k] for found, n in zip(optimizer.state, names, strict=True)} for k in state}
         return dict(zip(names, moved, strict=True)), after

@@ -12,7 +12,7 @@ from algorithms.inner_loop import ALL, GradientBased, clipped
 from bench.api import Examples, InnerState, MetaGrad, Predictor, TaskBatch, TaskLoss, Weights, in_order_of, last
 from bench.registry import register_algorithm
 
-_STEP = "step"
+_STEP, _MOMENT = "step", "second_moment/"
 BETA2, EPS = 0.999, 1e-8  # torch's and TensorFlow's defaults, which the official code leaves as they are
 
 
@@ -55,9 +55,9 @@ class Reptile(GradientBased):
         ends = means({name: end.fast[name].detach() for name in slow})
         way = torch._foreach_sub([w.detach() for w in slow.values()], list(ends.values()))
         assert end.loss is not None, "inner_steps is at least 1"
-        carried = [name for name in self.initial_carry(slow) if name != _STEP]
         carry = {name: end.carry[name].mean(dim=0) for name in end.carry.keys() & {_STEP}}
-        return MetaGrad(dict(zip(slow, way)), end.loss, {**carry, **means({n: end.carry[n] for n in carried})})
+        moments = {name: m for name, m in end.carry.items() if name.startswith(_MOMENT)}
+        return MetaGrad(dict(zip(slow, way)), end.loss, {**carry, **means(moments)})
 
     def adaptation(
         self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None
@@ -69,7 +69,7 @@ class Reptile(GradientBased):
         """Return Adam's second moment of each weight, zero, and its count of steps."""
         if self.inner_optimizer != "adam":
             return {}
-        moments = {f"second_moment/{name}": torch.zeros_like(slow[name]) for name in self.adapted(slow)}
+        moments = {f"{_MOMENT}{name}": torch.zeros_like(slow[name]) for name in self.adapted(slow)}
         # float64, because 1 - beta2**step loses four digits in float32
         step = torch.zeros((), dtype=torch.float64, device=next(iter(slow.values())).device)
         return {_STEP: step, **moments}
@@ -86,10 +86,10 @@ class Reptile(GradientBased):
         if self.inner_decay:
             grads = {name: g + self.inner_decay * fast[name] for name, g in grads.items()}
         weights = {name: fast[name] for name in grads}
-        moments = {name: carry[f"second_moment/{name}"] for name in grads}
+        moments = {name: carry[f"{_MOMENT}{name}"] for name in grads}
         count = carry[_STEP] + 1  # [T], all alike
         moved, moments = self._by_adam(weights, grads, moments, count[0])
-        return moved, {_STEP: count, **{f"second_moment/{name}": m for name, m in moments.items()}}
+        return moved, {_STEP: count, **{f"{_MOMENT}{name}": m for name, m in moments.items()}}
 
     def _by_adam(
         self, weights: Weights, grads: Weights, moments: Weights, count: Tensor

@@ -117,6 +117,9 @@ class Examples:
             yield Examples(x[:, part], y[:, part], n_way=self.n_way, classes=self.classes)
 
 
+_BEGIN = torch.zeros(())
+
+
 @dataclass(frozen=True)
 class TaskBatch:
     """T tasks: ``support`` with N*K examples each, ``query`` with N*Q, in training no example in both.
@@ -129,7 +132,7 @@ class TaskBatch:
     support: Examples
     query: Examples
     carry: Weights = field(default_factory=dict)
-    progress: Tensor = field(default_factory=lambda: torch.zeros(()))
+    progress: Tensor = _BEGIN
     phase: int = 0
 
     def together(self) -> Examples:
@@ -182,6 +185,13 @@ def stack(slow: Weights, n_tasks: int) -> dict[str, Tensor]:
     return {name: w.expand(n_tasks, *w.shape).clone() for name, w in slow.items()}
 
 
+def _zeros_like(weights: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield zeros for each of ``weights``, all made at once."""
+    sizes = [w.numel() for w in weights]
+    for w, part in zip(weights, weights[0].new_zeros(sum(sizes)).split(sizes)):
+        yield part.view(w.shape).to(w)
+
+
 def in_order_of(w: Tensor, grad: Tensor) -> Tensor:
     """Return ``grad`` in the memory order of ``w``, in which torch's fused kernels take all their tensors to be."""
     return grad if grad.stride() == w.stride() else torch.empty_like(w).copy_(grad)
@@ -189,7 +199,7 @@ def in_order_of(w: Tensor, grad: Tensor) -> Tensor:
 
 def shared(w: Tensor) -> bool:
     """Say whether stacked weights begin as one in memory; on a CPU bringing images in order cost what it saved."""
-    return w.is_cuda and w.dim() > 1
+    return w.is_cuda
 
 
 @dataclass(frozen=True)
@@ -352,8 +362,8 @@ class MetaAlgorithm(ABC):
         """Return the stacked weights ``[T, ...]`` that the inner loop begins with.
 
         A graph leads back to ``slow`` where it requires gradients; otherwise these are leaves, and so they are after
-        every step. They are not to be written to: on a GPU all tasks begin with the very same matrices and kernels in
-        memory, so that a layer can tell that it may take one product for all of them.
+        every step. They are not to be written to: on a GPU all tasks begin with the very same ones in memory, so that
+        a layer can tell that it may take one product for all of them.
         """
         fast = {name: w.expand(n_tasks, *w.shape) if shared(w) else w for name, w in slow.items()}
         fast |= stack({name: w for name, w in slow.items() if not shared(w)}, n_tasks)
@@ -389,8 +399,11 @@ class MetaAlgorithm(ABC):
         names = self.adapted(fast)
         weights = [fast[name] for name in names]
         tracked = not all(w.is_leaf for w in weights)
-        grads = torch.autograd.grad(loss.sum(), weights, create_graph=tracked, materialize_grads=True)
-        return dict(zip(names, grads))
+        each = torch.ones_like(loss)
+        found = torch.autograd.grad(loss, weights, each, create_graph=tracked, allow_unused=True)
+        idle = [w for w, g in zip(weights, found) if g is None]  # biases in front of a normalisation, say
+        zeros = iter(_zeros_like(idle)) if idle else iter(())
+        return {name: next(zeros) if g is None else g for name, g in zip(names, found)}
 
     # What evaluation asks for.
 

@@ -14,6 +14,7 @@ from bench.tasks.stream import TaskStream, TaskWindow
 from bench.training.contract import check_form
 from bench.training.outer import MetaOptimizer
 
+_NEVER = 2**62  # more meta-steps than there are
 PROBES = 2  # meta-steps by which a captured step is held against the step itself
 
 
@@ -50,7 +51,7 @@ class MetaStep:
         self.done = torch.zeros(1, dtype=torch.long, device=device)
         self.losses = torch.zeros(config.meta_steps, dtype=torch.float64, device=device)
         self._names = [name for name, w in slow.items() if w.numel()]
-        self._bad_since = torch.zeros(len(self._names), dtype=torch.long, device=device)
+        self._bad_since = torch.full((len(self._names),), _NEVER, dtype=torch.long, device=device)
         self.window = TaskWindow(stream, max(stream.block, PROBES * config.meta_batch))
         self._offsets = torch.arange(config.meta_batch, device=device)
 
@@ -96,7 +97,7 @@ class MetaStep:
     def estimate_of(self, start: int, end: int) -> MetaGrad:
         """Return the algorithm's estimate on the tasks start..end-1 of the next meta-batch, its form checked."""
         slow = {name: w.detach() for name, w in self.slow.items()}
-        tasks = self.window.batch(self.done * self.config.meta_batch + self._offsets[start:end])
+        tasks = self.window.batch(torch.add(self._offsets[start:end], self.done, alpha=self.config.meta_batch))
         progress = (self.done / self.config.meta_steps)[0]
         batch = TaskBatch(tasks.support, tasks.query, self.carry, progress, self.phase)
         result = self.algorithm.meta_grad(self.task_loss, slow, batch)
@@ -109,22 +110,25 @@ class MetaStep:
         self.optimizer.step(result.grads, self.done)
         own = {c.untyped_storage().data_ptr() for c in self.carry.values()}
         new = {n: c.clone() if c.untyped_storage().data_ptr() in own else c for n, c in result.carry.items()}
-        for name, c in self.carry.items():
-            c.copy_(new[name])
+        for dtype in dict.fromkeys(c.dtype for c in self.carry.values()):  # of each all at once
+            names = [name for name, c in self.carry.items() if c.dtype == dtype]
+            torch._foreach_copy_([self.carry[name] for name in names], [new[name] for name in names])
         self.losses.index_copy_(0, self.done, result.query_loss.mean().to(self.losses.dtype).view(1))
         self.done += 1
 
     def bad_gradients(self) -> tuple[int, list[str]]:
         """Return the first meta-step with a gradient that was not finite, and whose they were; 0 if there is none."""
         since = self._bad_since.tolist()
-        first = min(filter(None, since), default=0)
-        return first, [name for name, step in zip(self._names, since) if step == first != 0]
+        first = min(since, default=_NEVER)
+        if first == _NEVER:
+            return 0, []
+        return first + 1, [name for name, done in zip(self._names, since) if done == first]
 
     def _note_bad(self, grads: Weights) -> None:
         # The largest absolute value, which is NaN if any is; the sum of squares would overflow where no gradient does.
         largest = torch.stack(torch._foreach_norm([grads[name] for name in self._names], math.inf))
-        new = ~torch.isfinite(largest) & (self._bad_since == 0)
-        self._bad_since += new * (self.done + 1)
+        since = torch.where(largest < math.inf, _NEVER, self.done)
+        torch.minimum(self._bad_since, since, out=self._bad_since)
 
     def snapshot(self) -> dict[int, Tensor]:
         """Return copies of all that a step changes, for ``restore``."""

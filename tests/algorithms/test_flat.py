@@ -87,26 +87,63 @@ def test_meta_gradient_and_carry_are_those_of_one_weight_after_the_other(name, s
         assert ends[1][n].shape == w.shape
 
 
+def rows_of(layout, weights):
+    """What the buffer is to hold: task by task the weights one after the other, each in its memory order."""
+    blocks = {**weights, "conv": weights["conv"].permute(0, 1, 3, 4, 2)}
+    rows = torch.cat([blocks[name].flatten(1) for name in layout.names], dim=1)
+    return torch.cat([rows, rows[:, : layout.filling]], dim=1)
+
+
 @pytest.mark.parametrize("tracked", [False, True])
-def test_what_was_split_is_gathered_without_a_copy_and_anything_else_by_one(tracked, rng):
+@pytest.mark.parametrize("aligned", [False, True])
+def test_what_was_split_is_gathered_without_a_copy_and_anything_else_by_one(aligned, tracked, rng):
     weights = stacked(rng, torch.float64)
+    if aligned:  # one that others come behind, and rows that are filled up
+        weights["wide"] = torch.randn(3, 4, 8, generator=rng, dtype=torch.float64)
     layout = Layout(weights)
+    assert (layout.names[0], layout.width) == (("wide", 256) if aligned else ("conv", 209))
     first = layout.gather(weights).requires_grad_(tracked) * 1.0
+    assert torch.equal(first, rows_of(layout, weights))
     parts = layout.split(first)
-    assert all(torch.equal(parts[n], w) and parts[n].stride() == w.stride() for n, w in weights.items())
+    for name, w in weights.items():
+        assert torch.equal(parts[name], w)
+        assert parts[name][0].stride() == w[0].stride()
     assert layout.gather(parts).data_ptr() == first.data_ptr()
     detached = {n: p.detach() for n, p in parts.items()}
     assert layout.gather(detached).data_ptr() == first.data_ptr()
     for changed in ({"matrix": parts["matrix"] + 1}, {"one": torch.zeros(3, 2, dtype=torch.float64)[:, :1]}):
         again = layout.gather({**parts, **changed})
         assert again.data_ptr() != first.data_ptr()
-        assert torch.equal(
-            again, torch.cat([again_of.reshape(-1) for again_of in _in_order(layout, {**parts, **changed})])
-        )
+        assert torch.equal(again[:, layout.filling :], rows_of(layout, {**parts, **changed})[:, layout.filling :])
 
 
-def _in_order(layout, weights):
-    return [weights["conv"].permute(0, 1, 3, 4, 2), *(weights[n] for n in layout.names[1:])]
+@pytest.mark.parametrize("names", [("a",), ("b",), ("a", "c")])
+def test_the_gradient_of_some_parts_is_theirs_and_zero_elsewhere(names, rng):
+    sizes = {"a": 16, "b": 32, "c": 5}
+    layout = Layout({name: torch.zeros(2, size) for name, size in sizes.items()})
+    whole = torch.randn(2, layout.width, generator=rng, requires_grad=True)
+    parts = layout.split(whole)
+    (slope,) = torch.autograd.grad(sum((parts[n] ** 2).sum() for n in names), whole, create_graph=True)
+    expected = {n: 2 * p if n in names else torch.zeros_like(p) for n, p in parts.items()}
+    assert all(torch.equal(g, expected[n]) for n, g in layout.split(slope).items())
+    (twice,) = torch.autograd.grad((slope[:, : sum(sizes.values())] * 3).sum(), whole)
+    assert all(torch.equal(g, torch.full_like(g, 6.0 * (n in names))) for n, g in layout.split(twice).items())
+
+
+def test_weights_that_all_tasks_begin_with_are_gathered_without_a_copy_and_lead_back_to_the_slow_ones(rng, as_on_a_gpu):
+    as_on_a_gpu(True)
+    slow = {name: w[0].clone().requires_grad_() for name, w in stacked(rng, torch.float64).items()}
+    fast = create_algorithm("maml").start(slow, 3)
+    assert list(fast) == list(slow)
+    layout = Layout(fast)
+    whole = layout.gather(fast)
+    assert (whole.shape, whole.stride(0)) == ((3, 209), 0)
+    assert whole.data_ptr() == fast["conv"].data_ptr()
+    factors = torch.randn(3, layout.width, generator=rng, dtype=torch.float64)
+    number = (whole * factors).sum() + sum((w**2).sum() for w in fast.values())
+    slopes = torch.autograd.grad(number, list(slow.values()))
+    for (name, w), slope in zip(slow.items(), slopes):
+        torch.testing.assert_close(slope, layout.split(factors)[name].sum(0) + 6 * w)
 
 
 def test_a_part_cut_off_from_the_whole_gets_no_gradient_through_it(rng):
@@ -122,7 +159,20 @@ def test_a_part_cut_off_from_the_whole_gets_no_gradient_through_it(rng):
 
 def test_numbers_of_one_task_far_apart_are_no_block(rng):
     lone = {"w": torch.randn(3, 5, generator=rng)[:, :1]}
-    assert torch.equal(Layout(lone).gather(lone), lone["w"].flatten())
+    assert torch.equal(Layout(lone).gather(lone), lone["w"])
+
+
+def test_rows_that_end_where_their_memory_does_are_copied_with_what_fills_them_up(rng):
+    row = torch.randn(21, generator=rng).expand(3, 21)
+    parts = {"a": row[:, :16], "b": row[:, 16:]}
+    assert torch.equal(Layout(parts).gather(parts)[:, :21], row)
+
+
+def test_a_part_that_tasks_share_among_others_that_they_do_not_is_copied(rng):
+    layout = Layout(stacked(rng, torch.float64))
+    parts = layout.split(torch.randn(3, layout.width, generator=rng, dtype=torch.float64))
+    parts["vector"] = parts["vector"][:1].expand(3, -1)
+    assert torch.equal(layout.gather(parts), rows_of(layout, parts))
 
 
 def test_means_taken_together_have_values_and_memory_order_of_those_one_by_one(rng, as_on_a_gpu):

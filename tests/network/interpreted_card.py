@@ -208,6 +208,47 @@ def test_normalisation_and_two_derivatives_are_those_of_torch(shape, slope):
     assert_near(got, two_derivatives(normalised(*exact, slope), exact), 5e-6)
 
 
+@pytest.mark.parametrize("n_shared", [1, 3])
+def test_weights_that_lie_apart_or_are_shared_are_read_where_they_are(n_shared):
+    """Parts of one buffer, as on a card; one row of it for all tasks, or a row for each."""
+    whole, x = numbers(1, n_shared, 30), numbers(0, 3, 7, 4) + 3
+    image, kernel = numbers(2, 3, 2, 4, 4, 1), numbers(3, 3, 4, 1, 3, 3)
+    ours, exact = both((whole, x, image, kernel))
+
+    def parts(whole):
+        rows = whole.expand(3, 30)
+        return rows[:, 2:6], rows[:, 11:15], rows[:, 20:24]
+
+    def by_kernels(whole, x, image, kernel):
+        weight, bias, third = parts(whole)
+        with Launches() as launches:
+            y = normalise(x, weight, bias, 1e-5, 0.1, 1, TRITON)
+            z = convolve(image, kernel, third, (2, 2), (1, 1))
+        assert not launches.names["aten::clone"], launches.names
+        return torch.cat([y.flatten(), z.flatten()])
+
+    def by_torch(whole, x, image, kernel):
+        weight, bias, third = parts(whole)
+        return torch.cat(
+            [normalised(x, weight, bias, 0.1).flatten(), with_bias(image, kernel, third, (2, 2), (1, 1)).flatten()]
+        )
+
+    assert_near(two_derivatives(by_kernels(*ours), ours), two_derivatives(by_torch(*exact), exact), 5e-6)
+
+
+def test_directions_that_lie_apart_are_taken_where_they_are():
+    x, dy, vx = (numbers(i, 3, 7, 4).to(DEVICE, torch.float32) for i in range(3))
+    rows = numbers(3, 3, 12).to(DEVICE, torch.float32)
+    apart = [rows[:, 4 * i : 4 * i + 4] for i in range(3)]
+    y, mean, rstd = normalisation.forward(x, apart[0], apart[1], 1e-5, 0.0, 1)
+    sums = normalisation.backward(dy, x, y, mean, rstd, apart[0], 0.0, 1)[1:]
+    found = [
+        normalisation.double_backward(vx, dy, x, y, mean, rstd, weight, vw, vb, *sums, 0.0, 1)
+        for weight, vw, vb in (apart, [a.contiguous() for a in apart])
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_the_mean_of_many_rows_far_from_zero_is_exact():
     """A sum of 1,000 numbers near 1,000 has rounding of some 0.01 in float32; their distances from the first do not."""
     x = (numbers(0, 1, 1000, 2) + 1000).to(DEVICE, torch.float32)

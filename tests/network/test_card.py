@@ -18,6 +18,9 @@ TILE, TILE_OF_WEIGHT = {"BM": 64, "BN": 64, "BK": 32}, {"WM": 64, "WN": 64, "WK"
 SIZES = (
     "w_step",
     "w2_step",
+    "b_step",
+    "vw_step",
+    "vb_step",
     "n",
     "far",
     "step",

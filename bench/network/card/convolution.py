@@ -146,8 +146,9 @@ def _products(pairs: list[tuple[Tensor, Tensor]], bias: Tensor | None, geometry:
     (x, w), (x2, w2) = pairs[0], pairs[-1]
     (w, step), (w2, step2) = _laid(w, geometry), _laid(w2, geometry)
     tensors = (x.contiguous(), w, x2.contiguous(), w2)
-    b = y if bias is None else bias.contiguous()
-    launch(products.forward, grid, (*tensors, b, y), n, height, width, deep, wide, step, step2, **constants)
+    b = y[:, 0, 0, 0] if bias is None else bias if bias.stride(1) == 1 else bias.contiguous()
+    steps = (step, step2, b.stride(0))
+    launch(products.forward, grid, (*tensors, b, y), n, height, width, deep, wide, *steps, **constants)
     return y
 
 

@@ -51,7 +51,8 @@ class Launches(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name, result = func._schema.name, func(*args, **(kwargs or {}))
-        nothing = isinstance(result, Tensor) and not result.numel()  # the stand-ins of an optimizer, say
+        # the stand-ins of an optimizer, say
+        nothing = isinstance(result, Tensor) and (result.is_meta or not result.numel())
         if not (func.is_view or nothing or name in _FREE or name.startswith("profiler::")):
             self.names[name] += 1
         return result

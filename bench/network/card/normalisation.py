@@ -24,7 +24,8 @@ def forward(
         return norm_forward(x, weight, bias, eps, slope, dim)
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     mean, rstd = (weight.new_empty(len(weight), 1, weight.shape[1]) for _ in range(2))
-    _run(norms.forward, (x, weight, bias, y, mean, rstd), x, SLOPE=slope, EPS=eps)
+    weight, bias = _laid(weight, bias)
+    _run(norms.forward, (x, weight, bias, y, mean, rstd), (weight, bias), SLOPE=slope, EPS=eps)
     return y, mean, rstd
 
 
@@ -36,7 +37,8 @@ def backward(
         return norm_backward(dy, x, y, mean, rstd, weight, slope, dim)
     dx = torch.empty_like(x, memory_format=torch.contiguous_format)
     d_weight, d_bias = (weight.new_empty(weight.shape) for _ in range(2))
-    _run(norms.backward, (dy, x, y, mean, rstd, weight, dx, d_weight, d_bias), x, SLOPE=slope)
+    [weight] = _laid(weight)
+    _run(norms.backward, (dy, x, y, mean, rstd, weight, dx, d_weight, d_bias), (weight,), SLOPE=slope)
     return dx, d_weight, d_bias
 
 
@@ -49,13 +51,20 @@ def double_backward(
         return norm_double_backward(vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias, slope, dim)
     d_dy, dx = (torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(2))
     d_w = weight.new_empty(weight.shape)
+    weight, vw, vb = _laid(weight, vw, vb)
     inputs = (vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias)
-    _run(norms.double_backward, (*inputs, d_dy, dx, d_w), x, SLOPE=slope)
+    _run(norms.double_backward, (*inputs, d_dy, dx, d_w), (weight, vw, vb), SLOPE=slope)
     return d_dy, dx, d_w
 
 
-def _run(kernel: Any, tensors: tuple[Tensor, ...], x: Tensor, **constants: Any) -> None:
-    n_tasks, rows, channels = x.shape
-    grid = (-(-channels // _CHANNELS), n_tasks)
-    whole = tuple(t.detach().contiguous() for t in tensors)
-    launch(kernel, grid, whole, rows, C=channels, BM=_ROWS, BC=_CHANNELS, num_warps=_WARPS, **constants)
+def _laid(*of_tasks: Tensor) -> list[Tensor]:
+    """Return tensors ``[T, C]`` with each task's numbers side by side, tasks as far apart as they are."""
+    return [w if w.stride(1) == 1 else w.contiguous() for w in of_tasks]
+
+
+def _run(kernel: Any, tensors: tuple[Tensor, ...], apart: tuple[Tensor, ...], **constants: Any) -> None:
+    """Launch a kernel on ``tensors``, the first ``[T, m, C]``; it is told how far ``apart`` lie those of tasks."""
+    n_tasks, rows, channels = tensors[0].shape
+    grid, steps = (-(-channels // _CHANNELS), n_tasks), [w.stride(0) for w in apart]
+    whole = tuple(t.detach() if t.dim() == 2 else t.detach().contiguous() for t in tensors)
+    launch(kernel, grid, whole, rows, *steps, C=channels, BM=_ROWS, BC=_CHANNELS, num_warps=_WARPS, **constants)

@@ -1,6 +1,7 @@
 """Batch normalisation with its (leaky) ReLU and two derivatives, each one launch, in Triton.
 
 What is computed is said in ``bench.network.kernels``: these are its three written-out functions for ``x [T, m, C]``.
+A task's weight lies ``w_step`` numbers behind the last one's, 0 where all tasks have the same, and so do others.
 A program takes BC channels of one task and walks their rows twice or more, BM at a time: first for the sums, then for
 what comes of them. BM sums run side by side and are put together as a tree, so that rounding hardly grows with m.
 """
@@ -27,7 +28,7 @@ def _masked(u, y, known, SLOPE: tl.constexpr):
 
 @triton.jit(do_not_specialize=["rows"])
 def forward(
-    x, weight, bias, y, mean, rstd, rows,
+    x, weight, bias, y, mean, rstd, rows, w_step, b_step,
     C: tl.constexpr, EPS: tl.constexpr, SLOPE: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Write ``y`` and of every task and channel mean and 1/deviation."""
@@ -53,8 +54,8 @@ def forward(
     r = tl.rsqrt(tl.sum(total, 0) / rows + EPS)
     tl.store(mean + of_task, mu, mask=real)
     tl.store(rstd + of_task, r, mask=real)
-    scale = tl.load(weight + of_task, mask=real, other=0.0) * r
-    shift = tl.load(bias + of_task, mask=real, other=0.0)
+    scale = tl.load(weight + task * w_step + c, mask=real, other=0.0) * r
+    shift = tl.load(bias + task * b_step + c, mask=real, other=0.0)
     for first in range(0, rows, BM):
         m = (first + tl.arange(0, BM))[:, None]
         known = (m < rows) & real[None, :]
@@ -63,24 +64,24 @@ def forward(
 
 
 @triton.jit
-def _known(mean, rstd, weight, rows, C: tl.constexpr, BC: tl.constexpr):
+def _known(mean, rstd, weight, rows, w_step, C: tl.constexpr, BC: tl.constexpr):
     """Return which of a program's channels are there, where their first row and their statistics lie, and these."""
     task = tl.program_id(1).to(tl.int64)
     c = tl.program_id(0) * BC + tl.arange(0, BC)
     real, of_task = c < C, task * C + c
     mu = tl.load(mean + of_task, mask=real, other=0.0)[None, :]
     r = tl.load(rstd + of_task, mask=real, other=0.0)[None, :]
-    w = tl.load(weight + of_task, mask=real, other=0.0)[None, :]
+    w = tl.load(weight + task * w_step + c, mask=real, other=0.0)[None, :]
     return real, task * (rows * C) + c[None, :], of_task, mu, r, w
 
 
 @triton.jit(do_not_specialize=["rows"])
 def backward(
-    dy, x, y, mean, rstd, weight, dx, d_weight, d_bias, rows,
+    dy, x, y, mean, rstd, weight, dx, d_weight, d_bias, rows, w_step,
     C: tl.constexpr, SLOPE: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Write the derivatives with respect to ``x``, weight and bias."""
-    real, start, of_task, mu, r, w = _known(mean, rstd, weight, rows, C, BC)
+    real, start, of_task, mu, r, w = _known(mean, rstd, weight, rows, w_step, C, BC)
     sum_z, sum_zx = tl.zeros((BM, BC), x.dtype.element_ty), tl.zeros((BM, BC), x.dtype.element_ty)
     for first in range(0, rows, BM):
         m = (first + tl.arange(0, BM))[:, None]
@@ -102,11 +103,11 @@ def backward(
 
 @triton.jit(do_not_specialize=["rows"])
 def double_backward(
-    vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias, d_dy, dx, d_w, rows,
+    vx, dy, x, y, mean, rstd, weight, vw, vb, d_weight, d_bias, d_dy, dx, d_w, rows, w_step, vw_step, vb_step,
     C: tl.constexpr, SLOPE: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """Write the derivatives of ``<v, backward(...)>`` with respect to ``dy``, ``x`` and the weight."""
-    real, start, of_task, mu, r, w = _known(mean, rstd, weight, rows, C, BC)
+    real, start, of_task, mu, r, w = _known(mean, rstd, weight, rows, w_step, C, BC)
     of_v, of_vx, of_vz = (
         tl.zeros((BM, BC), x.dtype.element_ty),
         tl.zeros((BM, BC), x.dtype.element_ty),
@@ -120,8 +121,10 @@ def double_backward(
         of_vx += v * ((tl.load(x + at, mask=known, other=0.0) - mu) * r)
         of_vz += v * _masked(tl.load(dy + at, mask=known, other=0.0), y + at, known, SLOPE)
     sum_v, v_xh, v_z = tl.sum(of_v, 0)[None, :], tl.sum(of_vx, 0)[None, :], tl.sum(of_vz, 0)[None, :]
-    to_weight = tl.load(vw + of_task, mask=real, other=0.0)[None, :]
-    to_bias = tl.load(vb + of_task, mask=real, other=0.0)[None, :]
+    task = tl.program_id(1).to(tl.int64)
+    c = of_task - task * C
+    to_weight = tl.load(vw + task * vw_step + c, mask=real, other=0.0)[None, :]
+    to_bias = tl.load(vb + task * vb_step + c, mask=real, other=0.0)[None, :]
     z_xh = tl.load(d_weight + of_task, mask=real, other=0.0)[None, :]
     sum_z = tl.load(d_bias + of_task, mask=real, other=0.0)[None, :]
     v_pz = v_z - (sum_v * sum_z + z_xh * v_xh) / rows

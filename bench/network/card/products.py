@@ -2,7 +2,7 @@
 
 Images are ``x [T, n, H, W, C]``, ``y [T, n, H', W', O]``, weights ``w [T, O, kh, kw, C]``, all contiguous;
 if FIRST, weights lie as ``[T, O, C, kh, kw]``, those of a linear layer behind images. A task's weights lie ``w_step``
-numbers behind the last one's: 0 where all tasks begin with the same. With a row m
+numbers behind the last one's, 0 where all tasks begin with the same, and a bias ``b_step``. With a row m
 for each position of ``y`` and a column k for each weight of one output, the product is ``y[m, o] = sum over k of
 patch[m, k] w[o, k]``; a tile of patches is gathered from ``x`` where it is needed. A grid's last axis counts tasks.
 
@@ -78,7 +78,7 @@ def _add_product(
 
 @triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width"])
 def forward(
-    x, w, x2, w2, bias, y, images, height, width, out_height, out_width, w_step, w2_step,
+    x, w, x2, w2, bias, y, images, height, width, out_height, out_width, w_step, w2_step, b_step,
     C: tl.constexpr, O: tl.constexpr, KH: tl.constexpr, KW: tl.constexpr, SY: tl.constexpr, SX: tl.constexpr,
     PY: tl.constexpr, PX: tl.constexpr, FIRST: tl.constexpr, PRECISION: tl.constexpr,
     TWO: tl.constexpr, BIAS: tl.constexpr,
@@ -104,7 +104,7 @@ def forward(
             C, O, KH, KW, SY, SX, PY, PX, FIRST, PRECISION, BK,
         )  # fmt: skip
     if BIAS:
-        total += tl.load(bias + task * O + o, mask=o < O, other=0.0)[None, :]
+        total += tl.load(bias + task * b_step + o, mask=o < O, other=0.0)[None, :]
     inside = (m < rows)[:, None] & (o < O)[None, :]
     at = task * (rows * O) + m[:, None] * O + o[None, :]
     tl.store(y + at, total.to(y.dtype.element_ty), mask=inside)
