@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from algorithms.inner_loop import RULES, GradientBased
-from bench.api import BenchError, Examples, TaskLoss, Weights
+from bench.api import BenchError, Examples, Recall, TaskLoss, Weights
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Rule:
         # No leaves, so that the rule is tracked.
         self._own = {name: w.view_as(w) for name, w in self.fast.items()}
 
-    def again(self, task_loss: TaskLoss, batch: Examples, asked: Asked) -> Asked:
-        """Return what is asked in front of the step, all of it."""
+    def again(self, task_loss: TaskLoss, batch: Examples, asked: Asked, kept: Recall) -> Asked:
+        """Return what is asked in front of the step, all of it; ``kept`` is of its loss when it was first taken."""
         with torch.enable_grad():
-            return self._back(task_loss(self._own, batch), asked)[0]
+            return self._back(kept.again(lambda: task_loss(self._own, batch)), asked)[0]
 
     def noted(self, asked: Asked) -> tuple[Asked, dict[str, Tensor]]:
         """Return what is asked directly, and of the gradients that the step followed."""

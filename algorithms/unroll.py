@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 
 from algorithms.inner_loop import GradientBased
 from algorithms.step_back import Asked, Rule, Stand, added, by_numbers, coefficients, is_linear, leaves_of, led_back
-from bench.api import BenchError, Examples, MetaGrad, TaskBatch, TaskLoss, Weights, stack
+from bench.api import BenchError, Examples, MetaGrad, Recall, TaskBatch, TaskLoss, Weights, stack
 from bench.registry import said
 
 log = logging.getLogger("bench")
@@ -66,12 +66,13 @@ def meta_gradient(
         at, batch = path.pop(), noted.batches[step]
         against = end if step == steps - 1 and rule_of not in held else None
         end = {}
+        kept = noted.kept.pop()
         if product is None:
-            asked = Rule(algorithm, at, step, against).again(task_loss, batch, asked)
+            asked = Rule(algorithm, at, step, against).again(task_loss, batch, asked, kept)
         else:
             rule = Rule(algorithm, at, step, against) if not linear else None
             direct, along = rule.noted(asked) if rule else by_numbers(numbers, algorithm.adapted(at.fast), asked)
-            through = product(task_loss, at.fast, batch, along) if along else {}
+            through = product(task_loss, at.fast, batch, along, kept) if along else {}
             asked = Asked(added(direct.fast, through), direct.carry)
             del rule, direct, along, through
         if importance is not None and step:
@@ -83,24 +84,25 @@ def meta_gradient(
 
 
 class _Noted:
-    """A task loss that notes of which examples it was."""
+    """A task loss that notes of which examples it was, and what the network's products gave."""
 
     def __init__(self, task_loss: TaskLoss) -> None:
-        self._task_loss, self.batches = task_loss, list[Examples]()
+        self._task_loss, self.batches, self.kept = task_loss, list[Examples](), list[Recall]()
 
     def __call__(self, fast: Weights, examples: Examples) -> Tensor:
-        self.batches.append(examples)
-        return self._task_loss(fast, examples)
+        return self._noted(examples, lambda: self._task_loss(fast, examples))
 
     def moving(self, examples: Examples, names: Collection[str]) -> Callable[[Weights], Tensor]:
         known = hasattr(self._task_loss, "moving")
         loss_of = self._task_loss.moving(examples, names) if known else lambda fast: self._task_loss(fast, examples)
 
-        def noted(fast: Weights) -> Tensor:
-            self.batches.append(examples)
-            return loss_of(fast)
+        return lambda fast: self._noted(examples, lambda: loss_of(fast))
 
-        return noted
+    def _noted(self, examples: Examples, run: Callable[[], Tensor]) -> Tensor:
+        self.batches.append(examples)
+        self.kept.append(Recall())
+        loss: Tensor = self.kept[-1].note(run)
+        return loss
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task_loss, name)
@@ -152,7 +154,9 @@ def _some(examples: Examples, part: slice) -> Examples:
     return Examples(examples.x[part], examples.y[part], n_way=examples.n_way, classes=classes)
 
 
-def hessian_by_forward(task_loss: TaskLoss, fast: Weights, batch: Examples, along: Weights) -> dict[str, Tensor]:
+def hessian_by_forward(
+    task_loss: TaskLoss, fast: Weights, batch: Examples, along: Weights, kept: Recall
+) -> dict[str, Tensor]:
     """Return by weight how the gradient of each task's loss changes along a direction of some of them, ``[T, ...]``.
 
     Reverse over forward: dual numbers pass through the network, and one backward pass through what they tell, how the
@@ -163,7 +167,8 @@ def hessian_by_forward(task_loss: TaskLoss, fast: Weights, batch: Examples, alon
     with torch.enable_grad():
         leaves = leaves_of(fast)
         with forward_ad.dual_level():
-            outputs, moved = forward_ad.unpack_dual(task_loss.outputs(_dual(leaves, along), batch.x))
+            dual = _dual(leaves, along)
+            outputs, moved = forward_ad.unpack_dual(kept.again(lambda: task_loss.outputs(dual, batch.x)))
         if moved is None:
             return {}
         loss = task_loss.of_outputs(outputs, batch.y).sum()
@@ -171,12 +176,14 @@ def hessian_by_forward(task_loss: TaskLoss, fast: Weights, batch: Examples, alon
         return led_back({"": (slope * moved).sum()}, leaves)
 
 
-def hessian_by_reverse(task_loss: TaskLoss, fast: Weights, batch: Examples, along: Weights) -> dict[str, Tensor]:
+def hessian_by_reverse(
+    task_loss: TaskLoss, fast: Weights, batch: Examples, along: Weights, kept: Recall
+) -> dict[str, Tensor]:
     """Return the same forward over reverse: dual numbers pass through the loss and back."""
     _load_rules()
     with forward_ad.dual_level(), torch.enable_grad():
         dual = _dual(leaves_of(fast), along)
-        grads = led_back({"": task_loss(dual, batch).sum()}, dual)
+        grads = led_back({"": kept.again(lambda: task_loss(dual, batch)).sum()}, dual)
         moved = {name: forward_ad.unpack_dual(g).tangent for name, g in grads.items()}
     return {name: tangent for name, tangent in moved.items() if tangent is not None}
 
@@ -215,7 +222,7 @@ def _to_slow(algorithm: GradientBased, slow: Weights, n_tasks: int, asked: Asked
 
 # Which way a task loss can go, asked once.
 
-_Product = Callable[[TaskLoss, Weights, Examples, Weights], dict[str, Tensor]]
+_Product = Callable[[TaskLoss, Weights, Examples, Weights, Recall], dict[str, Tensor]]
 _PRODUCTS: weakref.WeakKeyDictionary[TaskLoss, dict[frozenset[str], _Product | None]] = weakref.WeakKeyDictionary()
 
 
@@ -247,7 +254,7 @@ def _why_not(product: _Product, algorithm: GradientBased, task_loss: TaskLoss, s
     along = {n: _ramp(fast[n]) for n in first}
     expected = led_back(first, leaves, along)
     try:
-        got = product(task_loss, fast, one, along)
+        got = product(task_loss, fast, one, along, Recall())
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # of a network whose backward pass has just been differentiated, or of torch with it

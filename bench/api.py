@@ -192,6 +192,62 @@ def _zeros_like(weights: Sequence[Tensor]) -> Iterator[Tensor]:
         yield part.view(w.shape).to(w)
 
 
+class Recall:
+    """What the costly products of one pass through a network give, so that the same pass again need not make them.
+
+    Only layers over stacked weights ask for it (``bench.network.stacked``).
+    """
+
+    WORTH: ClassVar[int] = 64
+    """How many multiplications a number must take to be kept: a first layer on images is large and quickly made."""
+    _active: ClassVar[Recall | None] = None
+
+    def __init__(self) -> None:
+        self._slots: list[Slot] = []
+        self._next: int | None = None  # while a pass is under way again
+
+    @classmethod
+    def slot(cls, length: int) -> Slot | None:
+        """Return where the result of a product of rows of ``length`` numbers lies, or is to; None for nowhere."""
+        active = cls._active
+        if active is None or length < cls.WORTH:
+            return None
+        if active._next is None:
+            active._slots.append(Slot())
+            return active._slots[-1]
+        active._next += 1
+        return active._slots[active._next - 1] if active._next <= len(active._slots) else None
+
+    def note(self, run: Callable[[], Any]) -> Any:
+        """Return what ``run`` does, and keep the results of its products."""
+        before, Recall._active = Recall._active, self
+        try:
+            return run()
+        finally:
+            Recall._active = before
+
+    def again(self, run: Callable[[], Any]) -> Any:
+        """Return what ``run`` does with these results; it runs once more without where it did not ask for all."""
+        if not self._slots:
+            return run()
+        self._next = 0
+        result = self.note(run)
+        return result if self._next == len(self._slots) else run()
+
+
+@dataclass
+class Slot:
+    """Where a ``Recall`` keeps the result of a product once it is there."""
+
+    result: Tensor | None = None
+
+    def filled(self, make: Callable[[], Tensor]) -> Tensor:
+        """Return the result, made if it must be."""
+        if self.result is None:
+            self.result = make()
+        return self.result.detach()
+
+
 def in_order_of(w: Tensor, grad: Tensor) -> Tensor:
     """Return ``grad`` in the memory order of ``w``, in which torch's fused kernels take all their tensors to be."""
     return grad if grad.stride() == w.stride() else torch.empty_like(w).copy_(grad)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bench.api import Recall, Slot
+
 Pair = tuple[int, int]
 Geometry = tuple[Pair, Pair, int]
 """Stride, padding and number of groups."""
@@ -22,13 +24,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     A weight of another type than ``x`` decides in which the product's inputs are; the result has that of ``x``.
     """
-    y: Tensor = _Linear.apply(x.to(weight.dtype), weight).to(x.dtype)
+    y: Tensor = _Linear.apply(x.to(weight.dtype), weight, Recall.slot(weight.shape[2])).to(x.dtype)
     return y if bias is None else y + bias[:, None]
 
 
 def grouped(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     """Convolve ``x [n, T*C, H, W]``, all tasks in one grouped convolution by ``weight [T*O, C, kh, kw]``."""
-    return _Convolution.apply(x, weight, geometry)
+    return _Convolution.apply(x, weight, geometry, Recall.slot(weight[0].numel()))
 
 
 def by_patches(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
@@ -55,17 +57,17 @@ class _Linear(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w: Tensor, slot: Slot | None = None) -> Tensor:
         _keep(ctx, x, w)
-        return _product(x, w.transpose(1, 2))
+        return once(slot, lambda: _product(x, w.transpose(1, 2)))
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
         x, w = ctx.saved_tensors
         (dy,) = grad
         dx = _LinearInput.apply(dy, w) if dy is not None and ctx.needs_input_grad[0] else None
         dw = torch.bmm(dy.transpose(1, 2), x) if dy is not None and ctx.needs_input_grad[1] else None
-        return dx, dw
+        return dx, dw, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
@@ -104,21 +106,21 @@ class _Convolution(torch.autograd.Function):
     """``y = x * w``, a grouped convolution. It and the two below are bilinear and each other's derivatives."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w: Tensor, geometry: Geometry, slot: Slot | None = None) -> Tensor:
         ctx.geometry = geometry
         _keep(ctx, x, w)
         stride, padding, groups = geometry
-        return F.conv2d(_channels_last(x), _channels_last(w), None, stride, padding, 1, groups)
+        return once(slot, lambda: F.conv2d(_channels_last(x), _channels_last(w), None, stride, padding, 1, groups))
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, Tensor | None, None, None]:
         x, w = ctx.saved_tensors
         (dy,), geometry = grad, ctx.geometry
         if dy is None:
-            return None, None, None
+            return None, None, None, None
         dx = _ConvolutionInput.apply(dy, w, x.shape, geometry) if ctx.needs_input_grad[0] else None
         dw = _ConvolutionWeight.apply(dy, x, w.shape, geometry) if ctx.needs_input_grad[1] else None
-        return dx, dw, None
+        return dx, dw, None, None
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
@@ -171,6 +173,11 @@ class _ConvolutionWeight(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
         return _moved(ctx, tangents, lambda dy, x: _ConvolutionWeight.apply(dy, x, ctx.shape, ctx.geometry))
+
+
+def once(slot: Slot | None, make: Callable[[], Tensor]) -> Tensor:
+    """Return the result of a product, the one that was kept of it where there is one."""
+    return make() if slot is None else slot.filled(make)
 
 
 def _keep(ctx: Any, *factors: Tensor) -> None:

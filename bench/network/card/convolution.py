@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.api import Recall, Slot
 from bench.network.card import products
 from bench.network.card.launches import launch
-from bench.network.convolution import Pair, output_size
+from bench.network.convolution import Pair, once, output_size
 
 Geometry = tuple[Pair, Pair, str, bool]
 """Stride, padding, how exact products of float32 are (``ieee``, ``tf32x3`` or ``tf32``), and whether weights lie
@@ -42,7 +43,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, precision: str = "iee
 
 def _convolved(x: Tensor, w: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     alike = x.dtype == w.dtype  # otherwise the bias keeps more digits than the product has
-    y: Tensor = _Convolution.apply(x.to(w.dtype), w, bias if alike else None, geometry)
+    slot = Recall.slot(w[0, 0].numel())
+    y: Tensor = _Convolution.apply(x.to(w.dtype), w, bias if alike else None, geometry, slot)
     y = y.to(x.dtype)
     return y if alike or bias is None else y + bias[:, None, None, None]
 
@@ -51,19 +53,19 @@ class _Convolution(torch.autograd.Function):
     """``y = x * w + b`` with ``w [T, O, C, kh, kw]``, ``b`` or None. Its derivatives are the class below."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w: Tensor, b: Tensor | None, geometry: Geometry, slot: Slot | None) -> Tensor:
         ctx.geometry = geometry
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, w)
         ctx.save_for_forward(x, w)
-        return _products([(x, w)], b, geometry)
+        return once(slot, lambda: _products([(x, w)], b, geometry))
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor | None) -> tuple[Tensor | None, ...]:
         x, w = ctx.saved_tensors
         if grad[0] is None:
-            return None, None, None, None
-        return (*_ConvolutionBackward.apply(grad[0], x, w, ctx.geometry, ctx.needs_input_grad[:3]), None)
+            return None, None, None, None, None
+        return (*_ConvolutionBackward.apply(grad[0], x, w, ctx.geometry, ctx.needs_input_grad[:3]), None, None)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
