@@ -125,14 +125,15 @@ class FillsDisk(Troubled):
 class Patient(FirstOrderMAML):
     """Waits in its tenth step while ``wait`` lies in the folder of results, until the run has been asked to stop.
 
-    ``waiting`` lies there, too, as soon as it does.
+    ``waiting`` lies there, too, as soon as it does. It waits ten minutes at most: a test that fails may have left it.
     """
 
     calls = 0
 
     def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
         type(self).calls += 1
-        while type(self).calls == 10 and (out() / "wait").exists() and not asked_to_stop():
+        end = time.monotonic() + 600
+        while type(self).calls == 10 and (out() / "wait").exists() and not asked_to_stop() and time.monotonic() < end:
             (out() / "waiting").touch()
             time.sleep(0.01)
         return super().meta_grad(task_loss, slow, tasks)
