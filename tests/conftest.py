@@ -33,6 +33,13 @@ def pytest_ignore_collect(collection_path, config):
     return (asked and "mark.gpu" not in collection_path.read_text()) or None
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest: at the end one process would wait for the other's."""
+    long = ("whole", "runs", "studies", "training", "network", "check", "cli", "report")
+    places = {REPOSITORY / "tests" / name: i for i, name in enumerate(long)}
+    items.sort(key=lambda item: min((places[p] for p in item.path.parents if p in places), default=len(long)))
+
+
 @pytest.fixture(autouse=True)
 def _runs_are_forked(monkeypatch):
     """Have the runs of commands within this process forked from what has imported all, as those of ``commands.py``."""

@@ -1,5 +1,10 @@
-"""A command or a run in a process forked for it, of which ``commands.py`` speaks."""
+"""A command or a run in a process forked for it, of which ``commands.py`` speaks.
 
+The server that forks it has imported all that most of them need, so that hundreds of processes do not: built-in plugins
+and outputs too, but no installed plugins, which each command looks for itself.
+"""
+
+import contextlib
 import importlib
 import json
 import os
@@ -7,17 +12,29 @@ import signal
 import sys
 
 import higher  # noqa: F401  # of what runs import
+import matplotlib.backends.backend_agg
 import matplotlib.figure  # noqa: F401
+import pandas.io.formats.format  # noqa: F401
 import torch
 import torch._dynamo  # torch.optim imports it at its first use
 from forked import fork_worker
 from pictures import small
 
-import bench.cli.command  # noqa: F401
+import bench.cli.command
+import bench.tasks.imagecache  # noqa: F401
 import run_bench
+from bench.registry import BUILT_IN, load_package
+from bench.report import outputs
 from bench.report.drawing import pictures
 from bench.runs.launchers import local
 from bench.system.start import STOPPING
+from bench.training import evaluate
+
+for package in (*BUILT_IN, *outputs.PACKAGES):
+    load_package(package)
+with contextlib.suppress(ImportError):  # where only the tests of a card are run
+    importlib.import_module("coverage")
+evaluate.TIMED = 3  # of 20: nobody reads how long a run of a test takes to adapt
 
 
 def main(text):

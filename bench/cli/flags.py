@@ -16,7 +16,7 @@ from bench.api import BenchError
 from bench.registry import BACKBONES, default_algorithms, unknown
 from bench.runs.launchers.options import add_flags as add_launcher_flags
 from bench.settings.config import CODE, OPTIONS, TUNING, RunConfig
-from bench.settings.protocols import load_protocol, protocol_names
+from bench.settings.protocols import Protocol, load_protocol, protocol_names
 from bench.settings.values import check_range, coerce
 from bench.tasks.data import AUTO
 
@@ -136,6 +136,7 @@ def parser() -> Parser:
     groups |= dict.fromkeys(
         ("device", "threads", "precision", "task_chunk", "cuda_graph", "kernels"), machine.add_argument
     )
+    protocols = [load_protocol(name) for name in protocol_names()]
     for f in dataclasses.fields(RunConfig):
         if f.name in flag_names():
             flag = "--seeds" if f.name == "seed" else "--" + f.name.replace("_", "-")
@@ -143,7 +144,7 @@ def parser() -> Parser:
             if unnamed := [word for word in _accepted(f) if word not in re.findall(r"\w+", text)]:
                 text += f" ({', '.join(unnamed) if len(unnamed) < 4 else 'one of ' + ', '.join(unnamed)})"
             groups.get(f.name, budget.add_argument)(
-                flag, dest=f.name, metavar=_metavar(f.name), help=_default(text, _effective(f))
+                flag, dest=f.name, metavar=_metavar(f.name), help=_default(text, _effective(f, protocols))
             )
     machine.add_argument(
         "--out", default=Path("results"), type=Path, metavar="DIR", help=_default("where results go", "results")
@@ -208,12 +209,12 @@ def _metavar(name: str) -> str:
     return "N" if "int" in kind else "X" if "float" in kind else "NAME"
 
 
-def _effective(f: dataclasses.Field[Any]) -> str:
+def _effective(f: dataclasses.Field[Any], protocols: Sequence[Protocol]) -> str:
     """Return the default that holds for each protocol, as one word where they agree."""
     values = {}
-    for name in protocol_names():
-        general = [p.values[f.name] for p in load_protocol(name).presets if not p.where and f.name in p.values]
-        values[name] = general[-1] if general else f.default
+    for protocol in protocols:
+        general = [p.values[f.name] for p in protocol.presets if not p.where and f.name in p.values]
+        values[protocol.name] = general[-1] if general else f.default
     if len(set(values.values())) == 1:
         return str(f.default if f.default is not None else f.metadata["none"])
     return ", ".join(f"{f.metadata['none'] if value is None else value} in {name}" for name, value in values.items())

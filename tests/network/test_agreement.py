@@ -18,7 +18,7 @@ from bench.network.model import Classifier
 from bench.registry import BACKBONES, create_algorithm, create_backbone, load_plugin
 from tests.plugins.networks_people_bring import EXPECTED, FLOAT32, REFUSED
 
-SHAPE, WAYS, TASKS, STEPS, LR = (1, 28, 28), 5, 10, 2, 0.05
+SHAPE, WAYS, TASKS, STEPS, LR = (1, 28, 28), 5, 4, 2, 0.05
 CASES = REPOSITORY.parent / "shared" / "cases" / "networks.py"
 if CASES.exists():
     load_plugin(CASES)

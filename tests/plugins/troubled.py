@@ -120,6 +120,31 @@ class FillsDisk(Troubled):
         return result
 
 
+@register_algorithm("patient")
+@dataclass(frozen=True)
+class Patient(FirstOrderMAML):
+    """Waits in its tenth step while ``wait`` lies in the folder of results, until the run has been asked to stop.
+
+    ``waiting`` lies there, too, as soon as it does. It waits ten minutes at most: a test that fails may have left it.
+    """
+
+    calls = 0
+
+    def meta_grad(self, task_loss: TaskLoss, slow: Weights, tasks: TaskBatch) -> MetaGrad:
+        type(self).calls += 1
+        end = time.monotonic() + 600
+        while type(self).calls == 10 and (out() / "wait").exists() and not asked_to_stop() and time.monotonic() < end:
+            (out() / "waiting").touch()
+            time.sleep(0.01)
+        return super().meta_grad(task_loss, slow, tasks)
+
+
+def asked_to_stop() -> bool:
+    """Return whether a signal has told the ``Stop`` of this process."""
+    stop = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return bool(stop is not None and stop.asked)
+
+
 @register_algorithm("misnamed")
 @dataclass(frozen=True)
 class Misnamed(FirstOrderMAML):

@@ -9,6 +9,7 @@ from PIL import Image
 from places import TOY
 
 from bench.cli import adapt
+from bench.cli.command import main
 from bench.registry import load_plugin
 from datasets.folder_layout import by_hash
 
@@ -106,13 +107,14 @@ def test_a_run_adapts_to_more_pictures_read_as_it_was_trained(finished, pictures
         (["--k-query", "40"], "accepted: a sum of at most 13"),
     ],
 )
-def test_what_cannot_be_is_one_line_before_training(pictures, tmp_path, flags, words):
-    done = run_bench(*SMALL, "--dataset", "folder", "--data-root", pictures, "--out", tmp_path, *flags)
-    assert done.returncode == 2
-    assert words in done.stderr
+def test_what_cannot_be_is_one_line_before_training(pictures, tmp_path, capsys, flags, words):
+    given = [*SMALL, "--dataset", "folder", "--data-root", pictures, "--out", tmp_path, *flags]
+    assert main([str(word) for word in given]) == 2
+    assert words in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.glob("runs/*"))
 
 
-def test_options_of_other_data_are_refused(tmp_path):
-    done = run_bench(*SMALL, "--dataset", "toy", "--out", tmp_path, "--set", "image_size=10")
-    assert done.returncode == 2
-    assert "no such option of the backbone (one-layer) or the data set (toy)" in done.stderr
+def test_options_of_other_data_are_refused(tmp_path, capsys):
+    given = [*SMALL, "--dataset", "toy", "--out", tmp_path, "--set", "image_size=10"]
+    assert main([str(word) for word in given]) == 2
+    assert "no such option of the backbone (one-layer) or the data set (toy)" in capsys.readouterr().err
