@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 _FREE = {
     "aten::empty", "aten::empty_like", "aten::empty_strided", "aten::new_empty", "aten::new_empty_strided",
     "aten::lift_fresh", "aten::_unsafe_view", "aten::set_", "aten::_local_scalar_dense", "aten::is_same_size",
+    "aten::_has_same_storage_numel",
 }  # fmt: skip
 
 
