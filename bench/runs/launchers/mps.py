@@ -75,7 +75,8 @@ class SharedCard:
         except subprocess.TimeoutExpired:
             log.warning("%s does not end when told so, and is killed", CONTROL)
             with contextlib.suppress(OSError, ValueError):
-                os.kill(int((self._folder / f"{CONTROL}.pid").read_text()), signal.SIGKILL)
+                daemon = int((self._folder / f"{CONTROL}.pid").read_text())
+                os.killpg(os.getpgid(daemon), signal.SIGKILL)  # its servers too
             keeper.kill()
             keeper.wait()
             shutil.rmtree(self._folder, ignore_errors=True)
