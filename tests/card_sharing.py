@@ -47,15 +47,14 @@ class Measured:
     step_ms: float
 
 
-def made(folder, name, way, runs, steps, device):
-    """Make the runs in one of the ways, in a folder of that name, and return what they took."""
-    out = folder / name / way.replace(", ", "-").replace(" ", "-")
+def made(folder, way, runs, steps, device):
+    """Make the runs in one of the ways and return what they took; earlier ones of so many steps are set aside."""
     control, mps.CONTROL = mps.CONTROL, NO_SERVICE if way == TURNS else mps.CONTROL
     try:
         found = bench.compare(
             "reptile", protocol="paper", dataset="glyphs", n_way=5, k_shot=1, seeds=range(runs), meta_steps=steps,
-            test_tasks=100, val_tasks=20, val_points=2, set="adaptation_tasks=20", threads=1, device=device,
-            jobs=1 if way == ALONE else runs, data_root=folder, out=out, fresh=True, quiet=True,
+            test_tasks=20, val_tasks=20, val_points=1, adaptation_tasks=0, eval_inner_steps=5, threads=1,
+            device=device, jobs=1 if way == ALONE else runs, out=folder / f"{steps}-steps", fresh=True, quiet=True,
         ).runs  # fmt: skip
     finally:
         mps.CONTROL = control
@@ -78,14 +77,14 @@ def main(folder, runs=4, rounds=3, steps=3_000):
     ways = [ALONE, TURNS, MPS] if device == "cuda" else [ALONE, AT_ONCE]
     pictures.files_of = small
     for way in ways:  # data, imports and kernels are there afterwards
-        first = made(folder, "first", way, runs, 10, device)
+        first = made(folder, way, runs, 10, device)
         print(f"{way}: {first.sharing or device}", flush=True)
         if way == MPS and first.sharing != mps.MPS:
             ways = [ALONE, TURNS]
     found = {way: [] for way in ways}
     for number in range(rounds):
         for way in ways[number % len(ways) :] + ways[: number % len(ways)]:
-            found[way].append(made(folder, f"round-{number + 1}", way, runs, steps, device))
+            found[way].append(made(folder, way, runs, steps, device))
             print(json.dumps({"round": number + 1, "way": way, **dataclasses.asdict(found[way][-1])}), flush=True)
 
     def ratio(way, name):
