@@ -24,7 +24,7 @@ MPS, TURNS = "mps", "time-slicing"
 CONTROL = "nvidia-cuda-mps-control"
 PIPES, LOGS, VISIBLE = "CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY", "CUDA_VISIBLE_DEVICES"
 PROBE = Path(__file__).with_name("probe.py")
-ANSWER_S, START_S, LEAVE_S = 10.0, 60.0, 20.0
+ANSWER_S, START_S, LEAVE_S = 30.0, 60.0, 30.0  # also on a machine that is busy
 _ROOM = "/tmp"  # and not TMPDIR, which may be long: the path of a socket has 107 bytes
 # Waits for the end of its input, which comes when we close it or end, however we do; then for the end of the last run.
 _KEEPER = 'read -r _; echo quit | "$0"; rm -rf "$1"'
