@@ -42,7 +42,7 @@ echo "$asked" >> FOLDER/calls
 [ -f $daemon ] || { echo "Cannot find MPS control daemon process"; exit 1; }
 case $asked in
     get_server_list) cat $pipes/servers 2>/dev/null || true ;;
-    quit) [ ! -f FOLDER/deaf ] || exec sleep 600; kill -9 $(cat $daemon); rm $daemon ;;
+    quit) [ ! -f FOLDER/deaf ] || exec sleep 20; kill -9 $(cat $daemon); rm $daemon ;;
 esac
 """
 PROBE = """
@@ -229,7 +229,7 @@ def test_where_no_service_can_be_had_one_line_says_why_and_runs_take_turns(
 def test_a_service_that_never_answers_is_given_up(service, runs, monkeypatch, caplog):
     monkeypatch.setattr(mps, "ANSWER_S", 0.5)
     path = service.folder / "bin" / "nvidia-cuda-mps-control"
-    path.write_text(path.read_text().replace("get_server_list)", "get_server_list) sleep 600;"))
+    path.write_text(path.read_text().replace("get_server_list)", "get_server_list) sleep 20;"))
     monkeypatch.setattr(mps, "LEAVE_S", 5.0)
     assert runs().start()[0] == "time-slicing (nvidia-cuda-mps-control: no answer within 0.5 s)"
     until(lambda: not service.daemon)
