@@ -58,7 +58,7 @@ def start(*args, cwd=None, env=None, drawn=False, stdout=None, stderr=None):
         return _forked("command", asked, (), *files)
 
 
-def start_run(signals, module, argument, files=()):
+def start_run(signals, module, argument, files=(), environment=None):
     """Stands in for ``bench.runs.launchers.local.start_process`` where this process is the command."""
     with signals.held():
         process = _forked("run", {"module": module, "argument": argument}, files)

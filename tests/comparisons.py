@@ -18,7 +18,7 @@ from bench.system.locks import run_lock
 FAKE = REPOSITORY / "tests" / "fake_worker.py"
 
 
-def start_fake(signals, module, argument, files=()):
+def start_fake(signals, module, argument, files=(), environment=None):
     config = json.loads(argument)["config"]
     row = make_row(config["algo"], config["seed"], test_acc=0.5, test_acc_transductive=0.5, train_s=1.0)
     row = {**vars(row), "run_id": RunConfig(**config).run_id, "step_ms_median": 1.0}

@@ -63,7 +63,7 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def fork_worker(signals, module, argument, files=()):
+def fork_worker(signals, module, argument, files=(), environment=None):
     """Stands in for ``bench.runs.launchers.local.start_process``: the same worker, forked and not begun anew."""
 
     def work():

@@ -16,14 +16,14 @@ from bench.training.train import Training
 CPU = torch.device("cpu")
 
 
-def make_training(images, tmp_path, name="reptile", hyper=None, device=CPU, recorder=None, **settings):
+def make_training(images, tmp_path, name="reptile", hyper=None, device=CPU, recorder=None, card_runs=1, **settings):
     settings = {"meta_steps": 6, "meta_batch": 5, "val_points": 2, "val_tasks": 10, "backbone": "one-layer"} | settings
     config = RunConfig(algo=name, dataset="toy", k_query=3, hyperparameters=hyper or {}, **settings)
     algorithm = create_algorithm(name, **config.hyperparameters)
     task_loss, slow = build(config, algorithm, images, device)
     train = TaskStream(ImagePool(images, "meta_train", "pooled", device), Episode(5, 1, 3), config.seed)
     val = TaskStream(ImagePool(images, "meta_val", "none", device), Episode(5, 1, 1), config.seed)
-    return Training(config, algorithm, task_loss, slow, train, val, tmp_path / "checkpoint.pt", recorder)
+    return Training(config, algorithm, task_loss, slow, train, val, tmp_path / "checkpoint.pt", recorder, card_runs)
 
 
 ADAM = {"inner_optimizer": "adam", "inner_lr": 1e-3}

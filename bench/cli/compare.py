@@ -167,7 +167,7 @@ def get_ready(configs: Sequence[RunConfig], place: Place, console: Console, othe
         threads = " or ".join(str(n) for n in sorted({config.threads or 0 for config in configs}))
         console.say(f"{place.jobs} runs at a time, --threads {threads} each: times are measured beside other runs")
     with console.doing("loading what runs need"):
-        place.runs_by.prepare()
+        place.runs_by.prepare(any(config.device == "cuda" for config in configs))
 
 
 def begun(console: Console, place: Place) -> Callable[[str], None]:

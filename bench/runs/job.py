@@ -45,6 +45,8 @@ class Job:
     """How many runs will follow those under way; None where it is not this run that says how long all will take."""
     jobs: int = 1
     """How many runs are under way at once."""
+    sharing: str = ""
+    """How they share one GPU: ``mps``, or ``time-slicing`` and why; empty where each run has a device of its own."""
     stated_s: float | None = None
     """How long the protocol says that a run takes (``Protocol.run_s``)."""
     within: str = ""

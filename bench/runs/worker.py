@@ -151,7 +151,7 @@ def set_up(
     device = torch.device(config.device)
     set_up_torch(config)
     facts.update(device_name=device_name(device), threads=torch.get_num_threads())
-    outcome.details["environment"] = environment(device)
+    outcome.details["environment"] = environment(device) | ({"sharing": job.sharing} if job.sharing else {})
 
     sources = load_sources(config, job.data_roots, job.cache)
     source = sources.train
@@ -184,7 +184,10 @@ def set_up(
     kernels, facts["kernels"] = choose(config.kernels, device, config.precision)
     task_loss, slow = build(config, algorithm, source, device, kernels)
 
-    training = Training(config, algorithm, task_loss, slow, streams["meta_train"], streams["meta_val"], checkpoint)
+    training = Training(
+        config, algorithm, task_loss, slow, streams["meta_train"], streams["meta_val"], checkpoint,
+        card_runs=job.jobs if job.sharing else 1,
+    )  # fmt: skip
     return training, streams
 
 

@@ -18,7 +18,7 @@ log = logging.getLogger("bench")
 # On 2 cores conv4 gains from more tasks at once up to here and little beyond, while its memory goes on growing.
 CPU_IMAGES = 2_000
 USUAL = 320_000  # bytes, twice what conv4 keeps of an image of 28 x 28 on a CPU; a GPU's patches take as much
-SHARE = 0.8  # of a card's free memory: the rest is for what an allocator cannot fill
+SHARE = 0.8  # of a card's memory that a run may take: the rest is for what an allocator cannot fill
 
 
 def default_chunk(stream: TaskStream, meta_batch: int, task_loss: TaskLoss, slow: Weights) -> int:
@@ -63,8 +63,12 @@ def equal_parts(meta_batch: int, most: int) -> int:
     return -(-meta_batch // chunks)
 
 
-def measured_chunk(step: MetaStep) -> int:
-    """Return how many tasks fit into the free memory of the card, from the peaks of small chunks of the next step."""
+def measured_chunk(step: MetaStep, runs: int = 1) -> int:
+    """Return how many tasks fit into the memory that the card has for this run, by the peaks of small chunks of a step.
+
+    Args:
+        runs: that share the card, this one among them.
+    """
     device = step.done.device
 
     def peak(n: int) -> int:
@@ -75,8 +79,22 @@ def measured_chunk(step: MetaStep) -> int:
 
     peak(1)  # libraries take their workspaces at the first call
     torch.cuda.empty_cache()
-    free, _ = torch.cuda.mem_get_info(device)
-    return fitting_chunk(peak, int(SHARE * free), step.config.meta_batch)
+    free, total = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device)
+    return fitting_chunk(peak, int(SHARE * memory_for(runs, free, total, held)), step.config.meta_batch)
+
+
+def memory_for(runs: int, free: int, total: int, held: int) -> int:
+    """Return the bytes that one of ``runs`` on a card may take: its part of the card, but no more than is free.
+
+    Runs that begin together all see the same free memory. A part of the whole is the same for each of them, whoever
+    comes first, and with it the size of their chunks.
+
+    Args:
+        free, total: bytes of the card.
+        held: bytes that the run has already.
+    """
+    return max(0, min(free, total // runs - held))
 
 
 def fitting_chunk(peak: Callable[[int], int], budget: int, meta_batch: int) -> int:

@@ -46,6 +46,7 @@ class Training:
         stream, val_stream: tasks to train on and to validate on.
         checkpoint: where to save and whence to continue.
         recorder: what captures the meta-step; left out, CUDA graphs on a GPU unless the configuration says off.
+        card_runs: how many runs share the GPU and its memory.
     Raises:
         Diverged: a loss or gradient became NaN or infinite.
         BenchError: the algorithm breaks its contract.
@@ -61,6 +62,7 @@ class Training:
         val_stream: TaskStream,
         checkpoint: Path,
         recorder: Recorder | None = None,
+        card_runs: int = 1,
     ) -> None:
         self.config, self.algorithm, self.task_loss = config, algorithm, task_loss
         self.stream, self.val_stream, self.checkpoint = stream, val_stream, checkpoint
@@ -71,7 +73,7 @@ class Training:
         self.step = MetaStep(
             config, algorithm, task_loss, slow, algorithm.initial_carry(slow), stream, chunk, captured=on_gpu
         )
-        self.recorder = recorder
+        self.recorder, self._card_runs = recorder, card_runs
         self.reason = "CPU" if not on_gpu else "--cuda-graph off" if config.cuda_graph != AUTO else ""
         self.reason = task_loss.way.reason or self.reason
         """Why meta-steps run line by line; empty if they are replayed, or if that is not known yet."""
@@ -113,7 +115,7 @@ class Training:
         config, p = self.config, self.progress
         if config.task_chunk is None and self.device.type == "cuda" and not self.resumed:
             self.step.go_to(0)
-            p.chunk = self.step.chunk = measured_chunk(self.step)
+            p.chunk = self.step.chunk = measured_chunk(self.step, self._card_runs)
         self.step.go_to(0)
         check_values(config.algo, self._first_estimate())  # of whose result a capture would count the memory twice
         if self.recorder is not None:

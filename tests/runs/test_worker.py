@@ -1,4 +1,4 @@
-"""What a worker makes of a folder that cannot be written."""
+"""What a worker makes of a folder that cannot be written, of edited code, and of how it shares a card."""
 
 import dataclasses
 import errno
@@ -6,11 +6,13 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from places import TOY
 
 from bench.records.run import load_run
-from bench.registry import ALGORITHMS, BACKBONES
+from bench.registry import ALGORITHMS, BACKBONES, load_plugin
 from bench.runs import worker
 from bench.runs.job import Job
+from bench.runs.outcome import Outcome
 from bench.runs.signals import UNWRITABLE, Interrupted
 from bench.settings.code import code_of
 from bench.settings.config import RunConfig
@@ -88,3 +90,16 @@ def test_a_run_elsewhere_refuses_other_data_than_the_command_reads(remote, told,
     assert worker.main(other.to_json()) == 1
     error = load_run(other.folder).row.error
     assert ("is other data than the command's; put the same there" in error) == (remote and told != "")
+
+
+@pytest.mark.parametrize(("sharing", "runs"), [("mps", 3), ("time-slicing (why)", 3), ("", 1)])
+def test_a_run_is_told_and_records_how_it_shares_a_card(sharing, runs, job, monkeypatch):
+    """Of three runs at once: without a word each has a device of its own."""
+    load_plugin(TOY)
+    told = []
+    monkeypatch.setattr(worker, "Training", lambda *args, card_runs: told.append(card_runs))
+    config = dataclasses.replace(job.config, dataset="toy", backbone="one-layer")
+    shared, outcome = dataclasses.replace(job, config=config, jobs=3, sharing=sharing), Outcome()
+    worker.set_up(Job.from_json(shared.to_json()), outcome, job.folder / "checkpoint.pt")
+    assert told == [runs]
+    assert outcome.details["environment"].get("sharing", "") == sharing

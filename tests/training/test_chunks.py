@@ -14,7 +14,14 @@ from bench.registry import create_algorithm, create_backbone
 from bench.settings.config import RunConfig
 from bench.tasks.drawing import ImagePool
 from bench.tasks.stream import TaskStream
-from bench.training.chunks import default_chunk, fitting_chunk, inputs_at_once, kept_of_an_input
+from bench.training.chunks import (
+    default_chunk,
+    fitting_chunk,
+    inputs_at_once,
+    kept_of_an_input,
+    measured_chunk,
+    memory_for,
+)
 from bench.training.evaluate import batch_size, evaluate
 
 
@@ -131,6 +138,60 @@ def test_the_chunk_is_what_fits_a_card_by_a_straight_line_through_two_peaks(budg
 
 def test_a_peak_that_does_not_grow_is_no_division_by_zero():
     assert fitting_chunk(lambda n: 100, 1000, 32) == 32
+
+
+@pytest.mark.parametrize(
+    ("runs", "free", "held", "expected"),
+    [
+        (1, 900, 0, 900),  # alone: all that is free
+        (4, 1000, 0, 250),
+        (4, 900, 100, 150),  # what the run holds already is of its part
+        (4, 200, 0, 200),  # others hold the rest
+        (4, 900, 300, 0),
+    ],
+)
+def test_a_run_takes_its_part_of_a_card_and_no_more_than_is_free(runs, free, held, expected):
+    assert memory_for(runs, free, total=1000, held=held) == expected
+
+
+def test_runs_that_share_a_card_measure_chunks_that_fit_together_whoever_comes_first(monkeypatch):
+    """A card of 8,000 bytes; each run holds 100, a chunk takes 100 and 10 for each task."""
+    taken, peak = [], []
+    cuda = {
+        "memory_allocated": lambda device: 100,
+        "reset_peak_memory_stats": lambda device: None,
+        "max_memory_allocated": lambda device: 100 + peak[-1],
+        "empty_cache": lambda: None,
+        "mem_get_info": lambda device: (8_000 - sum(taken) - 100, 8_000),
+        "memory_reserved": lambda device: 100,
+    }
+    for name, function in cuda.items():
+        monkeypatch.setattr(torch.cuda, name, function)
+    step = SimpleNamespace(
+        done=torch.zeros(1),
+        config=SimpleNamespace(meta_batch=1_000),
+        estimate_of=lambda a, b: peak.append(100 + 10 * b),
+    )
+    alone = measured_chunk(step)
+    assert alone == 500, "what fits of 0.8 of 7,900 bytes, in equal chunks"
+    together = [measured_chunk(step, runs=4) for _ in range(4)]
+    assert len(set(together)) == 1
+    for chunk in together:  # one after the other
+        assert measured_chunk(step, runs=4) == chunk
+        taken.append(100 + 100 + 10 * chunk)
+    assert sum(taken) <= 8_000
+
+
+def test_a_run_measures_its_chunk_as_one_of_those_on_its_card(toy_images, tmp_path, monkeypatch):
+    training = make_training(toy_images, tmp_path, card_runs=3)
+    training.device = torch.device("cuda")  # of which no more is needed to come so far
+
+    def measured(step, runs):
+        raise Stopped(runs)
+
+    monkeypatch.setattr("bench.training.train.measured_chunk", measured)
+    with pytest.raises(Stopped, match="3"):
+        training.warm_up()
 
 
 def test_what_is_kept_of_an_input_is_counted_and_decides_how_many_are_held_at_once():

@@ -43,9 +43,11 @@ class Launcher(ABC):
         """End what is left of the runs and let go of where they were."""
 
     @abstractmethod
-    def prepare(self) -> None:
+    def prepare(self, on_gpu: bool = False) -> None:
         """Make ready for runs.
 
+        Args:
+            on_gpu: whether some are on a GPU.
         Raises:
             OSError: no process can be made.
             BenchError: runs cannot be made as things are.

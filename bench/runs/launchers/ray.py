@@ -116,7 +116,7 @@ class Ray(Launcher):
         """Return how many threads a run gets where nobody says: its CPUs."""
         return max(1, int(self.options.cpus))
 
-    def prepare(self) -> None:
+    def prepare(self, on_gpu: bool = False) -> None:
         """Look whether the nodes can make runs.
 
         Raises:
