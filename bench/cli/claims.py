@@ -216,16 +216,16 @@ def answers_of(claim: Claim) -> str:
     run, config = claim.run, claim.config
     if not (run.folder / WEIGHTS_FILE).exists():
         raise Unknown("the weights are not here")
+    if config.algo not in ALGORITHMS.names() or config.backbone not in BACKBONES.names():
+        raise Unknown("algorithm or network is not known here; --plugin loads it")
     torch.set_num_threads(min(run.row.threads or 1, os.cpu_count() or 1))
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     cpu, stream = torch.device("cpu"), claim.stream("meta_test")
     if config.precision in ("tf32", "tf32x3"):
         raise Unknown("a CPU has no tf32")
-    if config.device != "cpu":
-        config = dataclasses.replace(config, device="cpu", kernels=EAGER)
-    kernels, _ = choose(config.kernels, cpu)
+    config = config if config.device == "cpu" else dataclasses.replace(config, device="cpu", kernels=EAGER)
     sources = claim.sources.trained_on(config.train_classes)
-    task_loss, initial = build(config, algorithm, sources.train, cpu, kernels)
+    task_loss, initial = build(config, algorithm, sources.train, cpu, choose(config.kernels, cpu)[0])
     try:
         trained = Trained(task_loss, *read_trained(run.folder, algorithm, initial))
     except ValueError as error:

@@ -15,7 +15,7 @@ from places import REPOSITORY, TOY
 
 from bench.cli.verify import main, verify
 from bench.records import run as records
-from bench.registry import load_plugin
+from bench.registry import ALGORITHMS, BACKBONES, load_plugin
 from bench.settings.config import RunConfig
 
 TASKS = 40
@@ -261,6 +261,16 @@ def test_a_bundle_is_verified_elsewhere_and_holds_no_pictures(original, tmp_path
     capsys.readouterr()
     assert main([str(place), "--tasks", str(TASKS)]) == 0
     assert capsys.readouterr().out.startswith("verified: 2 runs (--draw ")
+
+
+@pytest.mark.parametrize(("registry", "name"), [(ALGORITHMS, "maml"), (BACKBONES, "one-layer")])
+def test_a_plugin_that_is_not_here_leaves_answers_open(original, registry, name, monkeypatch):
+    """Nothing is wrong with the results of it."""
+    names = [other for other in registry.names() if other != name]
+    monkeypatch.setattr(registry, "_classes", {other: registry.get(other) for other in names})
+    status, line = asked(original, tasks=TASKS)
+    assert status == 3, line
+    assert f"not checked: code: {name!r} is not known here; --plugin loads it; answers: algorithm or network" in line
 
 
 @pytest.mark.parametrize("name", ["../outside.csv", "/etc/outside.csv", "runs/a/picture.png", "plugins/a.so"])
