@@ -21,7 +21,7 @@ from bench.api import BenchError, Examples, MetaAlgorithm, TaskBatch, Weights
 from bench.network.build import plain_network, way_of
 from bench.network.model import Classifier
 from bench.records.run import load_run
-from bench.registry import create_algorithm, load_plugin
+from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, load_plugin
 from bench.settings.config import RunConfig
 from bench.tasks.pictures import SUFFIXES, Reading, read_picture
 from bench.training.checkpoint import CHECKPOINT_FILE, read_checkpoint
@@ -115,6 +115,9 @@ def _settings(run: Path) -> tuple[RunConfig, tuple[int, ...], Reading]:
         reading = Reading(**said) if said else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise BenchError(f"{str(run)!r} is no finished run ({error}); accepted: OUT/runs/RUN_ID") from error
+    for registry, name in ((ALGORITHMS, config.algo), (BACKBONES, config.backbone)):
+        if name not in registry.names():
+            raise BenchError(f"the {registry.kind} of the run, {name!r}, is not known here; --plugin FILE.py loads it")
     if record.row.measure not in (None, "accuracy") or not isinstance(shape, list) or len(shape) != 3:
         raise BenchError(f"{str(run)!r} is on {record.row.dataset}; accepted: a run of this version on images")
     return (

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,13 +22,14 @@ from bench.network.trained import Trained
 from bench.records.columns import MODES, SummaryRow
 from bench.records.intervals import mean_ci95
 from bench.records.run import Run
-from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, create_algorithm, said
+from bench.registry import ALGORITHMS, BACKBONES, DATASETS, RAISED, Registry, create_algorithm, said
 from bench.runs.outcome import inner_facts
 from bench.settings.code import code_of, data_code
 from bench.settings.config import TUNING, RunConfig, later_fields
 from bench.settings.sources import Sources, code_at_test, load_sources
 from bench.system.machine import device_name
 from bench.system.version import RESULTS
+from bench.tasks.corruption import CORRUPTIONS
 from bench.tasks.stream import TaskStream
 from bench.training.evaluate import answered, batch_size
 from bench.training.weights import WEIGHTS_FILE, digests, read_trained
@@ -73,9 +75,8 @@ class Claim:
     @cached_property
     def sources(self) -> Sources:
         """The data, as it is here."""
-        for name in filter(None, (self.config.dataset, self.config.test_dataset)):
-            if name not in DATASETS.names():
-                raise Unknown(f"data set {name!r} is not known here; --plugin loads it")
+        kind = None if self.config.corrupted is None else self.config.corrupted.kind
+        present((DATASETS, self.config.dataset), (DATASETS, self.config.test_dataset), (CORRUPTIONS, kind))
         try:
             return load_sources(self.config, self.roots, self.cache)
         except BenchError as error:
@@ -85,6 +86,13 @@ class Claim:
         """Return the tasks of a split, on the CPU."""
         sources = self.sources.trained_on(self.config.train_classes)
         return sources.stream(self.config, split, torch.device("cpu"))
+
+
+def present(*needed: tuple[Registry[Any], str | None]) -> None:
+    """Raise Unknown for the first name that nothing here has registered."""
+    for registry, name in needed:
+        if name is not None and name not in registry.names():
+            raise Unknown(f"{registry.kind} {name!r} is not known here; --plugin loads it")
 
 
 def older(row: SummaryRow) -> bool:
@@ -162,11 +170,8 @@ def versions_of(claim: Claim) -> None:
     row = claim.run.row
     if (row.results or 1) != RESULTS:
         raise Unknown(f"made by results version {row.results or 1} of the harness; here is {RESULTS}")
-    for registry, name in ((ALGORITHMS, row.algo), (BACKBONES, claim.config.backbone)):
-        if name not in registry.names():
-            raise Unknown(f"{name!r} is not known here; --plugin loads it")
-    here = code_of(ALGORITHMS.get(row.algo), BACKBONES.get(claim.config.backbone))
-    if row.code != here:
+    present((ALGORITHMS, row.algo), (BACKBONES, claim.config.backbone))
+    if row.code != (here := code_of(ALGORITHMS.get(row.algo), BACKBONES.get(claim.config.backbone))):
         raise Broken(f"made by other files of algorithm and network ({row.code}) than those here ({here})")
 
 
@@ -216,22 +221,22 @@ def answers_of(claim: Claim) -> str:
     run, config = claim.run, claim.config
     if not (run.folder / WEIGHTS_FILE).exists():
         raise Unknown("the weights are not here")
+    present((ALGORITHMS, config.algo), (BACKBONES, config.backbone))
     torch.set_num_threads(min(run.row.threads or 1, os.cpu_count() or 1))
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     cpu, stream = torch.device("cpu"), claim.stream("meta_test")
     if config.precision in ("tf32", "tf32x3"):
         raise Unknown("a CPU has no tf32")
-    if config.device != "cpu":
-        config = dataclasses.replace(config, device="cpu", kernels=EAGER)
-    kernels, _ = choose(config.kernels, cpu)
+    config = config if config.device == "cpu" else dataclasses.replace(config, device="cpu", kernels=EAGER)
     sources = claim.sources.trained_on(config.train_classes)
-    task_loss, initial = build(config, algorithm, sources.train, cpu, kernels)
+    task_loss, initial = build(config, algorithm, sources.train, cpu, choose(config.kernels, cpu)[0])
     try:
         trained = Trained(task_loss, *read_trained(run.folder, algorithm, initial))
     except ValueError as error:
         raise Broken(str(error)) from error
     trained = trained.at_test(config, algorithm, sources.train, cpu)
     kind = "acc" if run.row.measure in (None, "accuracy") else "error"
+    here = ("cpu", device_name(cpu), torch.__version__)
     off, moved, seen = 0, dict.fromkeys(MODES, 0.0), 0
     size = batch_size(stream, trained.task_loss, trained.slow)
     parts = (trained.task_loss, trained.slow, trained.carry, stream)
@@ -244,7 +249,7 @@ def answers_of(claim: Claim) -> str:
             differ |= wrong != 0
             moved[mode] += float(wrong.sum())
         off, seen = off + int(differ.sum()), seen + count
-        if differ.any() and _same_machine(run):
+        if differ.any() and (run.row.device, run.row.device_name, run.row.torch_version) == here:
             raise Broken(f"test task {first + int(differ.argmax())} is answered otherwise by these weights")
     most = max(moved.values(), key=abs) / seen
     if off > max(1, ROUNDED * seen) or abs(most) > max(MOVED, 1 / (seen * config.test_ways * config.eval_k_query)):
@@ -265,11 +270,6 @@ def drawn(size: int, total: int, wanted: int, chance: random.Random) -> Iterator
     starts = list(range(0, total, size))
     for first in chance.sample(starts, min(len(starts), -(-wanted // size))):
         yield first, min(size, total - first)
-
-
-def _same_machine(run: Run) -> bool:
-    here = ("cpu", device_name(torch.device("cpu")), torch.__version__)
-    return (run.row.device, run.row.device_name, run.row.torch_version) == here
 
 
 CHECKS: dict[str, Callable[[Claim], str | None]] = {

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from bench.api import SPLITS, BenchError
+from bench.registry import load_plugin
 from bench.report.drawing.pictures import png
 from bench.settings.config import RunConfig
 from bench.system.files import write_atomic
@@ -83,9 +84,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--dataset", default=RunConfig.dataset, help="as for run_bench.py (default: %(default)s)")
     parser.add_argument("--data-root", type=Path, default=Path(os.environ.get("BENCH_DATA", "data")), help="the same")
+    parser.add_argument("--plugin", action="append", default=[], type=Path, metavar="FILE.py", help="the same")
     parser.add_argument("--out", type=Path, required=True, help="PNG file to write")
     chosen = parser.parse_args(arguments)
     try:
+        for path in chosen.plugin:
+            load_plugin(path)
         with tempfile.TemporaryDirectory() as cache:
             images = load_data(
                 chosen.dataset, chosen.data_root, Path(cache), lambda line: print(f"WARNING: {line}", file=sys.stderr)

@@ -4,6 +4,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import torch
+from places import TOY
 
 from bench.cli import contact_sheet as module
 from bench.cli.contact_sheet import _sheet, contact_sheet, main
@@ -49,6 +50,12 @@ def test_the_command_writes_the_file_or_one_line(toy_images, tmp_path, monkeypat
     assert main(["--dataset", "omniglto", "--out", str(tmp_path / "other.png")]) == 2
     assert "Did you mean 'omniglot'?" in capsys.readouterr().err
     assert not (tmp_path / "other.png").exists()
+
+
+def test_a_data_set_of_a_plugin_is_drawn(tmp_path):
+    sheet = tmp_path / "sheet.png"
+    assert main(["--plugin", str(TOY), "--dataset", "toy", "--out", str(sheet)]) == 0
+    assert sheet.exists()
 
 
 def test_images_are_not_changed(toy_images, tmp_path):

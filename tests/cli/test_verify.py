@@ -15,7 +15,7 @@ from places import REPOSITORY, TOY
 
 from bench.cli.verify import main, verify
 from bench.records import run as records
-from bench.registry import load_plugin
+from bench.registry import ALGORITHMS, BACKBONES, load_plugin
 from bench.settings.config import RunConfig
 
 TASKS = 40
@@ -261,6 +261,36 @@ def test_a_bundle_is_verified_elsewhere_and_holds_no_pictures(original, tmp_path
     capsys.readouterr()
     assert main([str(place), "--tasks", str(TASKS)]) == 0
     assert capsys.readouterr().out.startswith("verified: 2 runs (--draw ")
+
+
+@pytest.mark.parametrize(
+    ("registry", "name", "tables"),
+    [
+        (ALGORITHMS, "maml", "tables: summary.md tells settings of 'maml', which is not known"),
+        (BACKBONES, "one-layer", ""),
+    ],
+)
+def test_a_plugin_that_is_not_here_leaves_open_what_it_decides(original, registry, name, tables, monkeypatch):
+    """Nothing is wrong with the results of it."""
+    names = [other for other in registry.names() if other != name]
+    monkeypatch.setattr(registry, "_classes", {other: registry.get(other) for other in names})
+    status, line = asked(original, tasks=TASKS)
+    assert status == 3, line
+    absent = f"{registry.kind} {name!r} is not known here; --plugin loads it"
+    assert f"code: {absent}" in line
+    assert f"answers: {absent}" in line
+    assert tables in line
+
+
+def test_a_corruption_that_is_not_here_leaves_the_data_open(copy):
+    def foggy(record):
+        record["config"]["test_corruption"] = record["row"]["test_corruption"] = "my-fog:3"
+
+    forge(folder_of(copy, "maml"), foggy, rename=True)
+    rewritten(copy)
+    status, line = asked(copy)
+    assert status == 3, line
+    assert "data: corruption 'my-fog' is not known here; --plugin loads it" in line
 
 
 @pytest.mark.parametrize("name", ["../outside.csv", "/etc/outside.csv", "runs/a/picture.png", "plugins/a.so"])

@@ -77,6 +77,21 @@ def test_memory_is_taken_from_the_whole_meta_batch_in_few_steps_and_on_a_gpu_fro
     assert {p.timed.task_chunk for p in wanted_points(asked(device="cuda", flags={"task_chunk": 2}))} == {2}
 
 
+@pytest.mark.parametrize("steps", [20, 2])
+def test_the_line_of_a_run_tells_its_form_and_whether_it_was_for_time_or_memory(steps, tmp_path):
+    request = asked(
+        algos=("maml",), flags={"meta_steps": steps}, vary={"unroll": ["higher", "mixed"], "inner_steps": ["1"]}
+    )
+    said = []
+    for point in wanted_points(request):
+        for config in (point.timed, point.whole):
+            row = make_row("maml", meta_steps=config.meta_steps, meta_batch=config.meta_batch)
+            row = dataclasses.replace(row, step_ms_median=1.0, peak_mem_mib=2.0)
+            said.append(Cost().line(Run(row, {"config": dataclasses.asdict(config)}, tmp_path)).rpartition(" (")[2])
+    time, memory = "time, in chunks as a run takes them)", "memory of the whole meta-batch)"
+    assert said == [time, memory, f"unroll=mixed, {time}", f"unroll=mixed, {memory}"]
+
+
 def test_minibatches_hold_a_fifth_of_the_task_and_flags_change_the_base_but_not_what_is_varied():
     by_ways = {p.value: p.timed for p in wanted_points(asked(algos=("reptile",), vary={"n_way": ["5", "20"]}))}
     assert {n: c.hyperparameters["inner_batch"] for n, c in by_ways.items()} == {5: 16, 20: 64}

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from places import REPOSITORY
 
 from bench.api import BenchError
-from bench.cli.adapt import _beyond_the_network
-from bench.registry import create_algorithm
+from bench.cli.adapt import _beyond_the_network, adapt
+from bench.registry import ALGORITHMS, BACKBONES, create_algorithm
 from bench.training.checkpoint import write_checkpoint
 from bench.training.weights import STATE_FILE, write_inner_state
 
@@ -38,6 +39,15 @@ def test_a_run_of_the_first_version_has_it_in_its_checkpoint_alone(tmp_path):
     write_checkpoint(tmp_path / "checkpoint.pt", {"slow": NETWORK, "carry": carry})
     extra, found = _beyond_the_network(tmp_path, reptile(), NETWORK)
     assert (extra, set(found)) == ({}, set(carry))
+
+
+@pytest.mark.parametrize(("registry", "name"), [(ALGORITHMS, "maml"), (BACKBONES, "conv4")])
+def test_a_plugin_that_the_run_had_and_that_is_not_here_is_asked_for(registry, name, tmp_path, monkeypatch):
+    (run,) = (REPOSITORY / "results" / "reference" / "quick-cpu" / "runs").glob("maml-*")
+    classes = {other: registry.get(other) for other in registry.names() if other != name}
+    monkeypatch.setattr(registry, "_classes", classes)
+    with pytest.raises(BenchError, match=f"the {registry.kind} of the run, '{name}', is not known here; --plugin"):
+        adapt(run, tmp_path)
 
 
 def test_a_file_of_something_else_is_one_line_and_nothing_of_it_is_executed(tmp_path):

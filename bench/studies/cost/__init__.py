@@ -5,11 +5,12 @@ from functools import partial
 from pathlib import Path
 
 from bench.records.run import Run
+from bench.registry import create_algorithm
 from bench.report.drawing.pictures import write_pictures
 from bench.report.encoding import write_both
 from bench.settings.config import RunConfig
 from bench.studies.cost.figure import draw
-from bench.studies.cost.points import MEMORY_STEPS, wanted_points
+from bench.studies.cost.points import MEMORY_STEPS, choices_of, wanted_points
 from bench.studies.cost.tables import CostRow, Slope, beside, cost_rows, markdown, slope_rows, slope_table
 from bench.studies.study import Request, Study, register_study
 from bench.system.files import write_atomic
@@ -31,10 +32,13 @@ class Cost(Study):
         return list({config.run_id: config for config in configs}.values())
 
     def line(self, run: Run) -> str:
-        """Return one line on a run that has just ended, which says what it measured."""
-        whole = run.row.meta_steps == MEMORY_STEPS
+        """Return one line on a run that has just ended, which says what it measured, and of which form."""
+        config, row = run.details.get("config", {}), run.row
+        whole = (row.meta_steps or 0) <= MEMORY_STEPS and config.get("task_chunk") == row.meta_batch
         what = "memory of the whole meta-batch" if whole else "time, in chunks as a run takes them"
-        return f"{super().line(run)} ({what})"
+        chosen, defaults = config.get("hyperparameters", {}), vars(create_algorithm(row.algo))
+        form = [f"{n}={v}" for n, v in chosen.items() if n in choices_of(row.algo) and v != defaults[n]]
+        return f"{super().line(run)} ({', '.join([*form, what])})"
 
     def report(self, request: Request, runs: Mapping[str, Run], out: Path) -> str:
         """Write cost.csv, slopes.csv, cost.md and a figure per axis, and return the slopes and where all of it is."""

@@ -63,7 +63,7 @@ def wanted_points(request: Request) -> Iterator[Point]:
         BenchError: an axis or value that is not known, an algorithm without inner steps, a list where one value fits.
     """
     algos = _algorithms(request)
-    choices = {name: kind for algo in algos for name, kind in _choices(algo).items()}
+    choices = {name: kind for algo in algos for name, kind in choices_of(algo).items()}
     request.check_vary("cost", [*(axis.name for axis in AXES), *choices])
     request.check_single("cost", ", and --vary n_way=A,B to vary it")
     forms = [(algo, form) for algo in algos for form in _forms(request, algo)]
@@ -91,7 +91,7 @@ def _algorithms(request: Request) -> list[str]:
     return list(request.algos)
 
 
-def _choices(algo: str) -> dict[str, Any]:
+def choices_of(algo: str) -> dict[str, Any]:
     """Return the hyperparameters that are one of a few words, with their types."""
     types = hyperparameter_types(ALGORITHMS.get(algo))
     return {name: kind for name, kind in types.items() if typing.get_origin(kind) is typing.Literal}
@@ -99,7 +99,7 @@ def _choices(algo: str) -> dict[str, Any]:
 
 def _forms(request: Request, algo: str) -> Sequence[dict[str, Any]]:
     """Return in which forms an algorithm is measured: by all values of those of its choices that the request varies."""
-    varied = {name: kind for name, kind in _choices(algo).items() if name in request.vary}
+    varied = {name: kind for name, kind in choices_of(algo).items() if name in request.vary}
     values = [[coerce(f"--vary {n}", text, kind) for text in request.vary[n]] for n, kind in varied.items()]
     return [dict(zip(varied, chosen)) for chosen in itertools.product(*values)]
 
