@@ -31,7 +31,7 @@ from bench.settings.sources import code_at_test, load_sources
 from bench.system.console import Console
 from bench.system.load import cores
 from bench.system.machine import device_name, environment, git_commit
-from bench.system.waiting import Waiting
+from bench.system.waiting import Waiting, one_thread
 from bench.tasks.images import ImageSet
 from bench.tasks.stream import TaskStream
 from bench.training.checkpoint import CHECKPOINT_FILE
@@ -153,7 +153,8 @@ def set_up(
     facts.update(device_name=device_name(device), threads=torch.get_num_threads())
     outcome.details["environment"] = environment(device)
 
-    sources = load_sources(config, job.data_roots, job.cache)
+    with one_thread():
+        sources = load_sources(config, job.data_roots, job.cache)
     source = sources.train
     check_code(f"dataset {config.dataset!r}", config.data_code, data_code(source))
     what = " or ".join(
@@ -175,7 +176,8 @@ def set_up(
     if isinstance(source, ImageSet) and source.reading is not None:
         outcome.details["data"]["reading"] = asdict(source.reading)
     check()  # data may have taken a while
-    streams = {split: sources.stream(config, split, device) for split in splits}
+    with one_thread():
+        streams = {split: sources.stream(config, split, device) for split in splits}
 
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     facts.update(inner_facts(config, algorithm))

@@ -9,11 +9,15 @@ how many threads compute, nor any result.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 from bench.system.load import NOTABLE, Others, cores
 
@@ -22,6 +26,17 @@ _LIBRARY = "libgomp"
 _CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _LOOK_S, _LEAST_S = 1.0, 0.2
 _MOST = 64  # idle threads: libgomp ends a process that may not have so many
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: little work gains nothing from several, and waits for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def crowded(load: float | None, threads: int) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from bench.api import TaskLoss, Weights
+from bench.system.waiting import one_thread
 from bench.tasks.stream import TaskStream
 from bench.training.memory import LiveTensors
 from bench.training.metastep import MetaStep
@@ -45,7 +46,7 @@ def kept_of_an_input(stream: TaskStream, task_loss: TaskLoss, slow: Weights) -> 
         fast = {name: w.detach()[None].clone().requires_grad_() for name, w in slow.items()}
 
         def held(n: int) -> int:
-            with LiveTensors() as live, torch.enable_grad():
+            with one_thread(), LiveTensors() as live, torch.enable_grad():
                 outputs = task_loss.outputs(fast, torch.zeros(1, n, *shape, device=stream.device))
             return live.held if outputs.requires_grad else 0
 
