@@ -35,18 +35,19 @@ def inputs_at_once(usual: int, stream: TaskStream, task_loss: TaskLoss, slow: We
     return min(usual, int(usual * USUAL / max(1.0, kept_of_an_input(stream, task_loss, slow))))
 
 
-_KEPT: weakref.WeakKeyDictionary[TaskLoss, dict[torch.Size, float]] = weakref.WeakKeyDictionary()
+_KEPT: weakref.WeakKeyDictionary[TaskLoss, dict[tuple[int, ...], float]] = weakref.WeakKeyDictionary()
 
 
+@one_thread()
 def kept_of_an_input(stream: TaskStream, task_loss: TaskLoss, slow: Weights) -> float:
     """Return how many bytes the network's outputs of one more input leave in memory for their derivative."""
-    shape = stream.batch(0, 1).support.x.shape[2:]
+    shape = tuple(stream.pool.source.shape)
     known = _KEPT.setdefault(task_loss, {})
     if shape not in known:
         fast = {name: w.detach()[None].clone().requires_grad_() for name, w in slow.items()}
 
         def held(n: int) -> int:
-            with one_thread(), LiveTensors() as live, torch.enable_grad():
+            with LiveTensors() as live, torch.enable_grad():
                 outputs = task_loss.outputs(fast, torch.zeros(1, n, *shape, device=stream.device))
             return live.held if outputs.requires_grad else 0
 
