@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.api import SPLITS, BenchError
-from bench.network.build import build
+from bench.network.build import KNOWN, build
 from bench.network.kernels import choose
 from bench.network.trained import Trained
 from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, load_plugin
@@ -30,7 +30,7 @@ from bench.settings.config import RunConfig
 from bench.settings.sources import code_at_test, load_sources
 from bench.system.console import Console
 from bench.system.load import cores
-from bench.system.machine import device_name, environment, git_commit
+from bench.system.machine import device_name, environment
 from bench.system.waiting import Waiting, one_thread
 from bench.tasks.images import ImageSet
 from bench.tasks.stream import TaskStream
@@ -60,7 +60,7 @@ def recorded(text: str, work: Callable[[Job, Stop, Outcome, Console], Training])
             load_plugin(path)
         code = code_of(ALGORITHMS.get(job.config.algo), BACKBONES.get(job.config.backbone))
         check_code(f"algorithm {job.config.algo!r} or backbone {job.config.backbone!r}", job.config.code, code)
-        outcome.facts["git_commit"] = git_commit()  # now: files may be edited while the run is under way
+        KNOWN.update(job.ways)
         error = work(job, stop, outcome, console).leak()
         status = "leaking" if error else "ok"
     except Interrupted:

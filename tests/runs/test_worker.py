@@ -6,7 +6,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from bench.network.build import KNOWN
+from bench.network.model import Way
 from bench.records.run import load_run
 from bench.registry import ALGORITHMS, BACKBONES
 from bench.runs import worker
@@ -70,7 +73,6 @@ def test_an_algorithm_edited_since_the_command_began_is_not_run(job, monkeypatch
     as_it_is = code_of(ALGORITHMS.get("maml"), BACKBONES.get(job.config.backbone))
     ran = []
     monkeypatch.setattr(worker, "execute", lambda *args: ran.append(args) or no_room())
-    monkeypatch.setattr(worker, "git_commit", lambda: "commit")
     for code, times in ((as_it_is, 1), ("0" * 12, 1)):
         changed = dataclasses.replace(job, config=dataclasses.replace(job.config, code=code))
         assert worker.main(changed.to_json()) == 1
@@ -88,3 +90,30 @@ def test_a_run_elsewhere_refuses_other_data_than_the_command_reads(remote, told,
     assert worker.main(other.to_json()) == 1
     error = load_run(other.folder).row.error
     assert ("is other data than the command's; put the same there" in error) == (remote and told != "")
+
+
+def test_what_the_command_has_found_out_reaches_the_run_and_its_row(job, monkeypatch):
+    told = dataclasses.replace(job, commit="abc+", ways={"a network": Way("loop", reason="handed")})
+    seen = []
+    monkeypatch.setattr(worker, "execute", lambda *args: seen.append(KNOWN.pop("a network")) or no_room())
+    assert worker.main(told.to_json()) == 1
+    assert seen == [Way("loop", reason="handed")]
+    assert load_run(told.folder).row.git_commit == "abc+"
+
+
+def test_data_is_read_and_tasks_are_made_by_one_thread_and_the_run_has_its_own(job, monkeypatch):
+    seen = []
+
+    def sources(*args):
+        seen.append(torch.get_num_threads())
+        raise OSError
+
+    monkeypatch.setattr(worker, "Stop", lambda: SimpleNamespace(check=lambda: None))
+    monkeypatch.setattr(worker, "load_sources", sources)
+    before = torch.get_num_threads()
+    try:
+        worker.main(dataclasses.replace(job, config=dataclasses.replace(job.config, threads=3)).to_json())
+        assert (seen, torch.get_num_threads()) == ([1], 3)
+        assert load_run(next(job.out.glob("runs/*"))).row.threads == 3
+    finally:
+        torch.set_num_threads(before)
