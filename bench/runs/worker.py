@@ -121,7 +121,7 @@ def ready(
     training, streams = set_up(job, outcome, job.folder / CHECKPOINT_FILE, stop.check, splits)
     outcome.training = training
     stop.check()
-    waiting.look()
+    waiting.look(now=True)  # until here one thread was enough: those that are to come must not spin on a busy machine
     training.warm_up()
     outcome.details["meta_step"] = {"mode": training.mode, "reason": training.reason}
     now(training.device)  # set-up ends once the device has done all it was given

@@ -67,9 +67,9 @@ class Waiting:
         """Whether threads wait by sleeping now."""
         return self._idle is not None
 
-    def look(self) -> None:
-        """Look around, at most once a second so that training does not notice."""
-        if self._library is None or time.monotonic() < self._due:
+    def look(self, now: bool = False) -> None:
+        """Look around, at most once a second so that training does not notice; ``now`` however short the time was."""
+        if self._library is None or (time.monotonic() < self._due and not now):
             return
         crowd, self._others = crowded(self._others.load, self.threads), Others()
         self._due = time.monotonic() + _LOOK_S

@@ -14,6 +14,7 @@ from bench.records.run import load_run
 from bench.registry import ALGORITHMS, BACKBONES
 from bench.runs import worker
 from bench.runs.job import Job
+from bench.runs.outcome import Outcome
 from bench.runs.signals import UNWRITABLE, Interrupted
 from bench.settings.code import code_of
 from bench.settings.config import RunConfig
@@ -117,3 +118,15 @@ def test_data_is_read_and_tasks_are_made_by_one_thread_and_the_run_has_its_own(j
         assert load_run(next(job.out.glob("runs/*"))).row.threads == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_threads_know_how_to_wait_before_the_first_of_them_computes(job, monkeypatch):
+    order = []
+    training = SimpleNamespace(
+        warm_up=lambda: order.append("warm-up"), mode="eager", reason="CPU", device=torch.device("cpu"),
+        progress=SimpleNamespace(setup_s=0.0),
+    )  # fmt: skip
+    monkeypatch.setattr(worker, "set_up", lambda *args: (training, {}))
+    waiting = SimpleNamespace(look=lambda now=False: order.append(f"look {now}"))
+    worker.ready(job, SimpleNamespace(check=lambda: None), Outcome(), waiting)
+    assert order == ["look True", "warm-up"]
