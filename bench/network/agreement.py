@@ -15,6 +15,7 @@ from bench.network.model import LOOP, OWN, STACKED, Classifier, Way
 from bench.network.stacked import Form, TasksInside
 from bench.registry import said
 from bench.system.console import one_line
+from bench.system.waiting import one_thread
 
 TASKS, EXAMPLES = 2, 4
 ROUNDING, ROUNDING_32 = 1e-9, 1e-3  # of float64 and of float32, relative
@@ -45,7 +46,7 @@ def choose_way(make: Callable[[], nn.Module], shape: tuple[int, ...], form: type
     Raises:
         NoWay: the module is no function of its weights and inputs, or no way gives what it gives.
     """
-    with torch.random.fork_rng(devices=[]):  # whatever forward() draws
+    with torch.random.fork_rng(devices=[]), one_thread():  # whatever forward() draws
         try:
             with _numbers_in(torch.float64):
                 return _choose(make, shape, form, ROUNDING)

@@ -12,8 +12,10 @@ from bench.network.agreement import NoWay, choose_way
 from bench.network.kernels import NATIVE, Kernels
 from bench.network.model import Classifier, Way
 from bench.network.stacked import TasksInside, TasksOutside
-from bench.registry import DATASETS, blaming, create_backbone, create_dataset
+from bench.registry import BACKBONES, DATASETS, blaming, create_backbone, create_dataset
+from bench.settings.code import code_of
 from bench.settings.config import RunConfig
+from bench.system.waiting import one_thread
 
 
 def build_network(backbone: Backbone, input_shape: tuple[int, ...], output_size: int, seed: int) -> nn.Module:
@@ -29,7 +31,11 @@ def build_network(backbone: Backbone, input_shape: tuple[int, ...], output_size:
     return network
 
 
-_WAYS: dict[tuple[object, ...], Way] = {}  # asked once for all runs that differ in what decides no way
+KNOWN: dict[str, Way] = {}
+"""By which way networks are run, by all that decides it, their code included: asked once for all runs alike in that.
+
+What one process has asked holds in every other of the same machine.
+"""
 _LARGE = 32 * 32  # pixels
 
 
@@ -41,16 +47,19 @@ def way_of(config: RunConfig, input_shape: tuple[int, ...], output_size: int, de
     """
     backbone = backbone_of(config)
     form = TasksOutside if device.type == "cuda" else TasksInside
-    key = (type(backbone), config.backbone, str(config.backbone_options), input_shape, output_size, form)
-    if key not in _WAYS:
+    registered = BACKBONES.get(config.backbone)
+    code = code_of(registered, type(backbone))
+    world = () if type(backbone) is registered else (config.dataset, config.dataset_options)
+    key = str((config.backbone, config.backbone_options, world, code, *input_shape, output_size, form.__name__))
+    if key not in KNOWN:
         with blaming(f"backbone {config.backbone!r} cannot be built for inputs of the shape {tuple(input_shape)}"):
             shape = asked_shape(backbone, input_shape, output_size)
         with blaming(f"backbone {config.backbone!r}"):
             try:
-                _WAYS[key] = choose_way(lambda: build_network(backbone, shape, output_size, 0), shape, form)
+                KNOWN[key] = choose_way(lambda: build_network(backbone, shape, output_size, 0), shape, form)
             except NoWay as error:
                 raise BenchError(f"backbone {config.backbone!r}: {error}") from error
-    return _WAYS[key]
+    return KNOWN[key]
 
 
 def asked_shape(backbone: Backbone, input_shape: tuple[int, ...], output_size: int) -> tuple[int, ...]:
@@ -110,10 +119,12 @@ def build(
     strays = dict(network.named_parameters())
     product = torch.bfloat16 if config.precision == "bf16" else None
     task_loss = Classifier(network.to(device), kernels, None, product, source.objective, way, strays)
-    weights = task_loss.weights
+    with one_thread():
+        weights = task_loss.weights
     n_classes = source.n_classes("meta_train", config.train_rotation)
     extra = extra_weights(config.algo, algorithm, weights, n_classes)
-    return task_loss, {name: w.detach().clone().to(device) for name, w in {**weights, **extra}.items()}
+    own = {name: w.detach().clone() for name, w in extra.items()}
+    return task_loss, {name: w.to(device) for name, w in {**weights, **own}.items()}
 
 
 _LIKE = "torch.full_like(w, value), torch.zeros_like(w), w.new_full(shape, value)"

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.network.model import Way
 from bench.records.columns import SummaryRow
 from bench.settings.config import RunConfig
-from bench.system.machine import git_commit
 from bench.system.version import __version__
 
 _PATHS = ("out", "data_root", "log_file", "test_data_root")
@@ -61,6 +61,10 @@ class Job:
     """Of the data that the command reads; empty where it does not say."""
     remote: bool = False
     """Whether the command is on another machine, and knows of the run what its folder holds."""
+    commit: str | None = None
+    """Of the harness (``Launcher.commit``)."""
+    ways: Mapping[str, Way] = field(default_factory=dict)
+    """By which way networks are run that the command has asked on this machine (``bench.network.build.KNOWN``)."""
     attempts: tuple[Mapping[str, Any], ...] = ()
     """Where and when a run elsewhere was begun, this time last, and how earlier attempts ended."""
 
@@ -95,7 +99,9 @@ class Job:
         values = json.loads(text)
         paths = {name: Path(values[name]) for name in _PATHS if values[name] is not None}
         config, plugins = RunConfig(**values["config"]), tuple(map(Path, values["plugins"]))
-        further = {"config": config, "plugins": plugins, **{n: tuple(values[n]) for n in ("tests", "attempts")}}
+        ways = {key: Way(**way) for key, way in values["ways"].items()}
+        further = {"config": config, "plugins": plugins, "ways": ways}
+        further |= {name: tuple(values[name]) for name in ("tests", "attempts")}
         return cls(**{**values, **paths, **further})
 
     def base_row(self, status: str, error: str | None = None) -> SummaryRow:
@@ -105,5 +111,5 @@ class Job:
         known |= self.config.row_cells
         return SummaryRow(
             **known, run_id=self.config.run_id, started_at=self.started_at, status=status, error=error,
-            git_commit=git_commit(), version=__version__, torch_version=torch.__version__, host=socket.gethostname(),
+            git_commit=self.commit, version=__version__, torch_version=torch.__version__, host=socket.gethostname(),
         )  # fmt: skip

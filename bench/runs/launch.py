@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Collection
 
+from bench.network.build import KNOWN
 from bench.records.run import Run, load_run, rewrite_status, write_run
 from bench.runs import presence
 from bench.runs.job import Job
@@ -37,7 +38,10 @@ class Launch:
         self._lock, self._launcher, self._signals, self._limit_s = lock, launcher, signals, limit_s
         self._stopped: float | None = None  # when a signal was first seen
         self._presence = presence.announce() if launcher.here else None
-        self.job = dataclasses.replace(job, presence=presence.name_of(self._presence))
+        ways = dict(KNOWN) if launcher.here else {}  # another machine's kernels may give other numbers
+        self.job = dataclasses.replace(
+            job, presence=presence.name_of(self._presence), commit=launcher.commit, ways=ways
+        )  # fmt: skip
         try:
             for torn in job.folder.glob(".*.tmp"):  # of a process that was killed while it wrote
                 torn.unlink(missing_ok=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -15,6 +15,7 @@ from bench.network.trained import Trained
 from bench.registry import blaming, create_algorithm
 from bench.settings.config import RunConfig
 from bench.settings.sources import Sources
+from bench.system.waiting import one_thread
 from bench.tasks.stream import TaskStream
 from bench.training.contract import Diverged, check_contract, check_predictors
 from bench.training.memory import is_out_of_memory
@@ -39,19 +40,8 @@ def rehearse(configs: Sequence[RunConfig], sources: Sources, due: Callable[[RunC
         key = str((config.algo, hyper, config.network, *shape))
         if key not in seen and due(config):
             seen.add(key)
-            with torch.random.fork_rng(devices=[]), _one_thread():
+            with torch.random.fork_rng(devices=[]), one_thread():
                 _rehearse(config, sources)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Keep to one thread: so little work gains nothing from several, and waits for them on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _rehearse(config: RunConfig, sources: Sources) -> None:

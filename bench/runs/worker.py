@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from bench.api import SPLITS, BenchError
-from bench.network.build import build
+from bench.network.build import KNOWN, build
 from bench.network.kernels import choose
 from bench.network.trained import Trained
 from bench.registry import ALGORITHMS, BACKBONES, create_algorithm, load_plugin
@@ -30,8 +30,8 @@ from bench.settings.config import RunConfig
 from bench.settings.sources import code_at_test, load_sources
 from bench.system.console import Console
 from bench.system.load import cores
-from bench.system.machine import device_name, environment, git_commit
-from bench.system.waiting import Waiting
+from bench.system.machine import device_name, environment
+from bench.system.waiting import Waiting, one_thread
 from bench.tasks.images import ImageSet
 from bench.tasks.stream import TaskStream
 from bench.training.checkpoint import CHECKPOINT_FILE
@@ -60,7 +60,7 @@ def recorded(text: str, work: Callable[[Job, Stop, Outcome, Console], Training])
             load_plugin(path)
         code = code_of(ALGORITHMS.get(job.config.algo), BACKBONES.get(job.config.backbone))
         check_code(f"algorithm {job.config.algo!r} or backbone {job.config.backbone!r}", job.config.code, code)
-        outcome.facts["git_commit"] = git_commit()  # now: files may be edited while the run is under way
+        KNOWN.update(job.ways)
         error = work(job, stop, outcome, console).leak()
         status = "leaking" if error else "ok"
     except Interrupted:
@@ -121,7 +121,7 @@ def ready(
     training, streams = set_up(job, outcome, job.folder / CHECKPOINT_FILE, stop.check, splits)
     outcome.training = training
     stop.check()
-    waiting.look()
+    waiting.look(now=True)  # until here one thread was enough: those that are to come must not spin on a busy machine
     training.warm_up()
     outcome.details["meta_step"] = {"mode": training.mode, "reason": training.reason}
     now(training.device)  # set-up ends once the device has done all it was given
@@ -153,7 +153,8 @@ def set_up(
     facts.update(device_name=device_name(device), threads=torch.get_num_threads())
     outcome.details["environment"] = environment(device) | ({"sharing": job.sharing} if job.sharing else {})
 
-    sources = load_sources(config, job.data_roots, job.cache)
+    with one_thread():
+        sources = load_sources(config, job.data_roots, job.cache)
     source = sources.train
     check_code(f"dataset {config.dataset!r}", config.data_code, data_code(source))
     what = " or ".join(
@@ -175,7 +176,8 @@ def set_up(
     if isinstance(source, ImageSet) and source.reading is not None:
         outcome.details["data"]["reading"] = asdict(source.reading)
     check()  # data may have taken a while
-    streams = {split: sources.stream(config, split, device) for split in splits}
+    with one_thread():
+        streams = {split: sources.stream(config, split, device) for split in splits}
 
     algorithm = create_algorithm(config.algo, **config.hyperparameters)
     facts.update(inner_facts(config, algorithm))

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import sys
 import sysconfig
+from collections.abc import Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
@@ -84,7 +85,7 @@ def _imports(content: bytes, package: str) -> list[str]:
     except SyntaxError:  # it was edited since it was imported
         return []
     found: dict[str, None] = {}
-    for node in ast.walk(tree):
+    for node in _statements(tree):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -97,6 +98,14 @@ def _imports(content: bytes, package: str) -> list[str]:
             parts = whole.split(".")
             found |= dict.fromkeys(".".join(parts[:count]) for count in range(1, len(parts) + 1))
     return list(found)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield what is no expression, in which no import can stand: of a file the smaller part."""
+    todo = [tree]
+    while todo:
+        yield (node := todo.pop())
+        todo += [part for part in ast.iter_child_nodes(node) if not isinstance(part, ast.expr)]
 
 
 def _file_of(name: str) -> Path | None:

@@ -13,8 +13,11 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[2]
 """The checkout."""
-COMMIT = "BENCH_COMMIT"
-"""Environment variable that says which commit a copy without Git is of."""
+_PACKAGES = ("torch", "torchvision", "higher", "numpy", "pandas", "matplotlib")
+_VERSIONS: dict[str, str] = {}  # as imported, looked up once for all processes that are forked from this one
+for _name in _PACKAGES:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        _VERSIONS[_name] = importlib.metadata.version(_name)
 
 
 def device_name(device: torch.device) -> str:
@@ -30,14 +33,9 @@ def device_name(device: torch.device) -> str:
 
 def environment(device: torch.device) -> dict[str, object]:
     """Return versions, hardware and numerical settings: what a run depends on besides its configuration."""
-    packages = ("torch", "torchvision", "higher", "numpy", "pandas", "matplotlib")
-    versions = {}
-    for name in packages:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
     return {
         "python": platform.python_version(),
-        "versions": versions,
+        "versions": dict(_VERSIONS),
         "platform": platform.platform(),
         "device": str(device),
         "device_name": device_name(device),
@@ -55,12 +53,7 @@ def environment(device: torch.device) -> dict[str, object]:
 
 
 def git_commit() -> str | None:
-    """Return the commit of this checkout, with ``+`` behind it if files differ from it; None outside a checkout.
-
-    A copy on another machine is told what it is a copy of.
-    """
-    if COMMIT in os.environ:
-        return os.environ[COMMIT] or None
+    """Return the commit of this checkout, with ``+`` behind it if files differ from it; None outside a checkout."""
     try:
         commit = _git("rev-parse", "--short=12", "HEAD")
         return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")

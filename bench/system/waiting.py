@@ -9,11 +9,15 @@ how many threads compute, nor any result.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 from bench.system.load import NOTABLE, Others, cores
 
@@ -22,6 +26,17 @@ _LIBRARY = "libgomp"
 _CHOSEN = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 _LOOK_S, _LEAST_S = 1.0, 0.2
 _MOST = 64  # idle threads: libgomp ends a process that may not have so many
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: little work gains nothing from several, and waits for them on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def crowded(load: float | None, threads: int) -> bool:
@@ -52,9 +67,9 @@ class Waiting:
         """Whether threads wait by sleeping now."""
         return self._idle is not None
 
-    def look(self) -> None:
-        """Look around, at most once a second so that training does not notice."""
-        if self._library is None or time.monotonic() < self._due:
+    def look(self, now: bool = False) -> None:
+        """Look around, at most once a second so that training does not notice; ``now`` however short the time was."""
+        if self._library is None or (time.monotonic() < self._due and not now):
             return
         crowd, self._others = crowded(self._others.load, self.threads), Others()
         self._due = time.monotonic() + _LOOK_S

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import torch
 
 from bench.api import TaskLoss, Weights
+from bench.system.waiting import one_thread
 from bench.tasks.stream import TaskStream
 from bench.training.memory import LiveTensors
 from bench.training.metastep import MetaStep
@@ -34,12 +35,13 @@ def inputs_at_once(usual: int, stream: TaskStream, task_loss: TaskLoss, slow: We
     return min(usual, int(usual * USUAL / max(1.0, kept_of_an_input(stream, task_loss, slow))))
 
 
-_KEPT: weakref.WeakKeyDictionary[TaskLoss, dict[torch.Size, float]] = weakref.WeakKeyDictionary()
+_KEPT: weakref.WeakKeyDictionary[TaskLoss, dict[tuple[int, ...], float]] = weakref.WeakKeyDictionary()
 
 
+@one_thread()
 def kept_of_an_input(stream: TaskStream, task_loss: TaskLoss, slow: Weights) -> float:
     """Return how many bytes the network's outputs of one more input leave in memory for their derivative."""
-    shape = stream.batch(0, 1).support.x.shape[2:]
+    shape = tuple(stream.pool.source.shape)
     known = _KEPT.setdefault(task_loss, {})
     if shape not in known:
         fast = {name: w.detach()[None].clone().requires_grad_() for name, w in slow.items()}

@@ -6,7 +6,7 @@ import torch
 from bench.api import BenchError
 from bench.network import build as building
 from bench.network.build import asked_shape, build_network, way_of
-from bench.registry import create_backbone
+from bench.registry import BACKBONES, create_backbone, load_plugin
 from bench.settings.config import RunConfig
 
 CPU = torch.device("cpu")
@@ -66,3 +66,26 @@ def test_whatever_else_a_build_raises_names_the_backbone(monkeypatch):
 )
 def test_a_network_is_asked_on_small_images_where_it_is_the_same_for_them(name, shape, asked):
     assert asked_shape(create_backbone(name), shape, 5) == asked
+
+
+def test_a_network_is_asked_again_once_its_code_is_another(tmp_path, monkeypatch):
+    plugin = tmp_path / "asked_again.py"
+    plugin.write_text(
+        "from bench.backbones.mlp import MLP\nfrom bench.registry import register_backbone\n"
+        "@register_backbone('asked-again')\nclass Again(MLP):\n    pass\n"
+    )
+    load_plugin(plugin)
+    asked, choose = [], building.choose_way
+    monkeypatch.setattr(building, "KNOWN", {})
+    monkeypatch.setattr(building, "choose_way", lambda *args: asked.append(1) or choose(*args))
+    config = RunConfig(algo="maml", dataset="made-up", backbone="asked-again")
+    try:
+        for text, times in (("", 1), ("", 1), ("# edited\n", 2), ("", 2)):
+            plugin.write_text(plugin.read_text() + text)
+            assert way_of(config, (1, 8, 8), 5, CPU).name == "stacked"
+            assert len(asked) == times
+        way_of(config, (1, 8, 9), 5, CPU)
+        way_of(config, (1, 8, 8), 6, CPU)
+        assert len(asked) == 4, "another network"
+    finally:
+        del BACKBONES._classes["asked-again"]

@@ -3,12 +3,17 @@
 Workers are stand-ins that take no time to start (``fake_worker.py``).
 """
 
+import json
 import os
 import signal
 import threading
 
+import pytest
+
+from bench.network.build import KNOWN
+from bench.network.model import Way
 from bench.runs import launch
-from bench.runs.launchers.local import start_process  # the real one
+from bench.runs.launchers.local import Local, start_process  # the real one
 from bench.runs.signals import forwarding_signals
 
 
@@ -73,3 +78,21 @@ def test_torn_files_of_a_killed_process_are_cleared_away(compare):
     (folder / ".run.json.123-abc.tmp").write_text("{")
     assert compare("quick") == 0
     assert not list(folder.glob(".*"))
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_runs_are_told_by_which_way_networks_are_run_where_that_was_asked(here, compare, monkeypatch):
+    """On another machine each run asks for itself; the commit holds for all."""
+    jobs = []
+
+    class Seen(Local):
+        commit = "abc+"
+
+        def adopt(self, job, module):
+            jobs.append(json.loads(job.to_json()))
+            return job
+
+    monkeypatch.setattr(Seen, "here", here)
+    monkeypatch.setitem(KNOWN, "a network", Way("loop"))
+    assert compare("quick", launcher=Seen()) == 0
+    assert [("a network" in job["ways"], job["commit"]) for job in jobs] == [(here, "abc+")]

@@ -6,8 +6,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from places import TOY
 
+from bench.network.build import KNOWN
+from bench.network.model import Way
 from bench.records.run import load_run
 from bench.registry import ALGORITHMS, BACKBONES, load_plugin
 from bench.runs import worker
@@ -72,7 +75,6 @@ def test_an_algorithm_edited_since_the_command_began_is_not_run(job, monkeypatch
     as_it_is = code_of(ALGORITHMS.get("maml"), BACKBONES.get(job.config.backbone))
     ran = []
     monkeypatch.setattr(worker, "execute", lambda *args: ran.append(args) or no_room())
-    monkeypatch.setattr(worker, "git_commit", lambda: "commit")
     for code, times in ((as_it_is, 1), ("0" * 12, 1)):
         changed = dataclasses.replace(job, config=dataclasses.replace(job.config, code=code))
         assert worker.main(changed.to_json()) == 1
@@ -103,3 +105,42 @@ def test_a_run_is_told_and_records_how_it_shares_a_card(sharing, runs, job, monk
     worker.set_up(Job.from_json(shared.to_json()), outcome, job.folder / "checkpoint.pt")
     assert told == [runs]
     assert outcome.details["environment"].get("sharing", "") == sharing
+
+
+def test_what_the_command_has_found_out_reaches_the_run_and_its_row(job, monkeypatch):
+    told = dataclasses.replace(job, commit="abc+", ways={"a network": Way("loop", reason="handed")})
+    seen = []
+    monkeypatch.setattr(worker, "execute", lambda *args: seen.append(KNOWN.pop("a network")) or no_room())
+    assert worker.main(told.to_json()) == 1
+    assert seen == [Way("loop", reason="handed")]
+    assert load_run(told.folder).row.git_commit == "abc+"
+
+
+def test_data_is_read_and_tasks_are_made_by_one_thread_and_the_run_has_its_own(job, monkeypatch):
+    seen = []
+
+    def sources(*args):
+        seen.append(torch.get_num_threads())
+        raise OSError
+
+    monkeypatch.setattr(worker, "Stop", lambda: SimpleNamespace(check=lambda: None))
+    monkeypatch.setattr(worker, "load_sources", sources)
+    before = torch.get_num_threads()
+    try:
+        worker.main(dataclasses.replace(job, config=dataclasses.replace(job.config, threads=3)).to_json())
+        assert (seen, torch.get_num_threads()) == ([1], 3)
+        assert load_run(next(job.out.glob("runs/*"))).row.threads == 3
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_threads_know_how_to_wait_before_the_first_of_them_computes(job, monkeypatch):
+    order = []
+    training = SimpleNamespace(
+        warm_up=lambda: order.append("warm-up"), mode="eager", reason="CPU", device=torch.device("cpu"),
+        progress=SimpleNamespace(setup_s=0.0),
+    )  # fmt: skip
+    monkeypatch.setattr(worker, "set_up", lambda *args: (training, {}))
+    waiting = SimpleNamespace(look=lambda now=False: order.append(f"look {now}"))
+    worker.ready(job, SimpleNamespace(check=lambda: None), Outcome(), waiting)
+    assert order == ["look True", "warm-up"]

@@ -104,6 +104,30 @@ def test_the_files_of_the_harness_and_of_libraries_are_not_among_them(folder):
     assert {path.parent.name for path in found if not path.is_relative_to(folder)} == {"algorithms"}
 
 
+def test_an_import_is_found_wherever_it_can_stand():
+    from bench.settings import code as module
+
+    text = """
+import a
+if a: import b
+else: import c
+for _ in a:
+    while a: import d
+    else: import e
+try: import f
+except OSError: import g
+else: import h
+finally: import i
+class C:
+    with a: import j
+    async def k(self):
+        match self:
+            case 1: import k
+        return [lambda: 0 for _ in ()]
+"""
+    assert set(module._imports(text.encode(), "")) == set("abcdefghijk")
+
+
 def test_a_class_without_a_file_has_no_code():
     made = type("Nowhere", (), {"__module__": "nowhere"})
     assert code_of(made) is None

@@ -56,6 +56,17 @@ def test_threads_sleep_while_others_want_the_cores_and_not_after(machine):
     pytest.fail(f"{held()} threads, {before} before")
 
 
+def test_a_first_look_need_not_wait(machine):
+    """A set-up may be over sooner, and on a busy machine a warm-up of threads that spin takes seconds."""
+    threads = Waiting(max(2, cores()))
+    machine.load, machine.now = 2.0, machine.now + 0.05
+    threads.look()
+    assert not threads.asleep
+    threads.look(now=True)
+    assert threads.asleep
+    threads.close()
+
+
 @pytest.mark.parametrize(("name", "threads"), [*((name, 2) for name in CHOSEN), ("BENCH_NOTHING", 1)])
 def test_what_the_user_has_set_stays_and_one_thread_waits_for_nobody(name, threads, machine, monkeypatch):
     monkeypatch.setenv(name, "1")

@@ -8,6 +8,7 @@ import torch
 
 from bench.api import BenchError, Episode
 from bench.registry import DATASETS
+from bench.tasks import drawing
 from bench.tasks.drawing import ImagePool
 from bench.tasks.images import ROTATIONS, Classification, ImageSet
 from bench.tasks.stream import TaskStream, TaskWindow
@@ -218,6 +219,15 @@ def test_unequal_classes_may_be_turned():
     for task in range(30):
         c, turn, place = drawn.classes[task, 1], drawn.rotations[task, 1], drawn.images[task, 1, 0]
         assert torch.equal(batch.support.x[task, 1], torch.rot90(UNEQUAL[c][place], int(turn), (-2, -1)) / 255)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_turned_pictures_are_those_that_torch_turns(channels, monkeypatch):
+    """Some at a time, the last of them fewer."""
+    monkeypatch.setattr(drawing, "_AT_ONCE", 3)
+    pictures = torch.randint(256, (8, channels, 5, 5), dtype=torch.uint8)
+    expected = torch.cat([torch.rot90(pictures, turn, dims=(-2, -1)) for turn in range(4)])
+    assert torch.equal(drawing.turned(pictures, 4), expected)
 
 
 def test_pictures_that_are_not_turned_are_held_once():

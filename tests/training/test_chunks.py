@@ -27,10 +27,8 @@ from bench.training.evaluate import batch_size, evaluate
 
 def stream_of(*shape):
     """A stream that has nothing but the form of its tasks, 20-way 5-shot with 5 queries."""
-    support = SimpleNamespace(x=torch.zeros(1, 1, *shape))
-    return SimpleNamespace(
-        device=CPU, episode=Episode(20, 5, 5), batch=lambda first, count: SimpleNamespace(support=support)
-    )
+    pool = SimpleNamespace(source=SimpleNamespace(shape=shape))
+    return SimpleNamespace(device=CPU, episode=Episode(20, 5, 5), pool=pool)
 
 
 class Hungry:

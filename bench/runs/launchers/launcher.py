@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
@@ -15,6 +16,7 @@ from bench.api import BenchError
 from bench.runs.job import Job
 from bench.runs.launchers.options import RAY, Options
 from bench.runs.signals import Forwarding, Worker, ending
+from bench.system.machine import git_commit
 
 Say = Callable[[str], None]
 
@@ -67,6 +69,11 @@ class Launcher(ABC):
     def gpu(self) -> bool:
         """Say whether runs can have a GPU."""
         return torch.cuda.is_available()
+
+    @functools.cached_property
+    def commit(self) -> str | None:
+        """The commit of the harness that runs are made with: of the files as they were at the first of them."""
+        return git_commit()
 
     def adopt(self, job: Job, module: str) -> Job:
         """Return the job as an earlier command has begun it, where that goes on without it; else the job itself."""

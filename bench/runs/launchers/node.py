@@ -68,7 +68,6 @@ class Parcel:
     plugins: Sequence[str]
     """Paths below the harness where it has them, else below ``code``."""
     versions: Mapping[str, str]
-    commit: str
     code: Any
     """A reference to the files of plugins and what they import, by their paths."""
     data: tuple[str, Any]
@@ -185,10 +184,7 @@ class NodeRun:
     def _started(self, parcel: Parcel, job: Path, code: Path) -> subprocess.Popen[bytes]:
         """Start the process as the launcher of one machine does: signals blocked, and with a group of its own."""
         search = os.pathsep.join([worker_environment()["PYTHONPATH"], str(code / "imports")])
-        environment = {
-            **os.environ, **worker_environment(), "PYTHONPATH": search, "PYTHONSAFEPATH": "1",
-            "BENCH_COMMIT": parcel.commit,
-        }  # fmt: skip
+        environment = {**os.environ, **worker_environment(), "PYTHONPATH": search, "PYTHONSAFEPATH": "1"}
         held = [] if self._presence is None else [self._presence.fileno()]
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:

@@ -65,7 +65,6 @@ class Ray(Launcher):
         self._references: dict[object, tuple[str, Any]] = {}
         self._code: tuple[list[str], Any] | None = None
         self._roots: list[str] = []
-        self._commit = ""
 
     def open(self, say: Say, out: Path, roots: Sequence[Path]) -> None:
         """Join the cluster, or begin one of our own on this machine.
@@ -97,7 +96,7 @@ class Ray(Launcher):
         finally:
             for number, handler in handlers.items():  # Ray has one of its own for SIGTERM
                 signal.signal(number, handler)
-        self._joined, self._commit = True, git_commit() or ""  # of what has just been sent
+        self._joined, self.commit = True, git_commit()  # of what has just been sent
         if url := getattr(found, "dashboard_url", None):
             say(f"Ray's dashboard: http://{url}")
         self._gpu = self.options.gpus != 0 and self.options.device != "cpu" and _gpus() > 0
@@ -219,9 +218,7 @@ class Ray(Launcher):
             if path.is_file() and not path.name.startswith(".")
         }
         run_id, versions = job.config.run_id, node.versions()
-        return node.Parcel(
-            text, run_id, module, held, names, versions, self._commit, code, data, cache, node.IDLE_S
-        )  # fmt: skip
+        return node.Parcel(text, run_id, module, held, names, versions, code, data, cache, node.IDLE_S)
 
     def _data(self, where: str | None) -> tuple[str, Any]:
         """Return name and reference of the data for a node; an empty name if it has all."""
