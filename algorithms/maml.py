@@ -38,9 +38,9 @@ class MAML(SecondOrder):
 
     Attributes:
         unroll: ``higher`` keeps the graphs of all inner steps, so that memory grows linearly with ``inner_steps``. The
-            others keep the weights of each step and run it again on the way back: ``recompute`` with its graph,
-            ``mixed`` in mixed mode (Kemaev et al. 2025, arXiv:2505.00793). A network that forward mode cannot follow
-            takes the way of ``recompute`` and says so.
+            others keep of each step the weights and what costly products gave, and run it again on the way back:
+            ``recompute`` with its graph, ``mixed`` in mixed mode (Kemaev et al. 2025, arXiv:2505.00793). A network that
+            forward mode cannot follow takes the way of ``recompute`` and says so.
     """
 
     unroll: Unroll = "higher"

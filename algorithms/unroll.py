@@ -1,4 +1,4 @@
-"""Meta-gradients led back from inner step to inner step, of which only the weights are kept: no graph of all steps.
+"""Meta-gradients led back from inner step to inner step, of which weights are kept and what is costly: no graph of all.
 
 A step goes from weights w, along the gradient g(w) of the support loss, to weights U(w, g). What is asked of the latter
 (the derivative of the query loss) is led back to w directly, through U, and through g: by a product with the support
