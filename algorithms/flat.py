@@ -36,11 +36,11 @@ class Layout:
     """
 
     def __init__(self, weights: Weights) -> None:
-        self.names = sorted(weights, key=lambda name: weights[name][0].numel() % _ALIGNED != 0)
+        self.names = sorted(weights, key=lambda name: not _aligned(weights[name][0].numel()))
         ordered = [weights[name] for name in self.names]
         self.orders = [_order(w) for w in ordered]
         self.sizes = [w[0].numel() for w in ordered]
-        self.filling = -sum(self.sizes) % _ALIGNED if self.sizes[0] % _ALIGNED == 0 else 0
+        self.filling = -sum(self.sizes) % _ALIGNED if _aligned(self.sizes[0]) else 0
         self.width = sum(self.sizes) + self.filling
         self.shapes = [w.permute(order).shape[1:] for w, order in zip(ordered, self.orders)]
 
@@ -68,11 +68,12 @@ class Layout:
 
     def _whole(self, blocks: list[Tensor]) -> Tensor | None:
         """Return what ``blocks`` are all of, None where they are anything else."""
-        n_tasks, step, begin = len(blocks[0]), blocks[0].stride(0), blocks[0].storage_offset()
+        n_tasks, begin = len(blocks[0]), blocks[0].storage_offset()
+        step = blocks[0].stride(0) if n_tasks > 1 else self.width
         memory, place = blocks[0].untyped_storage(), begin
         for block, size in zip(blocks, self.sizes):
             here = (block.untyped_storage().data_ptr(), block.storage_offset()) == (memory.data_ptr(), place)
-            if not here or block.stride(0) != step or not block[0].is_contiguous():
+            if not here or (block.stride(0) != step and n_tasks > 1) or not block[0].is_contiguous():
                 return None
             place += size
         end = begin + (n_tasks - 1) * step + self.width
@@ -83,9 +84,10 @@ class Layout:
         base = blocks[0]._base
         if base is None or any(b._base is not base for b in blocks):  # one is detached
             return None
-        if base.shape == (n_tasks, self.width):
-            return base
-        return base.expand(n_tasks, -1) if base.shape == (1, self.width) else None
+        rows = n_tasks if step else 1
+        if base.shape != (rows, self.width) or base.storage_offset() != begin or not base.is_contiguous():
+            return None
+        return base if step else base.expand(n_tasks, -1)
 
 
 class _Parts(torch.autograd.Function):
@@ -108,6 +110,10 @@ class _Parts(torch.autograd.Function):
             for g, shape, order in zip(grads, layout.shapes, layout.orders)
         ]
         return layout.joined(found), None
+
+
+def _aligned(size: int) -> bool:
+    return size > 0 and size % _ALIGNED == 0
 
 
 def _order(w: Tensor) -> list[int]:

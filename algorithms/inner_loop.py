@@ -94,16 +94,15 @@ class GradientBased(MetaAlgorithm):
 
     def start(self, slow: Weights, n_tasks: int) -> Weights:
         """Return the stacked weights ``[T, ...]`` that the inner loop begins with, on a GPU those of one buffer."""
-        names = self.adapted(slow)
-        moved = {name: slow[name][None] for name in names}
+        fast = super().start(slow, n_tasks)
+        moved = {name: slow[name][None] for name in self.adapted(slow)}
         if len(moved) < 2 or not at_once(moved):
-            return super().start(slow, n_tasks)
-        rest = super().start({name: w for name, w in slow.items() if name not in moved}, n_tasks)
+            return fast
         layout = Layout(moved)
         parts = layout.split(layout.gather(moved).expand(n_tasks, -1))
         if not any(w.requires_grad for w in slow.values()):
             parts = {name: w.detach().requires_grad_() for name, w in parts.items()}
-        return {name: parts[name] if name in parts else rest[name] for name in slow}
+        return {**fast, **parts}
 
     def inner_step(self, loss: Tensor, fast: Weights, carry: Weights, step: int) -> tuple[Weights, Weights]:
         """Return the weights one step of the rule later, differentiable where they lead back to slow ones."""

@@ -56,8 +56,8 @@ class Reptile(GradientBased):
         way = torch._foreach_sub([w.detach() for w in slow.values()], list(ends.values()))
         assert end.loss is not None, "inner_steps is at least 1"
         carry = {name: end.carry[name].mean(dim=0) for name in end.carry.keys() & {_STEP}}
-        moments = {name: m for name, m in end.carry.items() if name.startswith(_MOMENT)}
-        return MetaGrad(dict(zip(slow, way)), end.loss, {**carry, **means(moments)})
+        further = [name for name in tasks.carry or self.initial_carry(slow) if name != _STEP]
+        return MetaGrad(dict(zip(slow, way)), end.loss, {**carry, **means({n: end.carry[n] for n in further})})
 
     def adaptation(
         self, task_loss: TaskLoss, slow: Weights, support: Examples, steps: int, carry: Weights | None = None

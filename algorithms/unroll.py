@@ -96,7 +96,14 @@ class _Noted:
         known = hasattr(self._task_loss, "moving")
         loss_of = self._task_loss.moving(examples, names) if known else lambda fast: self._task_loss(fast, examples)
 
-        return lambda fast: self._noted(examples, lambda: loss_of(fast))
+        first = len(self.kept)
+
+        def noted(fast: Weights) -> Tensor:
+            loss = self._noted(examples, lambda: loss_of(fast))
+            self.kept[-1].follow(self.kept[first])
+            return loss
+
+        return noted
 
     def _noted(self, examples: Examples, run: Callable[[], Tensor]) -> Tensor:
         self.batches.append(examples)

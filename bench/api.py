@@ -185,17 +185,20 @@ def stack(slow: Weights, n_tasks: int) -> dict[str, Tensor]:
     return {name: w.expand(n_tasks, *w.shape).clone() for name, w in slow.items()}
 
 
-def _zeros_like(weights: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Yield zeros for each of ``weights``, all made at once."""
-    sizes = [w.numel() for w in weights]
-    for w, part in zip(weights, weights[0].new_zeros(sum(sizes)).split(sizes)):
-        yield part.view(w.shape).to(w)
+def _zeros_like(weights: Weights) -> dict[str, Tensor]:
+    """Return zeros for each of ``weights``, all made at once."""
+    if not weights:
+        return {}
+    sizes = [w.numel() for w in weights.values()]
+    parts = next(iter(weights.values())).new_zeros(sum(sizes)).split(sizes)
+    return {name: part.view(w.shape).to(w) for (name, w), part in zip(weights.items(), parts)}
 
 
 class Recall:
     """What the costly products of one pass through a network give, so that the same pass again need not make them.
 
-    Only layers over stacked weights ask for it (``bench.network.stacked``).
+    Only layers over stacked weights ask for it (``bench.network.stacked``). Products are told apart by their order and
+    the shapes of their factors.
     """
 
     WORTH: ClassVar[int] = 64
@@ -207,16 +210,25 @@ class Recall:
         self._next: int | None = None  # while a pass is under way again
 
     @classmethod
-    def slot(cls, length: int) -> Slot | None:
-        """Return where the result of a product of rows of ``length`` numbers lies, or is to; None for nowhere."""
+    def slot(cls, length: int, *factors: Tensor) -> Slot | None:
+        """Return where the product of these factors lies, or is to; None for nowhere.
+
+        Args:
+            length: how many multiplications a number of it takes.
+        """
         active = cls._active
         if active is None or length < cls.WORTH:
             return None
+        shapes = tuple(factor.shape for factor in factors)
         if active._next is None:
-            active._slots.append(Slot())
+            active._slots.append(Slot(shapes))
             return active._slots[-1]
         active._next += 1
-        return active._slots[active._next - 1] if active._next <= len(active._slots) else None
+        found = active._slots[active._next - 1] if active._next <= len(active._slots) else None
+        if found is None or found.shapes != shapes:
+            active._next = len(active._slots) + 1  # another pass: this one is taken for nothing
+            return None
+        return found
 
     def note(self, run: Callable[[], Any]) -> Any:
         """Return what ``run`` does, and keep the results of its products."""
@@ -226,8 +238,15 @@ class Recall:
         finally:
             Recall._active = before
 
+    def follow(self, first: Recall) -> None:
+        """Take from ``first`` the results of the layers that came before those of this pass, where these were not run.
+
+        Such layers give the same at every step (``TaskLoss.moving``).
+        """
+        self._slots[:0] = first._slots[: max(0, len(first._slots) - len(self._slots))]
+
     def again(self, run: Callable[[], Any]) -> Any:
-        """Return what ``run`` does with these results; it runs once more without where it did not ask for all."""
+        """Return what ``run`` does with these results; it runs once more without where it asks for others."""
         if not self._slots:
             return run()
         self._next = 0
@@ -237,15 +256,10 @@ class Recall:
 
 @dataclass
 class Slot:
-    """Where a ``Recall`` keeps the result of a product once it is there."""
+    """Where a ``Recall`` keeps the product of factors of some shapes once it is made."""
 
+    shapes: tuple[torch.Size, ...]
     result: Tensor | None = None
-
-    def filled(self, make: Callable[[], Tensor]) -> Tensor:
-        """Return the result, made if it must be."""
-        if self.result is None:
-            self.result = make()
-        return self.result.detach()
 
 
 def in_order_of(w: Tensor, grad: Tensor) -> Tensor:
@@ -457,9 +471,9 @@ class MetaAlgorithm(ABC):
         tracked = not all(w.is_leaf for w in weights)
         each = torch.ones_like(loss)
         found = torch.autograd.grad(loss, weights, each, create_graph=tracked, allow_unused=True)
-        idle = [w for w, g in zip(weights, found) if g is None]  # biases in front of a normalisation, say
-        zeros = iter(_zeros_like(idle)) if idle else iter(())
-        return {name: next(zeros) if g is None else g for name, g in zip(names, found)}
+        grads = dict(zip(names, found))
+        idle = {name: fast[name] for name, g in grads.items() if g is None}  # biases in front of a normalisation, say
+        return {**grads, **_zeros_like(idle)}
 
     # What evaluation asks for.
 

@@ -50,8 +50,9 @@ def way_of(config: RunConfig, input_shape: tuple[int, ...], output_size: int, de
     registered = BACKBONES.get(config.backbone)
     code = code_of(registered, type(backbone))
     world = () if type(backbone) is registered else (config.dataset, config.dataset_options)
-    key = str((config.backbone, config.backbone_options, world, code, *input_shape, output_size, form.__name__))
-    if key not in KNOWN:
+    kind = type(backbone).__qualname__
+    key = str((config.backbone, kind, config.backbone_options, world, code, *input_shape, output_size, form.__name__))
+    if key not in KNOWN or code is None:  # of a class without a file nothing tells whether it is the same
         with blaming(f"backbone {config.backbone!r} cannot be built for inputs of the shape {tuple(input_shape)}"):
             shape = asked_shape(backbone, input_shape, output_size)
         with blaming(f"backbone {config.backbone!r}"):

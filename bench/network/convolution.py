@@ -24,13 +24,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     A weight of another type than ``x`` decides in which the product's inputs are; the result has that of ``x``.
     """
-    y: Tensor = _Linear.apply(x.to(weight.dtype), weight, Recall.slot(weight.shape[2])).to(x.dtype)
+    y: Tensor = _Linear.apply(x.to(weight.dtype), weight, Recall.slot(weight.shape[2], x, weight)).to(x.dtype)
     return y if bias is None else y + bias[:, None]
 
 
 def grouped(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor:
     """Convolve ``x [n, T*C, H, W]``, all tasks in one grouped convolution by ``weight [T*O, C, kh, kw]``."""
-    return _Convolution.apply(x, weight, geometry, Recall.slot(weight[0].numel()))
+    return _Convolution.apply(x, weight, geometry, Recall.slot(weight[0].numel(), x, weight))
 
 
 def by_patches(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
@@ -177,7 +177,11 @@ class _ConvolutionWeight(torch.autograd.Function):
 
 def once(slot: Slot | None, make: Callable[[], Tensor]) -> Tensor:
     """Return the result of a product, the one that was kept of it where there is one."""
-    return make() if slot is None else slot.filled(make)
+    if slot is None:
+        return make()
+    if slot.result is None:
+        slot.result = make()
+    return slot.result.detach()
 
 
 def _keep(ctx: Any, *factors: Tensor) -> None:

@@ -168,6 +168,41 @@ def test_rows_that_end_where_their_memory_does_are_copied_with_what_fills_them_u
     assert torch.equal(Layout(parts).gather(parts)[:, :21], row)
 
 
+def test_weights_of_no_numbers_have_a_place_too(rng):
+    weights = {"none": torch.zeros(2, 0), "five": torch.randn(2, 5, generator=rng), "wide": torch.randn(2, 16)}
+    for names in (["none", "five"], ["none", "wide", "five"]):
+        some = {name: weights[name] for name in names}
+        layout = Layout(some)
+        parts = layout.split(layout.gather(some))
+        assert all(torch.equal(parts[name], w) for name, w in some.items())
+
+
+@pytest.mark.parametrize("tracked", [False, True])
+def test_parts_of_a_single_task_are_gathered_without_a_copy(tracked, rng):
+    layout = Layout({"a": torch.zeros(1, 16), "b": torch.zeros(1, 3, 7)})
+    whole = torch.randn(1, layout.width, generator=rng).requires_grad_(tracked) * 1.0
+    again = layout.gather(layout.split(whole))
+    assert torch.equal(again, whole)
+    assert again.data_ptr() == whole.data_ptr()
+
+
+def test_a_row_of_something_as_large_is_not_taken_for_all_of_it(rng):
+    """By chance as many rows as there are tasks, each as long as the buffer's."""
+    base = torch.randn(4, 4, generator=rng).requires_grad_()
+    for row in (0, 1):
+        part = {"w": (base * 1.0)[row].expand(4, 4)}
+        assert torch.equal(Layout(part).gather(part), part["w"])
+
+
+def test_what_does_not_adapt_begins_as_it_would_without(rng, as_on_a_gpu):
+    as_on_a_gpu(True)
+    slow = {name: w[0] for name, w in stacked(rng, torch.float32).items()}
+    slow = {name: w.clone().requires_grad_() for name, w in slow.items()} | {"rate/one": torch.ones(1)}
+    fast = create_algorithm("maml").start(slow, 3)
+    assert list(fast) == list(slow)
+    assert [w.requires_grad for w in fast.values()] == [True, True, True, True, False]
+
+
 def test_a_part_that_tasks_share_among_others_that_they_do_not_is_copied(rng):
     layout = Layout(stacked(rng, torch.float64))
     parts = layout.split(torch.randn(3, layout.width, generator=rng, dtype=torch.float64))

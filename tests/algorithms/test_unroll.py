@@ -15,6 +15,7 @@ from algorithms.unroll import hessian_by_forward, hessian_by_reverse
 from bench.api import BenchError, Recall, TaskBatch
 from bench.network.build import build_network, extra_weights
 from bench.network.card.launches import Launches
+from bench.network.convolution import once
 from bench.network.model import Classifier
 from bench.network.stacked import TasksInside, TasksOutside
 from bench.registry import create_algorithm, create_backbone, hyperparameter_names
@@ -150,12 +151,38 @@ def test_costly_products_of_a_step_are_not_made_again_and_no_bit_changes(way, rn
     assert made[0] - made[1] == 3 * 3, "in three steps those of the convolutions behind the first"
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("still", [1, 2, 3])
+def test_layers_in_front_that_stand_still_run_once_and_are_recalled_at_every_step(still, way, rng, monkeypatch):
+    """Frozen, so that only the first pass over the same images runs them; all layers but the last are alike."""
+    tasks, found, recalled, again = image_tasks(rng, n_tasks=3, size=8, k_query=1), {}, [], Recall.again
+
+    def looked_at(kept, run):
+        result = again(kept, run)
+        recalled.extend([kept._next == len(kept._slots) == 5] * bool(kept._slots))
+        return result
+
+    monkeypatch.setattr(Recall, "again", looked_at)
+    for unroll_by in ("higher", way):
+        layers = [nn.Flatten(), *(part for _ in range(4) for part in (nn.Linear(64, 64), nn.Tanh())), nn.Linear(64, 5)]
+        torch.manual_seed(0)
+        for layer in layers:
+            getattr(layer, "reset_parameters", int)()
+        network = nn.Sequential(*layers).double()
+        for layer in [layer for layer in layers if isinstance(layer, nn.Linear)][:still]:
+            layer.requires_grad_(False)
+        task_loss = Classifier(network)
+        algorithm = create_algorithm("maml", inner_lr=0.05, inner_steps=3, unroll=unroll_by)
+        found[unroll_by] = algorithm.meta_grad(task_loss, task_loss.weights, tasks).grads
+    assert relative_error(found[way], found["higher"]) < 1e-12
+    assert recalled == [True] * 3
+
+
 def test_a_pass_that_asks_for_other_products_runs_once_more_without(rng):
-    def asking(count):
+    def asking(*shapes):
         def run():
-            runs.append(count)
-            slots = [Recall.slot(64) for _ in range(count)]
-            return [make() if slot is None else slot.filled(make) for slot in slots]
+            runs.append(shapes)
+            return [once(Recall.slot(64, torch.ones(shape)), make) for shape in shapes]
 
         return run
 
@@ -164,16 +191,16 @@ def test_a_pass_that_asks_for_other_products_runs_once_more_without(rng):
         return made[-1]
 
     runs, made, kept = [], [], Recall()
-    kept.note(asking(2))
+    kept.note(asking(2, 3))
     assert (len(runs), len(made)) == (1, 2)
-    kept.again(asking(2))
+    kept.again(asking(2, 3))
     assert (len(runs), len(made)) == (2, 2)
-    for count in (1, 3):
+    for other, new in (((2,), 1), ((2, 3, 4), 4), ((3, 2), 4), ((2, 4), 3)):
         runs.clear()
         made.clear()
-        assert len(kept.again(asking(count))) == count
-        assert (len(runs), len(made)) == (2, count + (count == 3))
-    assert Recall.slot(64) is None
+        assert len(kept.again(asking(*other))) == len(other)
+        assert (len(runs), len(made)) == (2, new), other
+    assert Recall.slot(64, torch.ones(2)) is None
 
 
 class Own(nn.Module):

@@ -43,7 +43,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, precision: str = "iee
 
 def _convolved(x: Tensor, w: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     alike = x.dtype == w.dtype  # otherwise the bias keeps more digits than the product has
-    slot = Recall.slot(w[0, 0].numel())
+    slot = Recall.slot(w[0, 0].numel(), x, w)
     y: Tensor = _Convolution.apply(x.to(w.dtype), w, bias if alike else None, geometry, slot)
     y = y.to(x.dtype)
     return y if alike or bias is None else y + bias[:, None, None, None]
@@ -148,8 +148,8 @@ def _products(pairs: list[tuple[Tensor, Tensor]], bias: Tensor | None, geometry:
     (x, w), (x2, w2) = pairs[0], pairs[-1]
     (w, step), (w2, step2) = _laid(w, geometry), _laid(w2, geometry)
     tensors = (x.contiguous(), w, x2.contiguous(), w2)
-    b = y[:, 0, 0, 0] if bias is None else bias if bias.stride(1) == 1 else bias.contiguous()
-    steps = (step, step2, b.stride(0))
+    b = y if bias is None else bias if bias.stride(1) == 1 else bias.contiguous()
+    steps = (step, step2, b.stride(0) if b is not y else 0)
     launch(products.forward, grid, (*tensors, b, y), n, height, width, deep, wide, *steps, **constants)
     return y
 

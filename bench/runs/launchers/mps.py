@@ -113,7 +113,7 @@ def _opened(environment: Mapping[str, str]) -> tuple[str, bool]:
         OSError: the card cannot be opened.
     """
     card, served = _said("opening the card", [sys.executable, "-I", str(PROBE)], environment, START_S).split()[-2:]
-    if served != "yes":  # an old driver does not say, but the service tells what it has begun for the process
+    if served == "unknown":  # to an old driver, but the service tells what it has begun for the process
         with contextlib.suppress(OSError):
             return card, bool(_servers(environment))
     return card, served == "yes"

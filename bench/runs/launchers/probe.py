@@ -1,7 +1,8 @@
 """Opens the card in a process of its own, by CUDA's driver alone: run by its path, before runs share the card.
 
-It prints two words: the UUID of the first visible card, and whether the multi-process service (MPS) serves it
-(``yes`` or ``no``). A process keeps to the way in which it has opened a card, so the command itself must not do this.
+It prints two words: the UUID of the first visible card, and whether the multi-process service (MPS) serves it (``yes``,
+``no``, or ``unknown`` to an old driver). A process keeps to the way in which it has opened a card, so the command must
+not do this itself.
 """
 
 import ctypes
@@ -12,7 +13,7 @@ from typing import Any
 _MPS_ENABLED = 133  # CU_DEVICE_ATTRIBUTE_MPS_ENABLED: contexts on this device go through MPS
 
 
-def opened(cuda: Any) -> tuple[str, bool]:
+def opened(cuda: Any) -> tuple[str, str]:
     """Return the UUID of the first visible card and whether MPS serves it, once a context on it has been made.
 
     Args:
@@ -26,9 +27,8 @@ def opened(cuda: Any) -> tuple[str, bool]:
     _ask(cuda, "cuDeviceGet", ctypes.byref(device), 0)
     _ask(cuda, "cuDeviceGetUuid_v2", ctypes.byref(ident), device)
     _ask(cuda, "cuDevicePrimaryCtxRetain", ctypes.byref(context), device)
-    if cuda.cuDeviceGetAttribute(ctypes.byref(served), _MPS_ENABLED, device):
-        served.value = 0  # a driver that is too old to say
-    return f"GPU-{uuid.UUID(bytes=bytes(ident))}", bool(served.value)
+    told = cuda.cuDeviceGetAttribute(ctypes.byref(served), _MPS_ENABLED, device) == 0
+    return f"GPU-{uuid.UUID(bytes=bytes(ident))}", ("yes" if served.value else "no") if told else "unknown"
 
 
 def _ask(cuda: Any, name: str, *arguments: Any) -> None:
@@ -43,4 +43,4 @@ if __name__ == "__main__":
         card, mps = opened(ctypes.CDLL("libcuda.so.1"))
     except OSError as error:
         sys.exit(str(error))
-    print(card, "yes" if mps else "no")
+    print(card, mps)

@@ -54,7 +54,7 @@ if (folder / "no card").exists():
 served = (pipes / "nvidia-cuda-mps-control.pid").exists() and not (folder / "unserved").exists()
 if served:
     (pipes / "servers").write_text("4242")
-print("CARD", "yes" if served and not (folder / "old driver").exists() else "no")
+print("CARD", "unknown" if (folder / "old driver").exists() else "yes" if served else "no")
 """
 
 
@@ -345,10 +345,10 @@ class Driver:
 
 def test_the_probe_names_the_card_as_nvidia_smi_does_once_it_has_opened_it():
     cuda = Driver()
-    assert probe.opened(cuda) == ("GPU-00010203-0405-0607-0809-0a0b0c0d0e0f", True)
+    assert probe.opened(cuda) == ("GPU-00010203-0405-0607-0809-0a0b0c0d0e0f", "yes")
     assert "cuDevicePrimaryCtxRetain" in cuda.called
-    assert probe.opened(Driver(served=0))[1] is False
-    assert probe.opened(Driver(cuDeviceGetAttribute=1))[1] is False, "an old driver knows no such attribute"
+    assert probe.opened(Driver(served=0))[1] == "no"
+    assert probe.opened(Driver(cuDeviceGetAttribute=1))[1] == "unknown", "an old driver knows no such attribute"
 
 
 def test_a_card_that_cannot_be_opened_is_told_in_the_drivers_words():
