@@ -45,10 +45,11 @@ def kept_of_an_input(stream: TaskStream, task_loss: TaskLoss, slow: Weights) -> 
     known = _KEPT.setdefault(task_loss, {})
     if shape not in known:
         fast = {name: w.detach()[None].clone().requires_grad_() for name, w in slow.items()}
+        dtype = next((w.dtype for w in slow.values()), None)
 
         def held(n: int) -> int:
             with LiveTensors() as live, torch.enable_grad():
-                outputs = task_loss.outputs(fast, torch.zeros(1, n, *shape, device=stream.device))
+                outputs = task_loss.outputs(fast, torch.zeros(1, n, *shape, dtype=dtype, device=stream.device))
             return live.held if outputs.requires_grad else 0
 
         try:

@@ -202,6 +202,15 @@ def test_what_is_kept_of_an_input_is_counted_and_decides_how_many_are_held_at_on
         assert inputs_at_once(2_000, stream, task_loss, task_loss.weights) == at_once
 
 
+def test_a_network_of_doubles_is_counted_with_inputs_of_its_kind(caplog):
+    found = []
+    for dtype in (torch.float32, torch.float64):
+        task_loss = Classifier(build_network(create_backbone("conv4", filters=4), (1, 28, 28), 5, seed=0).to(dtype))
+        found.append(kept_of_an_input(stream_of(1, 28, 28), task_loss, task_loss.weights))
+    assert found[1] > 1.9 * found[0]
+    assert not caplog.text
+
+
 @pytest.mark.parametrize(
     ("name", "shape", "tasks", "at_test"),
     [
