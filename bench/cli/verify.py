@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 from bench.analysis.results import results_of
 from bench.api import BenchError
-from bench.cli.claims import Claim, verdicts
+from bench.cli.claims import Broken, Claim, Unknown, verdicts
 from bench.records.run import Run, load_runs
 from bench.registry import ALGORITHMS, load_plugin
 from bench.report.outputs import outputs
@@ -96,11 +96,12 @@ def verify(
                 unknown.append(f"{name}: {text}")
             elif text:
                 said.append(f"{run.row.algo}: {text}")
-    follow, text = _tables(folder, runs)
-    if follow is False:
-        return BROKEN, f"does not hold: tables: {text}"
-    if follow is None:
-        unknown.append(f"tables: {text}")
+    try:
+        _check_tables(folder, runs)
+    except Broken as error:
+        return BROKEN, f"does not hold: tables: {error}"
+    except Unknown as error:
+        unknown.append(f"tables: {error}")
     drawn = f" (--draw {seed})" if tasks else ""
     told = f"{len(runs)} run{'s' * (len(runs) > 1)}{drawn}; {'; '.join(said)}".rstrip("; ")
     if unknown:
@@ -108,10 +109,15 @@ def verify(
     return HOLDS, f"verified: {told}"
 
 
-def _tables(folder: Path, runs: Sequence[Run]) -> tuple[bool | None, str]:
-    """Return whether the tables are what the records give (None: not known), and which one is not or may not be."""
+def _check_tables(folder: Path, runs: Sequence[Run]) -> None:
+    """Hold the tables against what the records give.
+
+    Raises:
+        Broken: one is something else.
+        Unknown: one tells settings of an algorithm that is not known here.
+    """
     every = load_runs(folder)  # runs that failed are in the tables too
-    results, left_open = results_of(every), ""
+    results, unsure = results_of(every), ""
     absent = sorted({run.row.algo for run in every} - {*ALGORITHMS.names()})
     for one in outputs():
         if one.when != "always" or not one.name.endswith(TABLES):
@@ -120,9 +126,10 @@ def _tables(folder: Path, runs: Sequence[Run]) -> tuple[bool | None, str]:
             here = folder / path
             if here.exists() and read_regular(here) != content:
                 if not absent or here.suffix != ".md":
-                    return False, f"{path} is not what the records of {len(runs)} runs give"
-                left_open = f"{path} tells settings of {absent[0]!r}, which is not known here; --plugin loads it"
-    return None if left_open else True, left_open
+                    raise Broken(f"{path} is not what the records of {len(runs)} runs give")
+                unsure = f"{path} tells settings of {absent[0]!r}, which is not known here; --plugin loads it"
+    if unsure:
+        raise Unknown(unsure)
 
 
 def bundle(folder: Path, plugins: Sequence[Path], target: Path) -> None:
