@@ -89,3 +89,16 @@ def test_a_network_is_asked_again_once_its_code_is_another(tmp_path, monkeypatch
         assert len(asked) == 4, "another network"
     finally:
         del BACKBONES._classes["asked-again"]
+
+
+def test_a_network_without_a_file_is_asked_each_time(monkeypatch):
+    """As one of a notebook, of which a second version has the first one's name."""
+    asked, choose = [], building.choose_way
+    monkeypatch.setattr(building, "KNOWN", {})
+    monkeypatch.setattr(building, "choose_way", lambda *args: asked.append(1) or choose(*args))
+    config = RunConfig(algo="maml", dataset="made-up", backbone="of-a-notebook")
+    for time in (1, 2):
+        version = type("Network", (type(create_backbone("mlp")),), {"__module__": "notebook", "version": time})
+        monkeypatch.setitem(BACKBONES._classes, "of-a-notebook", version)
+        assert way_of(config, (1, 8, 8), 5, CPU).name == "stacked"
+        assert len(asked) == time
